@@ -1,0 +1,1 @@
+"""Numbers only: numpy, scipy and numba. No AnnData, pandas or torch."""

@@ -1,0 +1,72 @@
+"""Small helpers without a topic of their own."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from spacetravlr._settings import settings
+from spacetravlr._types import Rng
+
+logger = logging.getLogger("spacetravlr")
+
+
+def as_generator(rng: Rng) -> np.random.Generator:
+    """Turn ``rng`` into a Generator; ``None`` is fresh entropy, an int a reproducible seed."""
+    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
+
+
+def resolve_n_jobs(n_jobs: int | None) -> int:
+    """Threads to use: ``None`` is the setting, negative counts back from all cores as in scikit-learn."""
+    if n_jobs is None:
+        return max(1, settings.n_jobs)
+    if n_jobs == 0:
+        msg = "Expected `n_jobs` to be a non-zero integer or None, found `0`."
+        raise ValueError(msg)
+    return n_jobs if n_jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + n_jobs)
+
+
+@contextmanager
+def numba_threads(n_jobs: int | None) -> Iterator[int]:
+    """Run compiled parallel code on ``n_jobs`` threads, then restore what was set."""
+    import numba
+
+    before = numba.get_num_threads()
+    wanted = min(resolve_n_jobs(n_jobs), numba.config.NUMBA_NUM_THREADS)
+    numba.set_num_threads(wanted)
+    try:
+        yield wanted
+    finally:
+        numba.set_num_threads(before)
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the first caller outside the package."""
+    package = os.path.dirname(__file__)  # noqa: PTH120 -- compared with frame file names, which are strings
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary sibling of ``path`` that is moved into place when the block ends without an error."""
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".tmp" + final.suffix, dir=final.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.replace(final)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,104 @@
+"""Checks with one grammar: ``Expected `x` to be ..., found `v`.`` plus what to call next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+
+def assert_one_of(value: Any, options: Sequence[Any], *, name: str) -> None:
+    """Raise ``ValueError`` unless ``value`` is one of ``options``."""
+    if value not in options:
+        listed = ", ".join(repr(option) for option in options)
+        msg = f"Expected `{name}` to be one of {listed}, found `{value!r}`."
+        raise ValueError(msg)
+
+
+def assert_positive(value: float, *, name: str) -> None:
+    """Raise ``ValueError`` unless ``value`` is a finite number above zero."""
+    if not np.isfinite(value) or value <= 0:
+        msg = f"Expected `{name}` to be positive and finite, found `{value}`."
+        raise ValueError(msg)
+
+
+def assert_non_negative(value: float, *, name: str) -> None:
+    """Raise ``ValueError`` unless ``value`` is a finite number, zero or above."""
+    if not np.isfinite(value) or value < 0:
+        msg = f"Expected `{name}` to be finite and at least zero, found `{value}`."
+        raise ValueError(msg)
+
+
+def assert_in_range(value: float, low: float, high: float, *, name: str) -> None:
+    """Raise ``ValueError`` unless ``low <= value <= high``."""
+    if not low <= value <= high:
+        msg = f"Expected `{name}` to be between {low} and {high}, found `{value}`."
+        raise ValueError(msg)
+
+
+def assert_key(adata: AnnData, attr: str, key: str, *, name: str, hint: str = "") -> None:
+    """Raise ``KeyError`` unless ``key`` is in ``adata.<attr>``, naming the argument and the call to make first."""
+    container = getattr(adata, attr)
+    if key in container:
+        return
+    found = ", ".join(repr(str(k)) for k in list(container)[:10]) or "nothing"
+    msg = f"Key {key!r} (`{name}`) not found in adata.{attr}, which holds {found}."
+    if hint:
+        msg += f" {hint}"
+    raise KeyError(msg)
+
+
+def assert_unique_names(adata: AnnData) -> None:
+    """Raise ``ValueError`` when cell or gene names repeat."""
+    for axis, names in (("obs", adata.obs_names), ("var", adata.var_names)):
+        if not names.is_unique:
+            example = names[names.duplicated()][0]
+            msg = (
+                f"Expected adata.{axis}_names to be unique, found {example!r} more than once; "
+                f"call `adata.{axis}_names_make_unique()` first."
+            )
+            raise ValueError(msg)
+
+
+def assert_genes(genes: Iterable[str], known: Iterable[str], *, name: str, where: str = "adata.var_names") -> None:
+    """Raise ``KeyError`` for genes not in ``known``, with the closest names."""
+    known_list = [str(k) for k in known]
+    known_set = set(known_list)
+    missing = [g for g in genes if g not in known_set]
+    if not missing:
+        return
+    hints = []
+    lower = {k.lower(): k for k in known_list}
+    for gene in missing[:5]:
+        close = [lower[c] for c in get_close_matches(str(gene).lower(), lower, n=3, cutoff=0.6)]
+        hints.append(f"{gene!r}" + (f" (closest: {', '.join(close)})" if close else ""))
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    msg = f"Expected `{name}` to be in {where}, found unknown {', '.join(hints)}{more}."
+    raise KeyError(msg)
+
+
+def assert_expression(values: NDArray[Any], *, name: str) -> None:
+    """Raise ``ValueError`` for negative, NaN or infinite expression."""
+    if values.size == 0:
+        return
+    low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        msg = f"Expected expression in {name} to be finite, found NaN or infinite values."
+        raise ValueError(msg)
+    if low < 0:
+        msg = (
+            f"Expected expression in {name} to be at least zero, found {low:.4g}; "
+            "use normalised (for example log1p) values, not scaled ones."
+        )
+        raise ValueError(msg)
+
+
+def looks_like_counts(values: NDArray[Any]) -> bool:
+    """Whether every value is a whole number and some exceed one: most likely raw counts."""
+    return bool(values.size) and bool(values.max() > 1) and bool(np.all(values == np.round(values)))
