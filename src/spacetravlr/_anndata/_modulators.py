@@ -79,7 +79,7 @@ def build_design(table: pd.DataFrame, genes: pd.Index, targets: Sequence[str] | 
     )
     frame.loc[frame["signal"] == len(signal_names), "signal"] = -1
     code, distinct = pd.factorize(pd.MultiIndex.from_frame(frame))
-    distinct_frame = distinct.to_frame(index=False) if len(frame) else frame
+    distinct_frame = distinct.to_frame(index=False, name=list(frame.columns)) if len(frame) else frame
     terms = Terms(
         distinct_frame["kind"].to_numpy(np.int8),
         distinct_frame["gene"].to_numpy(np.int32),
