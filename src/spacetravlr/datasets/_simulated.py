@@ -1,0 +1,272 @@
+"""A tissue whose regulation is known, for tests, benchmarks and tutorials."""
+
+from __future__ import annotations
+
+from itertools import cycle, islice
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from spacetravlr import _keys
+from spacetravlr._types import Rng
+from spacetravlr._utils import as_generator
+from spacetravlr._validators import assert_in_range, assert_key, assert_one_of, assert_positive
+from spacetravlr.datasets import _symbols
+from spacetravlr.datasets._fields import FIELDS, field_basis, waves
+from spacetravlr.datasets._tissue import Tissue, make_tissue, received, regulator_expression
+from spacetravlr.datasets._truth import draw_coefficients, draw_design, make_panel, regressors, respond, within_sd
+
+Fields = Literal["mixed", "position", "symmetric", "cell_type", "niche", "constant"]
+
+_COLORS = (
+    "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#8c564b", "#777777",
+    "#332288", "#cc6677", "#117733", "#ddcc77", "#88ccee", "#882255", "#44aa99", "#999933",
+)  # fmt: skip
+
+
+class SimulatedPriors(NamedTuple):
+    """Prior tables that belong to a simulated tissue; they name true and false regulators alike."""
+
+    grn: pd.DataFrame
+    """tf, target, weight."""
+    ligand_receptor: pd.DataFrame
+    """ligand, receptor, range, pathway."""
+    ligand_tf: pd.DataFrame
+    """ligand, tf, score."""
+
+
+def simulated_tissue(
+    *,
+    n_cells: int = 1200,
+    n_cell_types: int = 4,
+    n_targets: int = 12,
+    n_tfs: int = 14,
+    n_active_tfs: int = 8,
+    n_pairs: int = 12,
+    n_active_pairs: int = 4,
+    n_contact_pairs: int = 3,
+    n_ligand_tf: int = 4,
+    n_active_ligand_tf: int = 1,
+    n_relays: int = 0,
+    fields: Fields = "mixed",
+    r2: float = 0.94,
+    dropout: float = 0.0,
+    n_slides: int = 1,
+    n_dims: Literal[2, 3] = 2,
+    radius: float = 200.0,
+    contact_radius: float = 30.0,
+    counts: bool = False,
+    keep_truth: bool = True,
+    rng: Rng = 0,
+) -> AnnData:
+    r"""Simulate a tissue section in which every regulator of every target is known.
+
+    Cells lie in domains of mixed cell types. Transcription factors, ligands and receptors have spatial, cell-type and
+    cell-to-cell variation. Each target :math:`H` follows SPEC section 3 exactly,
+
+    .. math::
+        H_j = b_{0j} + \sum_m b_{jm} TF_{jm} + \sum_k b_{jk} L_{jk} R_{jk} + \sum_p b_{jp} L_{jp} TF_{jp}
+        + \epsilon_j
+
+    where the coefficients of active regulators are smooth fields and all others are exactly zero.
+
+    Parameters
+    ----------
+    n_cells
+        Cells, over all slides.
+    n_cell_types
+        Cell types.
+    n_targets
+        Genes with a model. The first is PAX5, and FOXO1 is always among its active transcription factors.
+    n_tfs
+        Candidate transcription factors; each is in the regulatory network of each target.
+    n_active_tfs
+        How many of them act on a target.
+    n_pairs
+        Candidate ligand-receptor pairs.
+    n_active_pairs
+        How many of them act on a target.
+    n_contact_pairs
+        How many of the candidate pairs act by contact; the others are secreted.
+    n_ligand_tf
+        Candidate ligand-TF pairs, at most five a transcription factor.
+    n_active_ligand_tf
+        How many of them act on a target.
+    n_relays
+        The last ``n_relays`` targets are ligands themselves, controlled by transcription factors only, so that a
+        perturbation travels from cell to cell in a second step.
+    fields
+        What coefficients depend on: ``"position"``, ``"symmetric"`` (two halves that mirror each other),
+        ``"cell_type"`` (one amplitude a type times a smooth field), ``"niche"`` (composition of the neighbourhood),
+        ``"constant"``, or ``"mixed"``: targets take these in turn.
+    r2
+        Share of the variance of a target within cell types that the true model explains.
+    dropout
+        Probability that an observed value is lost (set to zero), for every gene.
+    n_slides
+        Sections; they share coefficient functions, their coordinates overlap, and signals never pass between them.
+    n_dims
+        Dimensions of the tissue.
+    radius
+        Radius of secreted signals in micrometres.
+    contact_radius
+        Radius of contact signals in micrometres.
+    counts
+        Also draw integer counts.
+    keep_truth
+        Keep the true coefficients and the noise-free expression; they need cells x terms of memory.
+    rng
+        Seed or generator.
+
+    Returns
+    -------
+    Annotated data with
+
+    - ``X`` and ``layers["log1p"]`` : observed expression, log-normalised in kind, at least zero (float32).
+    - ``layers["counts"]`` : integers in CSR format, when ``counts`` (float32).
+    - ``layers["noise_free"]`` : expression before noise and dropout (float32).
+    - ``obs["cell_type"]``, ``obs["domain"]`` and, with several slides, ``obs["slide"]`` (categorical);
+      ``uns["cell_type_colors"]``.
+    - ``var["role"]`` : ``"tf"``, ``"ligand"``, ``"receptor"``, ``"target"`` or ``"housekeeping"`` (categorical).
+    - ``obsm["spatial"]`` : micrometres (float64).
+    - ``obsm["true_betas"]`` : cells x columns, per target its intercept, then its terms (float32).
+    - ``uns["simulation"]`` : ``terms`` (one row a column of ``true_betas``, with ``active`` and the ``field`` kind),
+      ``grn``, ``ligand_receptor``, ``ligand_tf`` (see :func:`simulated_priors`) and ``params``.
+
+    Raises
+    ------
+    ValueError
+        When a count or a share is out of range.
+
+    Examples
+    --------
+    >>> import spacetravlr as st
+    >>> adata = st.datasets.simulated_tissue(n_cells=300, rng=0)
+    >>> terms = adata.uns["simulation"]["terms"]
+    >>> bool(terms.query("target == 'PAX5' and tf == 'FOXO1' and kind == 'tf'")["active"].item())
+    True
+    """
+    params = {k: v for k, v in locals().items() if k != "rng"}
+    _check(params)
+    tissue_rng, basis_rng, regulator_rng, design_rng, noise_rng, count_rng = as_generator(rng).spawn(6)
+
+    panel = make_panel(params, design_rng)
+    design, terms = draw_design(panel, params, design_rng)
+    tissue = make_tissue(n_cells, n_cell_types, n_slides, n_dims, tissue_rng)
+    composition = received(
+        tissue.coordinates, np.eye(n_cell_types)[tissue.cell_type], radius=radius, slide=tissue.slide
+    )
+    composition /= composition.sum(axis=1, keepdims=True)
+    basis = field_basis(tissue.unit, composition, tissue.cell_type, basis_rng)
+
+    noise_free = np.zeros((n_cells, len(panel.var)))
+    given = ~panel.var.index.isin(panel.targets)
+    patterns = waves(tissue.unit, basis_rng, n=24, low=0.5, high=3.0)
+    is_ligand = (panel.var["role"] == "ligand").to_numpy()
+    noise_free[:, given] = regulator_expression(tissue, patterns, is_ligand[given], regulator_rng)
+    observed = noise_free.copy()
+    betas = np.zeros((n_cells, design.targets.n_columns), dtype=np.float32) if keep_truth else None
+    target_rngs = noise_rng.spawn(n_targets)
+    is_relay = np.isin(panel.targets, panel.relays)
+    # relays first: the ligands they are regulate the other targets
+    for stage in (np.flatnonzero(is_relay), np.flatnonzero(~is_relay)):
+        values = regressors(observed, design, tissue, radius, contact_radius) if len(stage) else np.empty((n_cells, 0))
+        for t in stage:
+            columns, index = design.targets.columns_of(t), design.targets.terms_of(t)
+            z, gene = values[:, index], design.targets.gene[t]
+            b = draw_coefficients(terms.iloc[columns], basis, within_sd(z, tissue.cell_type), target_rngs[t])
+            noise_free[:, gene], observed[:, gene] = respond(b, z, tissue.cell_type, r2, target_rngs[t])
+            if betas is not None:
+                betas[:, columns] = b
+    if dropout:
+        observed[count_rng.random(observed.shape) < dropout] = 0.0
+
+    adata = AnnData(observed.astype(np.float32), obs=_obs(tissue, n_cell_types, n_slides), var=panel.var)
+    adata.layers["log1p"] = adata.X.copy()
+    adata.obsm[_keys.SPATIAL] = tissue.coordinates
+    if counts:
+        depth = count_rng.lognormal(0, 0.25, size=(n_cells, 1))
+        adata.layers["counts"] = sparse.csr_matrix(
+            count_rng.poisson(np.expm1(np.minimum(observed, 8)) * depth), dtype=np.float32
+        )
+    if betas is not None:
+        adata.layers["noise_free"] = noise_free.astype(np.float32)
+        adata.obsm[_keys.TRUE_BETAS] = betas
+    adata.uns[f"{_keys.CELL_TYPE}_colors"] = list(islice(cycle(_COLORS), n_cell_types))
+    adata.uns[_keys.SIMULATION] = {
+        "terms": terms,
+        "grn": panel.grn,
+        "ligand_receptor": panel.ligand_receptor,
+        "ligand_tf": panel.ligand_tf,
+        "params": params,
+    }
+    return adata
+
+
+def simulated_priors(adata: AnnData) -> SimulatedPriors:
+    """Prior tables of a simulated tissue, as a user would bring them.
+
+    Parameters
+    ----------
+    adata
+        What :func:`simulated_tissue` returned.
+
+    Returns
+    -------
+    The regulatory network, the ligand-receptor pairs and the ligand-TF pairs. They hold the truly-zero candidates too.
+
+    Raises
+    ------
+    KeyError
+        When ``adata`` is not a simulated tissue.
+
+    Examples
+    --------
+    >>> import spacetravlr as st
+    >>> grn, lr, ligand_tf = st.datasets.simulated_priors(st.datasets.simulated_tissue(n_cells=300))
+    >>> list(lr.columns)
+    ['ligand', 'receptor', 'range', 'pathway']
+    """
+    hint = "Only tissues from `st.datasets.simulated_tissue()` have it."
+    assert_key(adata, "uns", _keys.SIMULATION, name="simulation", hint=hint)
+    stored = adata.uns[_keys.SIMULATION]
+    return SimulatedPriors(*(stored[name].copy() for name in SimulatedPriors._fields))
+
+
+def _obs(tissue: Tissue, n_cell_types: int, n_slides: int) -> pd.DataFrame:
+    names = _symbols.take_names(_symbols.CELL_TYPES, n_cell_types, "Type ")
+    width = len(str(len(tissue.slide) - 1))
+    obs = pd.DataFrame(
+        {
+            _keys.CELL_TYPE: pd.Categorical.from_codes(tissue.cell_type, names),
+            "domain": pd.Categorical([f"domain {d + 1}" for d in tissue.domain]),
+        },
+        index=pd.Index([f"cell{i:0{width}d}" for i in range(len(tissue.slide))]),
+    )
+    if n_slides > 1:
+        obs["slide"] = pd.Categorical([f"slide {s + 1}" for s in tissue.slide])
+    return obs
+
+
+def _check(params: dict[str, Any]) -> None:
+    assert_one_of(params["fields"], ("mixed", *FIELDS), name="fields")
+    assert_one_of(params["n_dims"], (2, 3), name="n_dims")
+    for name in ("n_cell_types", "n_targets", "n_tfs", "n_slides", "radius", "contact_radius"):
+        assert_positive(params[name], name=name)
+    limits = {
+        "n_active_tfs": params["n_tfs"],
+        "n_active_pairs": params["n_pairs"],
+        "n_contact_pairs": params["n_pairs"],
+        "n_ligand_tf": 5 * params["n_tfs"] if params["n_pairs"] else 0,
+        "n_active_ligand_tf": params["n_ligand_tf"],
+        "n_relays": params["n_targets"] - 1,
+    }
+    assert_in_range(params["n_pairs"], 0, np.inf, name="n_pairs")
+    for name, high in limits.items():
+        assert_in_range(params[name], 0, high, name=name)
+    assert_in_range(params["n_cells"], 10 * params["n_slides"], np.inf, name="n_cells")
+    assert_in_range(params["r2"], 1e-3, 1, name="r2")
+    assert_in_range(params["dropout"], 0, 1, name="dropout")
