@@ -18,10 +18,11 @@ def fetch_file(
 ) -> Path:
     """Path of a public file: in the local data folder, in the cache, or downloaded now.
 
-    The local data folder is ``st.settings.data_dir`` (environment variable ``SPACETRAVLR_DATA``), and what lies there is
-    taken as it is. The cache is ``st.settings.cache_dir``. A download is checked against ``known_hash``; without one, the
-    hash of the first download is written beside the file (``<file_name>.sha256``) and every later use is checked
-    against that: a file that changed on disk is noticed, a file that changed at its source is not downloaded again.
+    The local data folder is ``st.settings.data_dir`` (environment variable ``SPACETRAVLR_DATA``), and what lies there
+    is taken as it is. The cache is ``st.settings.cache_dir``. A download is checked against ``known_hash``; without
+    one, the hash of the first download is written beside the file (``<file_name>.sha256``) and every later use is
+    checked against that: a file that changed on disk is noticed, a file that changed at its source is not downloaded
+    again.
 
     Parameters
     ----------
@@ -106,5 +107,5 @@ def _check(path: Path, known_hash: str | None) -> None:
     algorithm, _, digest = known_hash.rpartition(":")
     found = pooch.file_hash(str(path), alg=algorithm or "sha256")
     if found.lower() != digest.lower():
-        msg = f"Expected {str(path)!r} to have the hash {known_hash}, found {found}; delete the file to download it again."
+        msg = f"Expected {str(path)!r} to have the hash {known_hash}, found {found}; delete it to download it again."
         raise ValueError(msg)

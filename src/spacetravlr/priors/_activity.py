@@ -1,0 +1,111 @@
+"""How well a ligand's regulatory potential tells a gene set from the background: NicheNet's ligand activity."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from spacetravlr._types import Bools, Floats
+from spacetravlr._validators import assert_genes, assert_one_of
+from spacetravlr.priors._ligand_tf import Orient, potential_matrix
+from spacetravlr.priors._tables import Source
+
+_SCORES = ("aupr_corrected", "aupr", "auroc", "pearson")
+
+
+def ligand_activity(
+    potential: Source,
+    gene_set: Collection[str],
+    background: Collection[str],
+    *,
+    ligands: Sequence[str] | None = None,
+    sort_by: str = "aupr_corrected",
+    orient: Orient | None = None,
+) -> pd.DataFrame:
+    r"""Rank ligands by how well they explain a set of genes.
+
+    With :math:`p_{kg}` the regulatory potential of ligand :math:`k` on gene :math:`g` and :math:`y_g` one for the
+    genes of the set and zero for the other background genes, a ligand's activity is the Pearson correlation of
+    :math:`p_k` with :math:`y`, or the area under the precision-recall curve (AUPR) or the ROC curve of :math:`p_k` as
+    a classifier of :math:`y`. ``aupr_corrected`` is AUPR minus its value for a ligand that knows nothing, the share
+    of genes in the set.
+
+    Parameters
+    ----------
+    potential
+        Regulatory potentials: wide (target genes x ligands, as NicheNet publishes them) or long (``ligand, tf,
+        score``).
+    gene_set
+        Genes to explain, for example those that change between two niches.
+    background
+        Genes that could have been in the set, for example all that are expressed; the gene set is added to them.
+        Genes without a potential are left out of both.
+    ligands
+        Ligands to score, all by default.
+    sort_by
+        Score that orders the table: ``"aupr_corrected"``, ``"aupr"``, ``"auroc"`` or ``"pearson"``.
+    orient
+        What the rows of a wide ``potential`` are, see :func:`read_ligand_tf`.
+
+    Returns ------- Table with the columns ``ligand``, ``pearson``, ``auroc``, ``aupr``, ``aupr_corrected``, best
+    first. A ligand with the same potential on every gene has a Pearson correlation of NaN.
+
+    Raises
+    ------
+    ValueError
+        When no gene of the set, or none outside it, has a potential.
+    KeyError
+        When one of ``ligands`` has no potential.
+    """
+    assert_one_of(sort_by, _SCORES, name="sort_by")
+    matrix = potential_matrix(potential, orient=orient)
+    if ligands is not None:
+        assert_genes(ligands, matrix.columns, name="ligands", where="the ligands of `potential`")
+        matrix = matrix[list(ligands)]
+    genes = matrix.index[matrix.index.isin(set(background) | set(gene_set))]
+    is_in_set = genes.isin(set(gene_set))
+    for name, count in (("gene_set", is_in_set.sum()), ("background", (~is_in_set).sum())):
+        if count == 0:
+            rows = ", ".join(repr(g) for g in matrix.index[:3])
+            msg = f"Expected `{name}` to share genes with the targets of `potential` (such as {rows}), found none."
+            raise ValueError(msg)
+    values = matrix.loc[genes].to_numpy(dtype=np.float64)
+    aupr = np.array([_aupr(column, is_in_set) for column in values.T])
+    result = pd.DataFrame(
+        {
+            "ligand": matrix.columns.to_numpy(dtype=object),
+            "pearson": _pearson(values, is_in_set),
+            "auroc": _auroc(values, is_in_set),
+            "aupr": aupr,
+            "aupr_corrected": aupr - is_in_set.mean(),
+        }
+    )
+    return result.sort_values([sort_by, "ligand"], ascending=[False, True], ignore_index=True)
+
+
+def _pearson(values: Floats, is_in_set: Bools) -> Floats:
+    x = values - values.mean(axis=0)
+    y = is_in_set - is_in_set.mean()
+    norm = np.sqrt((x**2).sum(axis=0) * (y**2).sum())
+    constant = values.min(axis=0) == values.max(axis=0)
+    return np.where(constant, np.nan, y @ x / np.where(constant, 1.0, norm))
+
+
+def _auroc(values: Floats, is_in_set: Bools) -> Floats:
+    n_in = int(is_in_set.sum())
+    ranks = rankdata(values, axis=0)[is_in_set].sum(axis=0)
+    return (ranks - n_in * (n_in + 1) / 2) / (n_in * (len(is_in_set) - n_in))
+
+
+def _aupr(values: Floats, is_in_set: Bools) -> float:
+    """Area by trapezoids under precision against recall, one point a distinct value, starting from (0, 1)."""
+    order = np.argsort(-values, kind="stable")
+    hits = np.cumsum(is_in_set[order])
+    last_of_tie = np.append(np.diff(values[order]) != 0, True)
+    hits, called = hits[last_of_tie], np.flatnonzero(last_of_tie) + 1
+    recall = np.concatenate([[0.0], hits / hits[-1]])
+    precision = np.concatenate([[1.0], hits / called])
+    return float(np.trapezoid(precision, recall))

@@ -1,0 +1,127 @@
+"""Base gene-regulatory networks: which transcription factor may regulate which gene."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr._validators import assert_one_of
+from spacetravlr.priors._tables import (
+    Source,
+    as_float,
+    as_matrix,
+    clean_names,
+    find_column,
+    listed,
+    melt,
+    read_table,
+    tidy,
+)
+
+logger = logging.getLogger(__name__)
+
+_TF = ("tf", "source_genesymbol", "source", "regulator")
+_TARGET = ("target_genesymbol", "target", "gene", "target_gene")
+_WEIGHT = ("weight", "mor", "score", "importance")
+_CONFIDENCE = ("confidence", "dorothea_level")
+_ORACLE_GENE = "gene_short_name"
+
+
+def read_base_grn(
+    source: Source,
+    *,
+    confidence: str | Sequence[str] | None = None,
+    orient: Literal["tf_by_gene", "gene_by_tf"] | None = None,
+) -> pd.DataFrame:
+    """Read a base gene-regulatory network into one long table.
+
+    Accepted are long tables with the columns ``tf, target`` (DoRothEA), ``source, target`` (decoupler, CollecTRI) or
+    ``source_genesymbol, target_genesymbol`` (OmniPath), with or without ``weight`` or ``mor``; and wide matrices of TFs
+    and genes, whose entries other than zero are edges, such as the 0/1 tables of CellOracle (recognised by their column
+    ``gene_short_name``; several peaks of a gene become one).
+
+    Parameters
+    ----------
+    source
+        DataFrame, or path of a csv, tsv, parquet or feather file.
+    confidence
+        Levels of evidence to keep, such as ``"ABC"``, of a table with a column ``confidence`` (DoRothEA); all of them
+        by default.
+    orient
+        What the rows of a wide matrix are: ``"tf_by_gene"`` (TFs are rows; the default) or ``"gene_by_tf"`` (genes are
+        rows; the default for CellOracle's tables).
+
+    Returns
+    -------
+    Table with one row an edge: ``tf``, ``target`` (categorical) and ``weight`` (float32; 1 where the source has none).
+
+    Raises
+    ------
+    ValueError
+        When no edge or no usable column is found; the message names the columns found.
+    FileNotFoundError, TypeError
+        When ``source`` is not a table.
+    """
+    table = read_table(source, name="grn")
+    tf, target = find_column(table, _TF), find_column(table, _TARGET)
+    if tf is not None and target is not None:
+        edges = _long(table, tf, target, confidence)
+    elif confidence is not None:
+        msg = (
+            "Expected `grn` to have a column 'confidence' because `confidence` is given, "
+            f"found {listed(table.columns)}."
+        )
+        raise ValueError(msg)
+    else:
+        edges = _wide(table, orient)
+    edges = clean_names(edges, ["tf", "target"])
+    edges = edges[np.isfinite(edges["weight"]) & (edges["weight"] != 0)]
+    return tidy(edges, name="grn", keys=["tf", "target"])
+
+
+def _long(table: pd.DataFrame, tf: str, target: str, confidence: str | Sequence[str] | None) -> pd.DataFrame:
+    if confidence is not None:
+        column = find_column(table, _CONFIDENCE)
+        if column is None:
+            msg = (
+                "Expected `grn` to have a column 'confidence' because `confidence` is given, "
+                f"found {listed(table.columns)}."
+            )
+            raise ValueError(msg)
+        # OmniPath lists several levels for one edge ("A;D"): the best comes first
+        level = table[column].astype(str).str[0] if column.lower() == "dorothea_level" else table[column].astype(str)
+        wanted = [str(c) for c in confidence]
+        unknown = sorted(set(wanted) - set(level))
+        if unknown:
+            msg = (
+                f"Expected `confidence` to be levels of `grn` ({listed(sorted(set(level)))}), found {listed(unknown)}."
+            )
+            raise ValueError(msg)
+        table = table[level.isin(wanted)]
+    weight = find_column(table, _WEIGHT)
+    return pd.DataFrame(
+        {
+            "tf": table[tf],
+            "target": table[target],
+            "weight": np.float32(1) if weight is None else as_float(table, weight, name="grn"),
+        }
+    ).astype({"weight": np.float32})
+
+
+def _wide(table: pd.DataFrame, orient: Literal["tf_by_gene", "gene_by_tf"] | None) -> pd.DataFrame:
+    if orient is not None:
+        assert_one_of(orient, ("tf_by_gene", "gene_by_tf"), name="orient")
+    is_oracle = _ORACLE_GENE in table.columns or table.index.name == _ORACLE_GENE
+    if _ORACLE_GENE in table.columns:
+        table = table.set_index(_ORACLE_GENE)
+    # CellOracle keeps one row a peak, named in a column of its own
+    matrix = as_matrix(table, name="grn", drop=["peak_id"] if is_oracle else [])
+    if orient is None:
+        orient = "gene_by_tf" if is_oracle else "tf_by_gene"
+        logger.info("Reading the wide base GRN as %s (%d rows, %d columns).", orient, *matrix.shape)
+    rows, columns = ("tf", "target") if orient == "tf_by_gene" else ("target", "tf")
+    return melt(matrix, rows=rows, columns=columns, values="weight")

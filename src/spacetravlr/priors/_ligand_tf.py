@@ -1,0 +1,106 @@
+"""Ligand-to-TF regulatory potentials in the manner of NicheNet."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr._validators import assert_one_of
+from spacetravlr.priors._tables import (
+    Source,
+    as_float,
+    as_matrix,
+    clean_names,
+    find_column,
+    listed,
+    melt,
+    read_table,
+    tidy,
+)
+
+logger = logging.getLogger(__name__)
+
+Orient = Literal["tf_by_ligand", "ligand_by_tf"]
+
+_LIGAND = ("ligand", "source", "from")
+_TF = ("tf", "target", "regulator", "to")
+_SCORE = ("score", "weight", "potential", "regulatory_potential")
+
+
+def read_ligand_tf(source: Source, *, min_score: float = 0.0, orient: Orient | None = None) -> pd.DataFrame:
+    """Read ligand-to-gene regulatory potentials into one long table.
+
+    Accepted are long tables (``ligand, tf, score``; ``target`` for ``tf``, ``weight`` for ``score``) and wide
+    matrices as NicheNet publishes them, target genes by ligands. Of the targets only the transcription factors matter
+    to :func:`spacetravlr.pp.modulators`, which picks them.
+
+    Parameters
+    ----------
+    source
+        DataFrame, or path of a csv, tsv, parquet or feather file.
+    min_score
+        Only scores above it are kept.
+    orient
+        What the rows of a wide matrix are: ``"tf_by_ligand"`` (TFs or targets are rows, ligands columns: NicheNet's
+        own, and the default) or ``"ligand_by_tf"``.
+
+    Returns
+    -------
+    Table with the columns ``ligand``, ``tf`` (categorical) and ``score`` (float32).
+
+    Raises
+    ------
+    ValueError
+        When no score or no usable column is found; the message names the columns found.
+    FileNotFoundError, TypeError
+        When ``source`` is not a table.
+    """
+    table = read_table(source, name="ligand_tf")
+    ligand, tf = find_column(table, _LIGAND), find_column(table, _TF)
+    if ligand is not None and tf is not None:
+        score = find_column(table, _SCORE)
+        if score is None:
+            msg = (
+                "Expected `ligand_tf` to have a column 'score' beside 'ligand' and 'tf', "
+                f"found {listed(table.columns)}."
+            )
+            raise ValueError(msg)
+        values = as_float(table, score, name="ligand_tf")
+        scores = pd.DataFrame({"ligand": table[ligand], "tf": table[tf], "score": values})[values > min_score]
+    else:
+        scores = _wide(table, min_score, orient)
+    scores = clean_names(scores, ["ligand", "tf"])[["ligand", "tf", "score"]]
+    return tidy(scores, name="ligand_tf", keys=["ligand", "tf"])
+
+
+def potential_matrix(source: Source, *, orient: Orient | None = None) -> pd.DataFrame:
+    """Regulatory potentials as a wide matrix, target genes x ligands; a long table's missing entries are zero."""
+    table = read_table(source, name="potential")
+    ligand, tf = find_column(table, _LIGAND), find_column(table, _TF)
+    if ligand is None or tf is None:
+        matrix = as_matrix(table, name="potential")
+        matrix = matrix.T if _orient(orient, matrix) == "ligand_by_tf" else matrix
+    else:
+        long = read_ligand_tf(table, min_score=-np.inf)
+        matrix = long.pivot(index="tf", columns="ligand", values="score").fillna(0.0)
+    matrix = matrix.set_axis(matrix.index.astype(str), axis=0).set_axis(matrix.columns.astype(str), axis=1)
+    return matrix.loc[~matrix.index.duplicated(), ~matrix.columns.duplicated()]
+
+
+def _wide(table: pd.DataFrame, min_score: float, orient: Orient | None) -> pd.DataFrame:
+    matrix = as_matrix(table, name="ligand_tf")
+    rows, columns = ("tf", "ligand") if _orient(orient, matrix) == "tf_by_ligand" else ("ligand", "tf")
+    return melt(matrix, rows=rows, columns=columns, values="score", above=min_score)
+
+
+def _orient(orient: Orient | None, matrix: pd.DataFrame) -> Orient:
+    if orient is not None:
+        assert_one_of(orient, ("tf_by_ligand", "ligand_by_tf"), name="orient")
+        return orient
+    by_name = str(matrix.index.name).lower() in _LIGAND[:1] or str(matrix.columns.name).lower() in _TF[:2]
+    chosen: Orient = "ligand_by_tf" if by_name else "tf_by_ligand"
+    logger.info("Reading the wide ligand-TF matrix as %s (%d rows, %d columns).", chosen, *matrix.shape)
+    return chosen
