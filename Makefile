@@ -1,0 +1,80 @@
+# Every target creates the environment it needs when there is none; stamps say what is already installed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_JOBS ?= 2
+DEMO_OUT ?= demo_output
+
+# real sections and prior tables, where there are any beside the checkout
+ifndef SPACETRAVLR_DATA
+ifneq ($(wildcard ../shared/data/.),)
+export SPACETRAVLR_DATA := $(abspath ../shared/data)
+endif
+endif
+
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types docs notebooks notebooks-check bench constraints build clean
+.SECONDARY:
+
+help:
+	@echo "make demo [DATA=section.h5ad] [DEMO_OUT=folder]   the whole pipeline, with figures"
+	@echo "make test | lint | types | docs | build           what continuous integration checks"
+	@echo "make notebooks                                    execute the tutorials and keep their outputs"
+	@echo "make bench                                        measure speed and recovery"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and alone, so that the constraint decides its build before anything else asks for it;
+# dependency groups need pip 25.1
+$(VENV)/.stamp-base: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(INSTALL) torch
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.stamp-%: $(VENV)/.stamp-base
+	$(INSTALL) --group $*
+	@touch $@
+
+demo: $(VENV)/.stamp-base
+	$(BIN)/python demo/run.py $(if $(DATA),--data "$(DATA)") --out "$(DEMO_OUT)"
+
+# one BLAS thread each: the tests themselves run side by side
+test: $(VENV)/.stamp-test
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadfile --durations 15 $(PYTEST_ARGS)
+
+lint: $(VENV)/.stamp-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.stamp-lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.stamp-typecheck
+	$(BIN)/mypy
+
+docs: $(VENV)/.stamp-doc
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+notebooks: $(VENV)/.stamp-doc
+	$(BIN)/python tutorials/execute.py --inplace
+
+notebooks-check: $(VENV)/.stamp-doc
+	$(BIN)/python tutorials/execute.py
+
+bench: $(VENV)/.stamp-test
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+build: $(VENV)/.stamp-base
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# rewrite constraints.txt from what the environment holds now
+constraints: $(VENV)/.stamp-dev
+	$(BIN)/python .ci/constraints.py > constraints.tmp && mv constraints.tmp constraints.txt
+
+clean:
+	rm -rf build dist docs/_build docs/api/generated $(DEMO_OUT) .pytest_cache .mypy_cache .ruff_cache
