@@ -1,0 +1,258 @@
+"""Which regulators, pairs and ligand-TF terms may act on each target."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr import _keys
+from spacetravlr._anndata._expression import get_expression, layer_name
+from spacetravlr._anndata._modulators import COLUMNS, KINDS
+from spacetravlr._anndata._received import operators, read_received
+from spacetravlr._types import Bools, Floats, Ints
+from spacetravlr._validators import (
+    assert_genes,
+    assert_key,
+    assert_non_negative,
+    assert_positive,
+    assert_unique_names,
+)
+from spacetravlr.pp._modulator_groups import (
+    Edges,
+    Group,
+    expressed_somewhere,
+    gene_index,
+    lr_group,
+    panel_edges,
+    tf_group,
+    tfl_group,
+)
+from spacetravlr.priors import read_base_grn, read_ligand_tf
+from spacetravlr.priors._tables import Source
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+logger = logging.getLogger(__name__)
+
+#: Values of the column ``range``; TF terms have none.
+RANGES = ["", _keys.SECRETED, _keys.CONTACT]
+
+
+def modulators(
+    adata: AnnData,
+    grn: Source,
+    *,
+    ligand_tf: Source | None = None,
+    cluster_key: str | None = _keys.CELL_TYPE,
+    layer: str | None = None,
+    targets: Sequence[str] | None = None,
+    receptor_threshold: float = 0.01,
+    top_n: int = 5,
+    cutoff: float = 0.01,
+    received_key: str = _keys.RECEIVED,
+    key_added: str = _keys.MODULATORS,
+    copy: bool = False,
+) -> AnnData | None:
+    """List the genes and pairs that may control each target (SPEC section 3).
+
+    A target's modulators come in three groups:
+
+    - TF: its regulators in the base network that are in the panel, not the target itself; - LR: all ligand-receptor
+    pairs of :func:`received_ligands` of which neither gene is the target and whose receptor has a
+      mean above ``receptor_threshold`` in at least one cell type;
+    - TFL: for each of its TF regulators the ``top_n`` ligands of the panel with the highest ligand-TF score above
+      ``cutoff``. The target is never the ligand. In panels of 1,000 genes or more a pair is left out when the target or
+      the TF is itself a regulator of the ligand. A TFL term uses the secreted signal of its ligand where there is one.
+
+    Parameters
+    ----------
+    adata
+        Annotated data on which :func:`received_ligands` was called.
+    grn
+        Base gene-regulatory network, anything that :func:`spacetravlr.priors.read_base_grn` reads.
+    ligand_tf
+        Ligand-TF scores, anything that :func:`spacetravlr.priors.read_ligand_tf` reads. Without them there are no TFL
+        terms. Ligands without a pair, and so without a received signal, get one here, as secreted ligands.
+    cluster_key
+        Column of ``adata.obs`` with cell types, for the receptor threshold; ``None`` takes the mean over all cells.
+    layer
+        Layer for the receptor threshold, by default the one of :func:`received_ligands`.
+    targets
+        Genes to model; by default every gene of the panel with at least one TF regulator in the panel.
+    receptor_threshold
+        A receptor's mean must exceed it in at least one cell type.
+    top_n
+        Ligands for each TF, at most.
+    cutoff
+        Ligand-TF scores must exceed it. The default is meant for NicheNet's published scale.
+    received_key
+        ``key_added`` of :func:`received_ligands`.
+    key_added
+        Key of ``adata.uns`` to write.
+    copy
+        Return a changed copy instead of changing ``adata``.
+
+    Returns
+    -------
+    ``None``, or the copy. Writes
+
+    - ``adata.uns[key_added]`` : dict with ``table`` (one row a target and modulator: ``target``, ``kind`` "tf", "lr" or
+      "tfl", ``tf``, ``ligand``, ``receptor``, ``range``; categorical, "" where a column does not apply) and ``params``;
+    - ``adata.uns["received_ligands_tfl"]`` : columns are added for ligands that had no received signal (float32).
+
+    Raises
+    ------
+    KeyError
+        When a key or a target does not exist; the message says what to call first.
+    ValueError
+        When the network shares no edge with the panel, or a gene named in ``targets`` has no modulator.
+    """
+    assert_unique_names(adata)
+    assert_non_negative(receptor_threshold, name="receptor_threshold")
+    assert_non_negative(cutoff, name="cutoff")
+    assert_positive(top_n, name="top_n")
+    received = read_received(adata, received_key)
+    genes = adata.var_names
+    layer = layer if layer is not None else (received.params["layer"] or None)
+    edges = _edges(read_base_grn(grn), genes, required=targets is None)
+    target_genes = np.unique(edges.target) if targets is None else _named_targets(targets, genes)
+
+    tf = tf_group(edges, target_genes)
+    pairs = _expressed_pairs(adata, received.params["pairs"], cluster_key, layer, receptor_threshold)
+    ligand, receptor = (gene_index(pairs[side], genes) for side in ("ligand", "receptor"))
+    lr, pair = lr_group(ligand, receptor, target_genes)
+    groups = {"tf": tf, "lr": lr}
+    contact = {"lr": (pairs["range"] == _keys.CONTACT).to_numpy()[pair]}
+    received_tfl = received.tfl
+    if ligand_tf is None:
+        logger.info("No `ligand_tf` table was given: there are no ligand-TF modulators.")
+    else:
+        scores = read_ligand_tf(ligand_tf, min_score=cutoff)
+        groups["tfl"] = tfl_group(tf, scores, edges, target_genes, genes=genes, top_n=int(top_n), cutoff=cutoff)
+        received_tfl = _with_signals(adata, received_tfl, groups["tfl"], received_key, received.params["layer"] or None)
+        contact["tfl"] = _acts_by_contact(groups["tfl"], received_tfl, genes)
+    table = _table(groups, contact, target_genes, genes)
+    _check_empty(table, target_genes, genes)
+
+    params: dict[str, Any] = {
+        "cluster_key": cluster_key or "",
+        "layer": layer or "",
+        "receptor_threshold": float(receptor_threshold),
+        "top_n": int(top_n),
+        "cutoff": float(cutoff),
+        "received_key": received_key,
+    }
+    counts = table["kind"].value_counts()
+    logger.info(
+        "%d targets with %d TF, %d ligand-receptor and %d ligand-TF modulators from %d expressed pairs.",
+        len(target_genes), *(int(counts.get(kind, 0)) for kind in KINDS), len(pairs),
+    )  # fmt: skip
+    adata = adata.copy() if copy else adata
+    adata.uns[key_added] = {"table": table, "params": params}
+    if received_tfl is not received.tfl:
+        adata.uns[_keys.received_tfl(received_key)] = received_tfl
+    return adata if copy else None
+
+
+def _edges(grn: pd.DataFrame, genes: pd.Index, *, required: bool) -> Edges:
+    edges = panel_edges(grn, genes)
+    if required and len(edges.tf) == 0:
+        msg = (
+            f"Expected `grn` to hold edges between genes of adata.var_names (such as {genes[0]!r}), found none; its "
+            f"genes look like {str(grn['tf'].iloc[0])!r} and {str(grn['target'].iloc[0])!r}. "
+            "Call `st.priors.map_orthologs(grn, orthologs)` when they are another organism's."
+        )
+        raise ValueError(msg)
+    return edges
+
+
+def _named_targets(targets: Sequence[str], genes: pd.Index) -> Ints:
+    names = [targets] if isinstance(targets, str) else list(dict.fromkeys(targets))
+    assert_genes(names, genes, name="targets")
+    if not names:
+        msg = "Expected `targets` to name at least one gene, found none; pass `None` for all genes with a regulator."
+        raise ValueError(msg)
+    return genes.get_indexer(pd.Index(names))
+
+
+def _expressed_pairs(
+    adata: AnnData, pairs: pd.DataFrame, cluster_key: str | None, layer: str | None, threshold: float
+) -> pd.DataFrame:
+    """Pairs of the panel whose receptor is expressed in at least one cell type."""
+    if cluster_key is not None:
+        assert_key(adata, "obs", cluster_key, name="cluster_key", hint="Pass `cluster_key=None` without cell types.")
+    genes = adata.var_names
+    pairs = pairs[["ligand", "receptor", "range"]].astype(str)
+    pairs = pairs[pairs["ligand"].isin(genes) & pairs["receptor"].isin(genes)].drop_duplicates(ignore_index=True)
+    receptors = pairs["receptor"].drop_duplicates().to_numpy()
+    if len(receptors) == 0:
+        return pairs
+    code = np.zeros(adata.n_obs, dtype=int) if cluster_key is None else pd.factorize(adata.obs[cluster_key])[0]
+    is_expressed = expressed_somewhere(get_expression(adata, list(receptors), layer=layer), code, threshold)
+    kept = pairs[pairs["receptor"].isin(receptors[is_expressed])].reset_index(drop=True)
+    if len(kept) < len(pairs):
+        logger.info(
+            "%d of %d ligand-receptor pairs are left out: the receptor's mean in %s is at most %g in every cell type.",
+            len(pairs) - len(kept), len(pairs), layer_name(layer), threshold,
+        )  # fmt: skip
+    return kept
+
+
+def _with_signals(
+    adata: AnnData, received: pd.DataFrame, group: Group, received_key: str, layer: str | None
+) -> pd.DataFrame:
+    """``received`` with a secreted signal for each ligand of the group that has none; itself when none is missing."""
+    known = {_keys.parse_signal(column)[0] for column in received.columns}
+    missing = [g for g in adata.var_names[np.unique(group.ligand)] if g not in known]
+    if not missing:
+        return received
+    secreted, _ = operators(adata, received_key)
+    values: Floats = secreted.apply(get_expression(adata, missing, layer=layer))
+    logger.info("Computed the received signal of %d ligands of `ligand_tf` without a pair.", len(missing))
+    added = pd.DataFrame(np.asarray(values, dtype=np.float32), index=received.index, columns=missing)
+    return pd.concat([received, added], axis=1)
+
+
+def _acts_by_contact(group: Group, received: pd.DataFrame, genes: pd.Index) -> Bools:
+    """Whether each row's ligand has a contact signal only."""
+    return ~genes.isin(received.columns)[group.ligand]
+
+
+def _table(groups: dict[str, Group], contact: dict[str, Bools], targets: Ints, genes: pd.Index) -> pd.DataFrame:
+    """Modulator table: targets in their order, each target's TF, then LR, then TFL terms."""
+    target = np.concatenate([g.target for g in groups.values()])
+    order = np.argsort(target, kind="stable")
+    kind = np.repeat([list(KINDS).index(k) for k in groups], [len(g.target) for g in groups.values()])[order]
+    columns = {c: np.concatenate([getattr(g, c) for g in groups.values()])[order] for c in ("tf", "ligand", "receptor")}
+    reach = np.concatenate([contact[k] + 1 if k in contact else np.zeros(len(g.target)) for k, g in groups.items()])
+    frame = {
+        "target": _categorical(targets[target[order]], genes),
+        "kind": pd.Categorical.from_codes(kind, pd.Index(list(KINDS))),
+        **{c: _categorical(v, genes) for c, v in columns.items()},
+        "range": pd.Categorical.from_codes(reach.astype(np.int8)[order], pd.Index(RANGES)),
+    }
+    return pd.DataFrame(frame)[list(COLUMNS)]
+
+
+def _categorical(index: Ints, genes: pd.Index) -> pd.Categorical:
+    """Gene names with only the categories that occur, in the order of the panel; -1 is "", the last."""
+    occurs = np.zeros(len(genes) + 1, dtype=bool)
+    occurs[index] = True
+    names = pd.Index(np.append(genes.to_numpy(dtype=object), "")[occurs])
+    return pd.Categorical.from_codes((np.cumsum(occurs) - 1)[index], names)
+
+
+def _check_empty(table: pd.DataFrame, targets: Ints, genes: pd.Index) -> None:
+    empty = genes[targets].difference(pd.Index(table["target"].cat.categories), sort=False)
+    if len(empty):
+        shown = ", ".join(repr(g) for g in empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+        msg = (
+            f"Expected each of `targets` to have a modulator, found none for {shown}: no regulator in `grn` and no "
+            "expressed ligand-receptor pair. Leave them out, or pass a larger `grn`."
+        )
+        raise ValueError(msg)
