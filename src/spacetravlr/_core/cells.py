@@ -2,7 +2,7 @@
 
 Space is cut into square (cubic) bins with the search radius as their side, so the neighbours of a cell lie in its own
 bin and the bins around it. Only bins that hold cells are kept: a stray cell far away costs nothing. Bins are numbered
-along the last axis first, so that the three bins side by side on that axis are one contiguous *run* of the sorted cells.
+along the last axis first, so that three bins side by side on that axis are one contiguous *run* of the sorted cells.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class CellList(NamedTuple):
         return (self.run_stop - self.run_start).sum(axis=1)
 
     def expected_pairs(self, n_axes: int) -> float:
-        """Pairs within the radius, expected from the fill of the bins (an ordered pair counts twice, a cell itself once)."""
+        """Ordered pairs within the radius, each cell with itself included, as expected from the fill of the bins."""
         ball_over_bins = np.pi / 9 if n_axes == 2 else 4 / 3 * np.pi / 27
         return float((np.diff(self.start) * self.n_candidates).sum() * ball_over_bins)
 
@@ -75,8 +75,8 @@ def cell_list(coords: Floats, radius: float, libraries: Ints | None = None) -> C
     shape = [float(s) + 2 for s in steps.max(axis=0)]
     if np.prod(shape) * (float(library.max()) + 1) >= _MAX_BINS:
         msg = (
-            f"Expected coordinates to span fewer radii, found an extent of {np.ptp(coords, axis=0).max():.3g} at a radius of "
-            f"{radius:.3g}; remove outlying cells or check the units of the radius (`microns_per_unit`)."
+            f"Expected coordinates to span fewer radii, found an extent of {np.ptp(coords, axis=0).max():.3g} at a "
+            f"radius of {radius:.3g}; remove outlying cells or check the units of the radius (`microns_per_unit`)."
         )
         raise ValueError(msg)
     strides = np.ones(n_axes, dtype=np.int64)

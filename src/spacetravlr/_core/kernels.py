@@ -127,8 +127,9 @@ def gaussian_weights(
         indptr = np.concatenate([[0], np.cumsum(counts)])
         if indptr[-1] > MAX_WEIGHTS:
             msg = (
-                f"Expected at most {MAX_WEIGHTS:,} weights, found {indptr[-1]:,} ({indptr[-1] // max(n, 1):,} neighbours a "
-                'cell); pass `method="grid"`, a smaller radius, or check `microns_per_unit`.'
+                f"Expected at most {MAX_WEIGHTS:,} weights, found {indptr[-1]:,} "
+                f"({indptr[-1] // max(n, 1):,} neighbours a cell); "
+                'pass `method="grid"`, a smaller radius, or check `microns_per_unit`.'
             )
             raise ValueError(msg)
         index_type = np.int32 if max(indptr[-1], n) < 2**31 else np.int64
@@ -166,7 +167,7 @@ def _count_neighbours(order, start, run_start, run_stop, points, radius, counts)
                 zs = points[2, run_start[b, run] : run_stop[b, run]]
                 for q in range(xs.shape[0]):
                     dx, dy, dz = xs[q] - x, ys[q] - y, zs[q] - z
-                    found += np.int64(dx * dx + dy * dy + dz * dz <= squared_radius)
+                    found += int(dx * dx + dy * dy + dz * dz <= squared_radius)
             counts[order[p]] = found
 
 
@@ -205,7 +206,7 @@ def _fill_weights(  # type: ignore[no-untyped-def]
             ):  # written always, kept or overwritten: a branch here would be mispredicted half the time
                 kept_cell[k] = cell[q]
                 kept_squared[k] = squared[q]
-                k += np.int64((squared[q] <= squared_radius) & (autocrine | (cell[q] != j)))
+                k += int((squared[q] <= squared_radius) & (autocrine | (cell[q] != j)))
             for q in range(k):
                 indices[indptr[j] + q] = kept_cell[q]
                 data[indptr[j] + q] = np.exp(kept_squared[q] * scale)
