@@ -1,0 +1,249 @@
+r"""Sparse group lasso seeds (SPEC section 3) of a block of targets in every cell type.
+
+The steps of a fit, none of which passes over cells after the first:
+
+``fold_grams(design, y, codes, n_groups=)`` (module ``gram``)
+    cross products of every (cell type, fold), ``codes = cell_type * n_folds + fold``.
+:func:`fit_seeds`
+    seeds of every target and cell type; the penalty by held-out error over the given folds.
+:func:`seed_errors`
+    squared errors of any coefficients on any folds.
+
+The problem solved, and its conventions, are those of module ``group_lasso``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from spacetravlr._core.gram import FoldGrams
+from spacetravlr._core.group_lasso import check_penalties
+from spacetravlr._core.seed_kernels import error_block, fit_block
+from spacetravlr._utils import numba_threads
+from spacetravlr._validators import assert_one_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from spacetravlr._types import Bools, Floats, Ints
+
+_PATIENCE = 5  # penalties tried after the best one before the path is cut short
+_CV_TOL = 1e-4  # duality gap, as part of the target's variance, of the fits that choose the penalty
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Seeds of T targets in S strata (the cell types, then all cells pooled when asked for)."""
+
+    coef: NDArray[np.float64]
+    """Intercept, then the target's terms in the order of ``term``, then zeros; shape (T, S, 1 + widest target)."""
+    lam: NDArray[np.float64]
+    """Chosen penalty, shape (T, S); NaN where nothing could be fitted (fewer than 2 cells, constant target)."""
+    r2_train: NDArray[np.float64]
+    """R2 on the cells fitted, shape (T, S); NaN where nothing could be fitted."""
+    r2_cv: NDArray[np.float64]
+    """Held-out R2 over the folds that chose the penalty, against the training mean (optimistic: it was chosen on)."""
+    y_mean: NDArray[np.float64]
+    """Mean of the target over the cells fitted (the zero model), shape (T, S)."""
+    n: NDArray[np.float64]
+    """Cells fitted, shape (S,)."""
+    is_pooled: Bools
+    """Types with fewer than ``min_cells`` cells, which carry the pooled seed, shape (S,)."""
+
+
+def fit_seeds(
+    grams: FoldGrams,
+    indptr: Ints,
+    term: Ints,
+    *,
+    groups: Ints,
+    n_folds: int,
+    folds: Sequence[int] | None = None,
+    min_cells: int = 0,
+    pooled: bool = False,
+    lam: float | Floats | None = None,
+    alpha: float | None = None,
+    l1_ratio: float = 1.0,
+    n_lambdas: int = 25,
+    lambda_min_ratio: float = 1e-3,
+    rule: Literal["min", "1se"] = "min",
+    tol: float = 1e-6,
+    max_sweeps: int = 2000,
+    n_jobs: int | None = None,
+) -> Seeds:
+    r"""Fit the seeds of a block of targets, the penalty chosen by held-out error over spatial folds.
+
+    Parameters
+    ----------
+    grams
+        Cross products of the groups ``cell_type * n_folds + fold``; column t of its targets is target t here.
+    indptr, term
+        Compressed rows: target t uses the columns ``term[indptr[t]:indptr[t + 1]]`` of ``grams``.
+    groups
+        Group of each column of ``grams`` (:class:`~spacetravlr._core.design.Kind`), shape (K,).
+    n_folds
+        Spatial folds of each type in ``grams``.
+    folds
+        Folds to use, for choosing the penalty and for the fit; all by default. Other folds take no part in either.
+    min_cells
+        Types with fewer cells in ``folds`` get the pooled seed.
+    pooled
+        Add the seed of all cells together as a last stratum.
+    lam
+        Penalty, one for all or of shape (T, S), in units of the target; chosen by held-out error when None.
+    alpha
+        Penalty on single coefficients; default ``l1_ratio * lambda``.
+    l1_ratio
+        See ``alpha``.
+    n_lambdas, lambda_min_ratio
+        Geometric path from the smallest penalty at which all is zero down to this part of it. The path ends early after
+        5 penalties without a new best held-out error.
+    rule
+        Take the penalty of least held-out error, or the largest within one standard error of it.
+    tol
+        Duality gap of the final fit, as a part of half the variance of the target.
+    max_sweeps
+        Most sweeps of coordinate descent at one penalty.
+    n_jobs
+        Threads; the results do not depend on it.
+
+    Returns
+    -------
+    The seeds.
+    """
+    assert_one_of(rule, ("min", "1se"), name="rule")
+    check_penalties(alpha, l1_ratio)
+    _check_targets(grams, indptr)
+    n_types = grams.n_groups // n_folds
+    used = np.arange(n_folds) if folds is None else np.asarray(folds, dtype=np.int64)
+    cells = grams.n.reshape(n_types, n_folds)[:, used].sum(axis=1)
+    small = cells < min_cells
+    strata = [[c] for c in range(n_types)]
+    if pooled or small.any():
+        strata.append(list(range(n_types)))
+    n_targets, n_strata = len(indptr) - 1, len(strata)
+    indptr = np.asarray(indptr, dtype=np.int64)
+    order, ptrs = _order_by_group(indptr, np.asarray(term), np.asarray(groups))
+    coef = np.zeros((n_targets, n_strata, 1 + int(np.diff(indptr).max(initial=0))))
+    out = np.full((n_targets, n_strata, 5), np.nan)
+    wanted = np.full((n_targets, n_strata), -1.0)
+    if lam is not None:
+        given = np.asarray(lam, dtype=np.float64)
+        if not (np.isfinite(given).all() and (given >= 0).all()):
+            msg = f"Expected `lam` to be finite and at least zero, found `{lam}`."
+            raise ValueError(msg)
+        wanted[:, : given.shape[1] if given.ndim == 2 else None] = given
+    with numba_threads(n_jobs):
+        fit_block(
+            np.cumsum([0, *map(len, strata)]), np.concatenate(strata).astype(np.int64), used, n_folds, indptr,
+            np.asarray(term, dtype=np.int64)[order], ptrs, grams.n, grams.x, grams.y, grams.xx, grams.xy, grams.yy,
+            wanted, -1.0 if alpha is None else float(alpha), float(l1_ratio), _path(n_lambdas, lambda_min_ratio),
+            _PATIENCE, rule == "1se", np.array([max(_CV_TOL, tol), tol]), max_sweeps, coef, out,
+        )  # fmt: skip
+    _restore_order(coef, indptr, order)
+    _shift_intercepts(coef, grams, indptr, np.asarray(term), sign=-1.0)
+    coef[..., 0] += grams.y_shift[:, None]
+    out[..., 4] += grams.y_shift[:, None]
+    is_pooled = np.zeros(n_strata, dtype=bool)
+    if small.any():
+        is_pooled[:n_types] = small
+        coef[:, is_pooled], out[:, is_pooled] = coef[:, [-1]], out[:, [-1]]
+    keep = slice(None) if pooled or not small.any() else slice(n_types)
+    return Seeds(
+        coef=coef[:, keep],
+        lam=out[:, keep, 1],
+        r2_train=out[:, keep, 2],
+        r2_cv=out[:, keep, 3],
+        y_mean=out[:, keep, 4],
+        n=np.append(cells, cells.sum())[:n_strata][keep],
+        is_pooled=is_pooled[keep],
+    )
+
+
+def seed_errors(
+    grams: FoldGrams,
+    indptr: Ints,
+    term: Ints,
+    *,
+    coef: Floats,
+    n_folds: int,
+    folds: Sequence[int] | None = None,
+    n_jobs: int | None = None,
+) -> NDArray[np.float64]:
+    """Sum of squared errors of given coefficients on given folds, from the cross products alone.
+
+    Parameters
+    ----------
+    grams, indptr, term, n_folds
+        As in :func:`fit_seeds`.
+    coef
+        Coefficients a target and cell type, shape (T, cell types, 1 + widest target), as in :class:`Seeds`.
+    folds
+        Folds to predict; all by default.
+    n_jobs
+        Threads.
+
+    Returns
+    -------
+    Errors, shape (T, cell types, folds).
+    """
+    _check_targets(grams, indptr)
+    n_types = grams.n_groups // n_folds
+    used = np.arange(n_folds) if folds is None else np.asarray(folds, dtype=np.int64)
+    shifted = np.array(coef[:, :n_types], dtype=np.float64)
+    indptr = np.asarray(indptr, dtype=np.int64)
+    _shift_intercepts(shifted, grams, indptr, np.asarray(term), sign=1.0)
+    shifted[..., 0] -= grams.y_shift[:, None]
+    codes = np.arange(n_types)[:, None] * n_folds + used
+    errors = np.empty((len(indptr) - 1, n_types, len(used)))
+    with numba_threads(n_jobs):
+        error_block(
+            codes, indptr, np.asarray(term, dtype=np.int64), grams.n, grams.x, grams.y, grams.xx, grams.xy, grams.yy,
+            shifted, errors,
+        )  # fmt: skip
+    return errors
+
+
+def _check_targets(grams: FoldGrams, indptr: Ints) -> None:
+    if len(indptr) - 1 != grams.y.shape[1]:
+        msg = f"Expected `indptr` to have a row for each of the {grams.y.shape[1]} targets, found {len(indptr) - 1}."
+        raise ValueError(msg)
+
+
+def _path(n_lambdas: int, ratio: float) -> NDArray[np.float64]:
+    if n_lambdas < 1 or not 0 < ratio < 1:
+        msg = (
+            "Expected `n_lambdas` to be positive and `lambda_min_ratio` between 0 and 1, "
+            f"found `{n_lambdas}` and `{ratio}`."
+        )
+        raise ValueError(msg)
+    return np.geomspace(1.0, ratio, n_lambdas) if n_lambdas > 1 else np.ones(1)
+
+
+def _order_by_group(indptr: Ints, term: Ints, groups: Ints) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Order that puts each target's terms by group, and the group borders within each target, shape (T, groups + 1)."""
+    target = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    _, code = np.unique(groups, return_inverse=True)
+    n_codes = int(code.max(initial=-1)) + 1
+    of_term = code[term]
+    order = np.lexsort((of_term, target))
+    counts = np.zeros((len(indptr) - 1, n_codes + 1), dtype=np.int64)
+    np.add.at(counts, (target, of_term + 1), 1)
+    return order, np.cumsum(counts, axis=1)
+
+
+def _restore_order(coef: NDArray[np.float64], indptr: Ints, order: NDArray[np.intp]) -> None:
+    for t, (start, stop) in enumerate(zip(indptr[:-1], indptr[1:], strict=True)):
+        sorted_coef = coef[t, :, 1 : 1 + stop - start].copy()
+        coef[t][:, 1 + order[start:stop] - start] = sorted_coef
+
+
+def _shift_intercepts(coef: NDArray[np.float64], grams: FoldGrams, indptr: Ints, term: Ints, *, sign: float) -> None:
+    """Move intercepts between the frame of the input (``sign=-1``) and the shifted frame of the sums (``sign=1``)."""
+    for t, (start, stop) in enumerate(zip(indptr[:-1], indptr[1:], strict=True)):
+        coef[t, :, 0] += sign * (coef[t, :, 1 : 1 + stop - start] @ grams.x_shift[term[start:stop]])
