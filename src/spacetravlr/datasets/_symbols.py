@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice, product
+from itertools import islice
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -96,10 +96,19 @@ def take_names(pool: tuple[str, ...], n: int, prefix: str) -> list[str]:
 
 
 def take_pairs(pool: tuple[tuple[str, ...], ...], n: int) -> list[tuple[str, str, str]]:
-    """First ``n`` pairs of ``pool``, continued with other combinations of its ligands and receptors."""
+    """First ``n`` pairs of ``pool``, continued with other combinations of its ligands and receptors.
+
+    The combinations use every receptor and every ligand about equally often: pairs that share a receptor are nearly
+    collinear, since received ligands are smooth, and a panel made of a few receptors could not be told apart by anyone.
+    """
     known = {(ligand, receptor) for ligand, receptor, _ in pool}
     ligands, receptors = (list(dict.fromkeys(row[i] for row in pool)) for i in (0, 1))
-    more = ((a, b, "combined") for b, a in product(receptors, ligands) if (a, b) not in known)
+    more = (
+        (ligands[(i + shift) % len(ligands)], receptor, "combined")
+        for shift in range(len(ligands))
+        for i, receptor in enumerate(receptors)
+        if (ligands[(i + shift) % len(ligands)], receptor) not in known
+    )
     pairs = [tuple(row) for row in pool[:n]]
     pairs.extend(islice(more, max(0, n - len(pool))))
     if len(pairs) < n:
