@@ -1,0 +1,104 @@
+"""Ligand-receptor pairs: complexes, ranges, and the layouts of the databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from spacetravlr.priors import read_ligand_receptor
+
+
+def test_complexes_become_pairs_and_ranges_follow_the_annotation() -> None:
+    table = read_ligand_receptor(
+        pd.DataFrame(
+            {
+                "ligand": ["TGFB1", "TGFB1", "INHBA_INHBB", "DLL1"],
+                "receptor": ["TGFBR1_TGFBR2", "ACVR1B_TGFBR2", "ACVR1B", "NOTCH1"],
+                "pathway": ["TGFb", "TGFb", "ACTIVIN", "NOTCH"],
+                "signaling": ["Secreted Signaling", "Secreted Signaling", "ECM-Receptor", "Cell-Cell Contact"],
+            }
+        )
+    )
+    assert list(table.columns) == ["ligand", "receptor", "range", "pathway"]
+    # TGFB1-TGFBR2 is in two complexes, and once in the table
+    assert list(table.itertuples(index=False, name=None)) == [
+        ("TGFB1", "TGFBR1", "secreted", "TGFb"),
+        ("TGFB1", "TGFBR2", "secreted", "TGFb"),
+        ("TGFB1", "ACVR1B", "secreted", "TGFb"),
+        ("INHBA", "ACVR1B", "secreted", "ACTIVIN"),
+        ("INHBB", "ACVR1B", "secreted", "ACTIVIN"),
+        ("DLL1", "NOTCH1", "contact", "NOTCH"),
+    ]
+
+
+def test_explicit_range_wins() -> None:
+    table = pd.DataFrame(
+        {
+            "ligand": ["A", "A"],
+            "receptor": ["B", "B"],
+            "range": ["secreted", "Contact"],
+            "annotation": "Cell-Cell Contact",
+        }
+    )
+    # one pair, two ranges: both are kept
+    assert list(read_ligand_receptor(table)["range"]) == ["secreted", "contact"]
+    with pytest.raises(ValueError, match="Expected column 'range'.*'secreted' or 'contact', found 'far'"):
+        read_ligand_receptor(table.assign(range="far"))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [("source", "target"), ("source_genesymbol", "target_genesymbol"), ("ligand_complex", "receptor_complex")],
+)
+def test_other_databases(columns: tuple[str, str]) -> None:
+    table = read_ligand_receptor(pd.DataFrame([["WNT5A", "FZD1_LRP6"]], columns=list(columns)))
+    assert list(table["receptor"]) == ["FZD1", "LRP6"]
+    assert set(table["range"]) == {"secreted"}
+    assert set(table["pathway"]) == {""}
+
+
+def test_symbols_of_cellchat_are_preferred_to_names_of_complexes() -> None:
+    table = pd.DataFrame(
+        {
+            "ligand": ["TGFB1"], "receptor": ["TGFbR1_R2"],
+            "ligand.symbol": ["TGFB1"], "receptor.symbol": ["TGFBR1, TGFBR2"],
+            "annotation": ["Secreted Signaling"], "pathway_name": ["TGFb"],
+        }
+    )  # fmt: skip
+    assert list(read_ligand_receptor(table)["receptor"]) == ["TGFBR1", "TGFBR2"]
+
+
+def test_one_resource_of_many() -> None:
+    table = pd.DataFrame({"ligand": ["A", "C"], "receptor": ["B", "D"], "resource": ["consensus", "cellchatdb"]})
+    assert list(read_ligand_receptor(table, resource="cellchatdb")["ligand"]) == ["C"]
+    with pytest.raises(ValueError, match="Expected `resource` to be one of 'cellchatdb', 'consensus', found `'mine'`"):
+        read_ligand_receptor(table, resource="mine")
+    with pytest.raises(ValueError, match="to have a column 'resource'.*found 'ligand', 'receptor'"):
+        read_ligand_receptor(table[["ligand", "receptor"]], resource="consensus")
+
+
+def test_reading_twice_changes_nothing() -> None:
+    once = read_ligand_receptor(
+        pd.DataFrame({"ligand": ["A_B"], "receptor": ["C_D"], "signaling": ["Cell-Cell Contact"]})
+    )
+    pd.testing.assert_frame_equal(read_ligand_receptor(once), once)
+
+
+def test_missing_columns_are_named() -> None:
+    with pytest.raises(ValueError, match="columns 'ligand' and 'receptor'.*found 'ligand', 'partner'"):
+        read_ligand_receptor(pd.DataFrame({"ligand": ["A"], "partner": ["B"]}))
+    with pytest.raises(ValueError, match="Expected `ligand_receptor` to hold at least one row"):
+        read_ligand_receptor(pd.DataFrame({"ligand": [None], "receptor": ["B"]}))
+
+
+@pytest.mark.parametrize("organism", ["human", "mouse"])
+def test_real_table(data_dir: Path, organism: str) -> None:
+    source = pd.read_csv(data_dir / f"lr_cellchatdb_{organism}.csv.gz")
+    table = read_ligand_receptor(source)
+    subunits = set(source["receptor"].str.split("_").explode())
+    assert set(table["receptor"]) == subunits
+    assert not table.duplicated(["ligand", "receptor", "range"]).any()
+    contact = source.loc[source["signaling"] == "Cell-Cell Contact", "ligand"].str.split("_").explode()
+    assert set(table.loc[table["range"] == "contact", "ligand"]) == set(contact)
