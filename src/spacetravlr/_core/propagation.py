@@ -1,0 +1,175 @@
+r"""How a change of some genes in some cells travels through the tissue (SPEC section 5).
+
+With the wanted change :math:`D^{in}` and :math:`D = D^{in}` to begin with, each round does
+
+.. math::
+
+    X_t &= X_0 + D, \qquad L_t - L_0 = \mathrm{received}(X_t - X_0)  \\
+    D'_{jg} &= \sum_{m \in \mathrm{terms}(g)} b_{jgm}\, \Delta z_{jm}  \\
+    D &= \mathrm{clip}(X_0 + D', 0, \max_j X_0) - X_0, \qquad D' = D^{in} \text{ where } D^{in} \neq 0
+
+where the change of a term :math:`z = x_g L_s` is, by the product rule at the state of the previous round,
+
+.. math::
+
+    \Delta z = L_{t-1} (x_t - x_0) + x_{t-1} (L_t - L_0)
+
+(the first part only where a receptor is expressed), or exactly :math:`x_t L_t - x_0 L_0`. A gene's role as TF or
+receptor uses the change of the cell's own expression, its roles as ligand the change of what the cell receives.
+
+Terms are shared by targets, so each round writes the change of every distinct term once a cell and a target costs one
+short dot product. A batch of perturbations reads the coefficients once. Only the genes that play a role are needed
+before the last round, and only signals whose ligand changed are received again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from spacetravlr._core.response import Block, CoefficientReader, Derivative, Field, State, Tissue, respond
+
+if TYPE_CHECKING:
+    from spacetravlr._core.design import Signals, Targets, Terms
+    from spacetravlr._types import Floats, Ints
+
+
+@dataclass(frozen=True)
+class InputChange:
+    """One perturbation: the wanted change of some genes at every cell."""
+
+    genes: Ints
+    """Gene indices, shape (n_perturbed,)."""
+    change: Floats
+    """Cells x perturbed genes; zero where nothing is changed."""
+
+
+class Changes(NamedTuple):
+    """Simulated minus baseline expression of the genes that can change."""
+
+    genes: Ints
+    """Gene index of each row of ``values``, ascending."""
+    values: Floats
+    """Cells x genes x perturbations."""
+
+
+def in_memory(betas: Floats) -> CoefficientReader:
+    """Read coefficients that are held in memory: one block, no copy."""
+
+    def read(targets: Ints) -> Iterator[Block]:
+        yield Block(slice(0, len(betas)), targets, 0, betas)
+
+    return read
+
+
+def baseline(expression: Floats, signals: Signals, field: Field) -> Tissue:
+    """Compute what a round needs to know about the tissue before any change."""
+    received = received_signals(expression, signals, field)
+    return Tissue(expression, received, expression.max(axis=0), field, signals)
+
+
+def received_signals(expression: Floats, signals: Signals, field: Field) -> Floats:
+    """Received signals of an expression matrix, cells x signals."""
+    if not len(signals):
+        return np.empty((len(expression), 0), dtype=expression.dtype)
+    heard = field.apply(np.ascontiguousarray(expression[:, signals.ligand]), signals.contact)
+    return np.ascontiguousarray(heard, dtype=expression.dtype)
+
+
+def roles(terms: Terms, signals: Signals) -> Ints:
+    """Indices of genes that can pass a change on: TFs, receptors and ligands, ascending."""
+    used = terms.signal[terms.signal >= 0]
+    return np.unique(np.concatenate([terms.gene, signals.ligand[used]])).astype(np.int64)
+
+
+def propagate(
+    tissue: Tissue,
+    terms: Terms,
+    targets: Targets,
+    *,
+    coefficients: CoefficientReader,
+    inputs: Sequence[InputChange],
+    n_propagation: int = 4,
+    derivative: Derivative = "product_rule",
+) -> Changes:
+    """Let a batch of perturbations travel through the tissue.
+
+    Parameters
+    ----------
+    tissue
+        Baseline, see :func:`baseline`.
+    terms
+        Distinct regressors.
+    targets
+        Which terms each modelled gene uses.
+    coefficients
+        Reader of the coefficient matrix (columns as in :meth:`Targets.columns_of`), see :func:`in_memory`.
+    inputs
+        The perturbations.
+    n_propagation
+        Rounds, at least one.
+    derivative
+        ``"product_rule"`` linearises each term at the state of the previous round, ``"exact"`` takes the difference of
+        the model itself.
+
+    Returns
+    -------
+    Change of every modelled or perturbed gene, cells x genes x perturbations, in the dtype of the expression. Perturbed
+    genes hold their wanted change, whatever the rounds made of it.
+    """
+    role = roles(terms, tissue.signals)
+    n, batch, dtype = len(tissue.expression), len(inputs), tissue.expression.dtype
+    shape = (n, len(role), batch)
+    before = State(np.zeros(shape, dtype), np.zeros((n, len(tissue.signals), batch), dtype))
+    own = np.zeros(shape, dtype)
+    _pin(own, role, inputs)
+    now = State(own, _received_change(own, role, tissue))
+
+    relaying = np.flatnonzero(np.isin(targets.gene, role))
+    for _ in range(n_propagation - 1):
+        own = np.zeros(shape, dtype)
+        respond(tissue, terms, targets, role, relaying, role, coefficients, before, now, derivative, own)
+        _pin(own, role, inputs, within=tissue)
+        before, now = now, State(own, _received_change(own, role, tissue))
+
+    perturbed = [change.genes for change in inputs]
+    genes = np.unique(np.concatenate([targets.gene, *perturbed])).astype(np.int64)
+    values = np.zeros((n, len(genes), batch), dtype)
+    everyone = np.arange(len(targets))
+    respond(tissue, terms, targets, role, everyone, genes, coefficients, before, now, derivative, values)
+    _pin(values, genes, inputs)
+    return Changes(genes, values)
+
+
+def _pin(values: Floats, genes: Ints, inputs: Sequence[InputChange], within: Tissue | None = None) -> None:
+    """Set the wanted change where there is one, clipped to the range of the baseline when ``within`` is given."""
+    for p, (perturbed, wanted) in enumerate((i.genes, i.change) for i in inputs):
+        for column, gene in enumerate(perturbed):
+            row = np.searchsorted(genes, gene)
+            if row == len(genes) or genes[row] != gene:
+                continue
+            change = wanted[:, column]
+            if within is not None:
+                base = within.expression[:, gene]
+                change = np.clip(change, -base, within.maximum[gene] - base)
+            chosen = wanted[:, column] != 0
+            values[chosen, row, p] = change[chosen]
+
+
+def _received_change(own: Floats, role: Ints, tissue: Tissue) -> Floats:
+    """Change of the received signals; only columns whose ligand changed are received again."""
+    n, _, batch = own.shape
+    signals = tissue.signals
+    change = np.zeros((n, len(signals), batch), own.dtype)
+    row = np.searchsorted(role, signals.ligand)
+    row[row == len(role)] = 0
+    plays = role[row] == signals.ligand if len(role) else np.zeros(len(signals), dtype=bool)
+    changed = np.asarray(own.any(axis=0))
+    signal, p = np.nonzero(changed[row] & plays[:, None]) if len(role) else (np.empty(0, int), np.empty(0, int))
+    if len(signal):
+        emitted = np.ascontiguousarray(own[:, row[signal], p])
+        change[:, signal, p] = tissue.field.apply(emitted, signals.contact[signal])
+    return change

@@ -1,0 +1,241 @@
+"""One round of a propagation: the change of every target from the change of what its cell expresses and receives.
+
+The change of every distinct term is written once a cell; every target is then a short dot product of its coefficients
+with them (SPEC section 5). Coefficients are read a block at a time, once for a whole batch of perturbations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import numba as nb
+import numpy as np
+
+from spacetravlr._core.design import Kind
+
+if TYPE_CHECKING:
+    from spacetravlr._core.design import Signals, Targets, Terms
+    from spacetravlr._types import Bools, Floats, Ints
+
+Derivative = Literal["product_rule", "exact"]
+
+# Below this many perturbations the plain loop is faster than the vector one; both add in the same order, so that a
+# result is the same to the last bit whatever else is in its batch.
+_WIDE = 7
+_CELLS_PER_TASK = 64
+
+
+class Field(Protocol):
+    """What turns expression into received signals; linear in its values."""
+
+    def apply(self, values: Any, contact_mask: Any, /) -> Any:
+        """Cells x columns of ligand expression to cells x columns of received signal."""
+
+
+class Block(NamedTuple):
+    """Coefficients of some targets at some cells."""
+
+    cells: slice
+    targets: Ints
+    """Indices into the targets, those asked for that this block holds."""
+    first_column: int
+    """Column of the whole coefficient matrix that ``values`` starts with."""
+    values: Floats
+    """Cells x columns."""
+
+
+#: Yields blocks that cover every cell of the asked-for targets once.
+CoefficientReader = Callable[["Ints"], Iterable[Block]]
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """The baseline that perturbations start from."""
+
+    expression: Floats
+    """Cells x genes."""
+    received: Floats
+    """Cells x signals."""
+    maximum: Floats
+    """Largest expression of each gene over cells, shape (n_genes,)."""
+    field: Field
+    signals: Signals
+
+
+class State(NamedTuple):
+    """Changes against the baseline."""
+
+    own: Floats
+    """Cells x role genes x perturbations."""
+    received: Floats
+    """Cells x signals x perturbations."""
+
+
+def respond(
+    tissue: Tissue,
+    terms: Terms,
+    targets: Targets,
+    role: Ints,
+    wanted: Ints,
+    rows: Ints,
+    coefficients: CoefficientReader,
+    before: State,
+    now: State,
+    derivative: Derivative,
+    out: Floats,
+) -> None:
+    """Fill ``out`` (cells x ``rows`` x perturbations) with the clipped change of the ``wanted`` targets."""
+    gene_changed = np.asarray(now.own.any(axis=(0, 2)))
+    signal_changed = np.append(now.received.any(axis=(0, 2)), False)  # the last one answers for signal -1
+    gene_row = np.searchsorted(role, terms.gene)
+    active = gene_changed[gene_row] | signal_changed[terms.signal] if len(terms) else np.zeros(0, dtype=bool)
+    for block in coefficients(wanted):
+        entries = _entries(targets, block.targets, active)
+        if not len(entries.entry):
+            continue
+        used, slot = np.unique(targets.term[entries.entry], return_inverse=True)
+        gene = targets.gene[block.targets[entries.targets]]
+        cells = block.cells
+        _contract(
+            block.values,
+            entries.column - block.first_column,
+            slot.astype(np.int64),
+            entries.indptr,
+            terms.gene[used].astype(np.int64),
+            gene_row[used].astype(np.int64),
+            terms.signal[used].astype(np.int64),
+            np.asarray(terms.kind)[used] == Kind.LR,
+            tissue.expression[cells],
+            tissue.received[cells],
+            before.own[cells],
+            before.received[cells],
+            now.own[cells],
+            now.received[cells],
+            derivative == "exact",
+            gene.astype(np.int64),
+            tissue.maximum,
+            np.searchsorted(rows, gene).astype(np.int64),
+            out[cells],
+        )
+
+
+class _Entries(NamedTuple):
+    """The coefficients to multiply, in compressed rows of targets."""
+
+    targets: Ints
+    """Positions in the asked-for targets that have any."""
+    indptr: Ints
+    entry: Ints
+    column: Ints
+
+
+def _entries(targets: Targets, wanted: Ints, active: Bools) -> _Entries:
+    length = targets.indptr[wanted + 1] - targets.indptr[wanted]
+    position = np.repeat(np.arange(len(wanted)), length)
+    start = np.repeat(targets.indptr[wanted] - np.concatenate([[0], np.cumsum(length)[:-1]]), length)
+    entry = start + np.arange(len(position))
+    keep = active[targets.term[entry]]
+    position, entry = position[keep], entry[keep]
+    some, count = np.unique(position, return_counts=True)
+    indptr = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+    # a target's intercept stands before its terms, hence one column more for every target up to and with this one
+    return _Entries(some, indptr, entry, (entry + wanted[position] + 1).astype(np.int64))
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def _term_changes(j, gene, row, signal, is_lr, x0, l0, x_before, l_before, dx, dl, exact, dz):  # type: ignore[no-untyped-def]
+    """Change of every term at cell ``j``; returns whether there is any."""
+    n_batch = dx.shape[2]
+    found = False
+    for m in range(gene.shape[0]):
+        s, r = signal[m], row[m]
+        if s < 0:
+            for p in range(n_batch):
+                dz[m, p] = dx[j, r, p]
+                found |= dz[m, p] != 0
+            continue
+        x, heard = x0[j, gene[m]], l0[j, s]
+        for p in range(n_batch):
+            a, b = dx[j, r, p], dl[j, s, p]
+            if exact:
+                z = x * b + a * (heard + b)
+            else:
+                x_now = x + x_before[j, r, p]
+                z = x_now * b
+                if not is_lr[m] or x_now > 0:
+                    z += (heard + l_before[j, s, p]) * a
+            dz[m, p] = z
+            found |= z != 0
+    return found
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def _dot(row, column, slot, start, stop, dz, p):  # type: ignore[no-untyped-def]
+    total = dz[0, 0] * 0
+    for k in range(start, stop):
+        total += row[column[k]] * dz[slot[k], p]
+    return total
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def _dots(row, column, slot, start, stop, dz, sums):  # type: ignore[no-untyped-def]
+    """The same for a whole batch, in the same order of additions, four coefficients a pass."""
+    n_batch = sums.shape[0]
+    sums[:] = 0
+    k = start
+    while k + 4 <= stop:
+        b0, b1, b2, b3 = row[column[k]], row[column[k + 1]], row[column[k + 2]], row[column[k + 3]]
+        z0, z1, z2, z3 = dz[slot[k]], dz[slot[k + 1]], dz[slot[k + 2]], dz[slot[k + 3]]
+        for p in range(n_batch):
+            sums[p] = (((sums[p] + b0 * z0[p]) + b1 * z1[p]) + b2 * z2[p]) + b3 * z3[p]
+        k += 4
+    while k < stop:
+        b0, z0 = row[column[k]], dz[slot[k]]
+        for p in range(n_batch):
+            sums[p] += b0 * z0[p]
+        k += 1
+
+
+@nb.njit(cache=True, nogil=True, parallel=True)
+def _contract(  # type: ignore[no-untyped-def]
+    betas,
+    column,
+    slot,
+    indptr,
+    gene,
+    row,
+    signal,
+    is_lr,
+    x0,
+    l0,
+    x_before,
+    l_before,
+    dx,
+    dl,
+    exact,
+    target,
+    top,
+    to,
+    out,
+):
+    n, n_batch = x0.shape[0], dx.shape[2]
+    n_tasks = (n + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK
+    for task in nb.prange(n_tasks):
+        dz = np.zeros((gene.shape[0], n_batch), dtype=x0.dtype)
+        sums = np.zeros(n_batch, dtype=x0.dtype)
+        for j in range(task * _CELLS_PER_TASK, min(n, (task + 1) * _CELLS_PER_TASK)):
+            if not _term_changes(j, gene, row, signal, is_lr, x0, l0, x_before, l_before, dx, dl, exact, dz):
+                continue
+            betas_j = betas[j]
+            for t in range(target.shape[0]):
+                if n_batch < _WIDE:
+                    for p in range(n_batch):
+                        sums[p] = _dot(betas_j, column, slot, indptr[t], indptr[t + 1], dz, p)
+                else:
+                    _dots(betas_j, column, slot, indptr[t], indptr[t + 1], dz, sums)
+                low = -x0[j, target[t]]
+                high = top[target[t]] + low
+                for p in range(n_batch):
+                    out[j, to[t], p] = min(max(sums[p], low), high)
