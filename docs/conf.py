@@ -1,0 +1,90 @@
+"""Sphinx configuration."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import metadata
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
+
+info = metadata("spacetravlr-scverse")
+project = "spacetravlr"
+author = info["Author"]
+copyright = f"2026, {author}"
+version = release = info["Version"]
+repository_url = dict(line.split(", ", 1) for line in info.get_all("Project-URL"))["Source"]
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx_autodoc_typehints",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinxcontrib.bibtex",
+    "plain_returns",
+    "public_names",
+]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+suppress_warnings: list[str] = []
+
+autosummary_generate = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # left to sphinx_autodoc_typehints
+napoleon_google_docstring = False
+napoleon_numpy_docstring = True
+napoleon_include_init_with_doc = False
+napoleon_use_rtype = True
+napoleon_use_param = True
+typehints_defaults = "braces"
+always_use_bars_union = True
+
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "alpha"
+
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath", "html_image"]
+myst_heading_anchors = 3
+# notebooks are executed with `make notebooks` and committed with their figures
+nb_execution_mode = "off"
+nb_merge_streams = True
+
+html_theme = "sphinx_book_theme"
+html_title = project
+html_static_path = ["_static"]
+html_theme_options = {
+    "repository_url": repository_url,
+    "use_repository_button": True,
+    "path_to_docs": "docs",
+    "navigation_with_keys": False,
+}
+
+# The inventories of other projects are on the web: a build without it must not fail, and a name of another package is
+# checked only where they are at hand.
+online = os.environ.get("READTHEDOCS") == "True" or os.environ.get("DOCS_ONLINE") == "1"
+if online:
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "anndata": ("https://anndata.readthedocs.io/en/stable/", None),
+        "matplotlib": ("https://matplotlib.org/stable/", None),
+        "numpy": ("https://numpy.org/doc/stable/", None),
+        "pandas": ("https://pandas.pydata.org/docs/", None),
+        "python": ("https://docs.python.org/3", None),
+        "scanpy": ("https://scanpy.readthedocs.io/en/stable/", None),
+        "scipy": ("https://docs.scipy.org/doc/scipy/", None),
+        "squidpy": ("https://squidpy.readthedocs.io/en/stable/", None),
+        "torch": ("https://docs.pytorch.org/docs/stable/", None),
+    }
+
+nitpicky = True
+nitpick_ignore_regex = [
+    # names of other packages, see above; every name of ours has to resolve
+    ("py:.*", r"(?!spacetravlr\.).*"),
+    # private classes that appear in a signature have no page of their own
+    ("py:.*", r"spacetravlr\.(\w+\.)*_\w+.*"),
+]
