@@ -118,7 +118,7 @@ class GridKernel:
         if needed > MAX_GRID_POINTS:
             msg = (
                 f"Expected the grid to have at most {MAX_GRID_POINTS:,} points, found {needed:,.0f}; the tissue is "
-                'very large for this radius: pass `method="sparse"` or remove outlying cells.'
+                'very large for this radius: pass `method="auto"` or "sparse", or remove outlying cells.'
             )
             raise ValueError(msg)
         codes = np.zeros(len(coords), dtype=np.int64) if libraries is None else np.asarray(libraries)

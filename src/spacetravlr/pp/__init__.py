@@ -1,1 +1,9 @@
-"""Placeholder docstring, replaced by the owner of the folder."""
+"""Preprocessing: imputation, neighbourhoods, received ligands, niches and modulators."""
+
+from spacetravlr.pp._impute import impute
+from spacetravlr.pp._modulators import modulators
+from spacetravlr.pp._niche import niche
+from spacetravlr.pp._received_ligands import received_ligands
+from spacetravlr.pp._spatial_weights import spatial_weights
+
+__all__ = ["impute", "modulators", "niche", "received_ligands", "spatial_weights"]

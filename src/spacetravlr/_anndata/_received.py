@@ -1,0 +1,142 @@
+"""Received ligands of an AnnData, and the operators that made them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from spacetravlr import _keys
+from spacetravlr._anndata._spatial import get_coordinates, library_codes, read_weights_params, realign
+from spacetravlr._core.received import GridOperator, LigandField, SparseOperator, make_operator
+from spacetravlr._validators import assert_key, assert_unique_names
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from spacetravlr._core.design import Signals
+    from spacetravlr._core.received import Method
+    from spacetravlr._types import Floats, Normalize
+
+_HINT = "Call `st.pp.received_ligands(adata, lr)` first."
+
+
+class ReceivedState(NamedTuple):
+    """What ``pp.received_ligands`` wrote, in the order of the cells of this AnnData."""
+
+    lr: pd.DataFrame
+    """Cells x signals of the pairs, float32."""
+    tfl: pd.DataFrame
+    """Cells x signals of the ligand-TF terms, float32."""
+    params: dict[str, Any]
+
+
+def read_received(adata: AnnData, key: str = _keys.RECEIVED) -> ReceivedState:
+    """Read received ligands, realigned by cell name, so that a subset of the cells they were computed for works.
+
+    Raises
+    ------
+    KeyError
+        When ``pp.received_ligands`` was not called.
+    ValueError
+        When they belong to other cells.
+    """
+    for name in (key, _keys.received_tfl(key), _keys.received_params(key)):
+        assert_key(adata, "uns", name, name="received_key", hint=_HINT)
+    assert_unique_names(adata)
+    again = f"Call `st.pp.received_ligands(adata, lr, key_added={key!r})` again."
+    lr, tfl = (
+        realign(adata.uns[name], adata.obs_names, where=f"adata.uns[{name!r}]", hint=again)
+        for name in (key, _keys.received_tfl(key))
+    )
+    return ReceivedState(lr, tfl, dict(adata.uns[_keys.received_params(key)]))
+
+
+def operators(adata: AnnData, key: str = _keys.RECEIVED, *, n_jobs: int | None = None) -> LigandField:
+    """Rebuild the operators that turn ligand expression into received ligands, from what is stored.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with ``uns[key]`` of ``pp.received_ligands``.
+    key
+        Key of the received ligands.
+    n_jobs
+        Threads of the operators.
+
+    Returns
+    -------
+    Secreted and contact operator; unpacks as a pair, and ``.apply(values, contact_mask)`` uses both.
+    """
+    assert_key(adata, "uns", _keys.received_params(key), name="received_key", hint=_HINT)
+    params = adata.uns[_keys.received_params(key)]
+    return build_operators(
+        adata,
+        str(params["weights_key"]),
+        normalize=params["normalize"],
+        method=params["method"],
+        contact_method=params["contact_method"],
+        n_jobs=n_jobs,
+    )
+
+
+def build_operators(
+    adata: AnnData,
+    weights_key: str,
+    *,
+    normalize: Normalize = "sum",
+    method: Method = "auto",
+    contact_method: Method | None = None,
+    n_jobs: int | None = None,
+) -> LigandField:
+    """Operators from stored weights, or from coordinates and the stored parameters where there are none.
+
+    ``method="auto"`` keeps for each range the engine that ``pp.spatial_weights`` chose.
+    """
+    params = read_weights_params(adata, weights_key)
+    libraries = library_codes(adata, params["library_key"])
+
+    def one(obsp_key: str, radius: str, sigma: str, stored: str, wanted: Method) -> SparseOperator | GridOperator:
+        wanted = stored if wanted == "auto" else wanted  # type: ignore[assignment]  # read back as plain text
+        if wanted == "grid" and params["connectivity_key"]:
+            msg = (
+                'Expected `method` to be "sparse" for weights on a squidpy graph (`connectivity_key`), found "grid"; '
+                "call `st.pp.spatial_weights` without `connectivity_key` first."
+            )
+            raise ValueError(msg)
+        if wanted == "sparse" and stored == "sparse":
+            assert_key(adata, "obsp", obsp_key, name="weights_key", hint="Call `st.pp.spatial_weights(adata)` again.")
+            weights = sparse.csr_matrix(adata.obsp[obsp_key])
+            return SparseOperator(weights, normalize=normalize, libraries=libraries, n_jobs=n_jobs)
+        unit = float(params["microns_per_unit"])
+        return make_operator(
+            get_coordinates(adata, params["spatial_key"]),
+            float(params[radius]) / unit,
+            sigma=float(params[sigma]) / unit,
+            truncate=bool(params["truncate"]),
+            autocrine=bool(params["autocrine"]),
+            libraries=libraries,
+            normalize=normalize,
+            method=wanted,
+            n_jobs=n_jobs,
+        )
+
+    return LigandField(
+        one(weights_key, "radius", "sigma", params["method"], method),
+        one(
+            _keys.contact_weights(weights_key),
+            "contact_radius",
+            "contact_sigma",
+            params["contact_method"],
+            method if contact_method is None else contact_method,
+        ),
+    )
+
+
+def received_values(field: LigandField, signals: Signals, expression: Floats) -> Floats:
+    """Received value of every signal, cells x signals, from expression, cells x genes."""
+    if not len(signals):
+        return np.zeros((len(expression), 0), dtype=np.float32)
+    return field.apply(np.ascontiguousarray(expression[:, signals.ligand]), signals.contact)

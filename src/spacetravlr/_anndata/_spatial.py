@@ -1,0 +1,220 @@
+"""Where cells are: coordinates, slides and weights of an AnnData."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from spacetravlr import _keys
+from spacetravlr._utils import warn
+from spacetravlr._validators import assert_key, assert_positive
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from spacetravlr._types import Floats, Ints
+
+#: Median nearest-neighbour distances in micrometres between which coordinates are taken to be what they are said to be.
+PLAUSIBLE_SPACING = (1.0, 500.0)
+_SAMPLE = 2000
+
+
+def unwrap(adata: AnnData | SpatialData, *, table: str | None = None) -> AnnData:
+    """Table of a SpatialData object; an AnnData comes back as it is.
+
+    Parameters
+    ----------
+    adata
+        AnnData, or SpatialData with one table.
+    table
+        Name of the table, where there are several.
+
+    Raises
+    ------
+    TypeError
+        When ``adata`` is neither.
+    ValueError
+        When there is no table, or several and none is named.
+    """
+    from anndata import AnnData
+
+    if isinstance(adata, AnnData):
+        return adata
+    spatialdata = sys.modules.get("spatialdata")  # whoever has such an object has imported it
+    if spatialdata is None or not isinstance(adata, spatialdata.SpatialData):
+        msg = f"Expected `adata` to be AnnData or SpatialData, found `{type(adata).__name__}`."
+        raise TypeError(msg)
+    names = list(adata.tables)
+    if table is None and len(names) == 1:
+        table = names[0]
+    if table is None or table not in names:
+        listed = ", ".join(repr(name) for name in names) or "none"
+        msg = f"Expected the SpatialData object to have exactly one table, found {listed}; pass `sdata.tables[...]`."
+        raise ValueError(msg)
+    return adata.tables[table]
+
+
+def get_coordinates(adata: AnnData, spatial_key: str = _keys.SPATIAL) -> Floats:
+    """Coordinates as they are stored, float64, cells x 2 or 3.
+
+    Raises
+    ------
+    KeyError
+        When ``adata.obsm[spatial_key]`` does not exist.
+    ValueError
+        When it has not 2 or 3 columns, or is not finite.
+    """
+    assert_key(
+        adata,
+        "obsm",
+        spatial_key,
+        name="spatial_key",
+        hint="Store the coordinates of the cells there (cells x 2 or 3), or pass the `spatial_key` that holds them.",
+    )
+    coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)
+    if coords.ndim != 2 or coords.shape[1] not in (2, 3):
+        msg = f"Expected adata.obsm[{spatial_key!r}] to have 2 or 3 columns, found shape {coords.shape}."
+        raise ValueError(msg)
+    bad = np.flatnonzero(~np.isfinite(coords).all(axis=1))
+    if len(bad):
+        msg = (
+            f"Expected coordinates in adata.obsm[{spatial_key!r}] to be finite, found NaN or infinite values in "
+            f"{len(bad)} cells (first: {adata.obs_names[bad[0]]!r}); remove these cells first."
+        )
+        raise ValueError(msg)
+    return coords
+
+
+def library_codes(adata: AnnData, library_key: str | None) -> Ints | None:
+    """Slide code of each cell; ``None`` where all cells are on one slide.
+
+    Raises
+    ------
+    KeyError
+        When ``adata.obs[library_key]`` does not exist.
+    ValueError
+        When it has missing values.
+    """
+    if not library_key:
+        return None
+    return category_codes(adata, library_key, name="library_key")[0]
+
+
+def category_codes(adata: AnnData, key: str, *, name: str) -> tuple[Ints, list[str]]:
+    """Code of each cell's label in ``adata.obs[key]``, and the labels that occur, in the order of their categories.
+
+    Raises
+    ------
+    KeyError
+        When ``adata.obs[key]`` does not exist.
+    ValueError
+        When labels are missing.
+    """
+    assert_key(adata, "obs", key, name=name)
+    labels = adata.obs[key].astype("category").cat.remove_unused_categories()
+    codes = labels.cat.codes.to_numpy().astype(np.int64)
+    missing = int((codes < 0).sum())
+    if missing:
+        msg = f"Expected adata.obs[{key!r}] (`{name}`) to label every cell, found {missing} without a label."
+        raise ValueError(msg)
+    return codes, [str(label) for label in labels.cat.categories]
+
+
+def check_spacing(coords: Floats, microns_per_unit: float, *, radius: float, libraries: Ints | None = None) -> None:
+    """Warn when cells lie implausibly close or far for micrometres, or further apart than ``radius`` (micrometres)."""
+    assert_positive(microns_per_unit, name="microns_per_unit")
+    spacing = _median_spacing(coords, libraries) * microns_per_unit
+    if np.isnan(spacing):
+        return
+    low, high = PLAUSIBLE_SPACING
+    if spacing > radius:
+        problem = f"which is beyond radius={radius:g}, so most cells receive nothing from others"
+    elif not low <= spacing <= high:
+        problem = "which is implausible for cells or spots"
+    else:
+        return
+    warn(
+        f"The median distance between nearest neighbours is {spacing:.4g} um at microns_per_unit={microns_per_unit:g}, "
+        f"{problem}; set `microns_per_unit` to the length of one coordinate unit in micrometres."
+    )
+
+
+def _median_spacing(coords: Floats, libraries: Ints | None) -> float:
+    """Median distance to the nearest neighbour on the same slide, over a sample spread evenly over the cells."""
+    from scipy.spatial import cKDTree
+
+    codes = np.zeros(len(coords), dtype=np.int64) if libraries is None else libraries
+    distances = []
+    for code in np.unique(codes):
+        points = coords[codes == code]
+        if len(points) > 1:
+            sample = points[:: max(1, len(points) // _SAMPLE)]
+            distances.append(cKDTree(points).query(sample, k=2)[0][:, 1])
+    return float(np.median(np.concatenate(distances))) if distances else float("nan")
+
+
+def graph_distances(
+    adata: AnnData, connectivity_key: str, coords: Floats, libraries: Ints | None = None
+) -> sparse.csr_matrix:
+    """Distances between the neighbours of a squidpy graph, in coordinate units, explicit zeros kept.
+
+    ``adata.obsp[connectivity_key]`` holds either distances, or connectivities (all stored values equal to one, or a
+    name ending in "connectivities"), for which distances come from the coordinates. Edges between slides are dropped.
+
+    Raises
+    ------
+    KeyError
+        When the graph does not exist.
+    ValueError
+        When it holds negative or non-finite values.
+    """
+    assert_key(
+        adata,
+        "obsp",
+        connectivity_key,
+        name="connectivity_key",
+        hint="Call `sq.gr.spatial_neighbors(adata)` first, or pass the key of its graph.",
+    )
+    graph = sparse.csr_matrix(adata.obsp[connectivity_key], dtype=np.float64, copy=True)
+    if not np.isfinite(graph.data).all() or (graph.data < 0).any():
+        msg = f"Expected adata.obsp[{connectivity_key!r}] to hold finite distances of at least zero."
+        raise ValueError(msg)
+    rows = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
+    if connectivity_key.endswith("connectivities") or (graph.nnz and bool((graph.data == 1).all())):
+        edges = graph.data > 0
+        distances = np.linalg.norm(coords[rows] - coords[graph.indices], axis=1)
+    else:
+        edges = np.ones(graph.nnz, dtype=bool)
+        distances = graph.data
+    if libraries is not None:
+        edges &= libraries[rows] == libraries[graph.indices]
+    edges &= rows != graph.indices
+    counts = np.bincount(rows[edges], minlength=graph.shape[0])
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    return sparse.csr_matrix((distances[edges], graph.indices[edges], indptr), shape=graph.shape)
+
+
+def read_weights_params(adata: AnnData, key: str = _keys.SPATIAL_WEIGHTS) -> dict[str, Any]:
+    """What ``pp.spatial_weights`` was called with; ``KeyError`` when it was not."""
+    assert_key(adata, "uns", key, name="weights_key", hint="Call `st.pp.spatial_weights(adata)` first.")
+    return dict(adata.uns[key])
+
+
+def realign(frame: pd.DataFrame, obs_names: pd.Index, *, where: str, hint: str) -> pd.DataFrame:
+    """Rows of ``frame`` in the order of ``obs_names``; ``ValueError`` when a cell is not in it."""
+    if frame.index.equals(obs_names):
+        return frame
+    index = frame.index.get_indexer(obs_names)
+    if (index < 0).any():
+        missing = int((index < 0).sum())
+        msg = (
+            f"Expected {where} to hold every cell, found {missing} of {len(obs_names)} cells missing "
+            f"(first: {obs_names[int(np.argmax(index < 0))]!r}); it belongs to other cells. {hint}"
+        )
+        raise ValueError(msg)
+    return frame.iloc[index]

@@ -1,0 +1,105 @@
+"""Which cell types surround each cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spacetravlr import _keys
+from spacetravlr._anndata._spatial import category_codes, get_coordinates, library_codes, unwrap
+from spacetravlr._core.niche import niche_composition
+from spacetravlr._utils import resolve_n_jobs
+from spacetravlr._validators import assert_positive, assert_unique_names
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def niche(
+    adata: AnnData | SpatialData,
+    *,
+    cluster_key: str = _keys.CELL_TYPE,
+    radius: float = 200.0,
+    microns_per_unit: float | None = None,
+    spatial_key: str | None = None,
+    library_key: str | None = None,
+    weights_key: str = _keys.SPATIAL_WEIGHTS,
+    n_jobs: int | None = None,
+    key_added: str = _keys.NICHE,
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Count the cells of each type around every cell.
+
+    .. math:: n_{jc} = \lvert \{ i : \lVert s_i - s_j \rVert \le r,\ c(i) = c \} \rvert
+
+    The cell itself is counted (SPEC section 3, input b of the refinement).
+
+    Parameters
+    ----------
+    adata
+        Annotated data with coordinates, or SpatialData with one such table.
+    cluster_key
+        Column of ``obs`` with the type of each cell.
+    radius
+        Radius, in micrometres.
+    microns_per_unit
+        Length of one coordinate unit in micrometres. It, ``spatial_key`` and ``library_key`` are by default those of
+        ``pp.spatial_weights`` when it was called, else 1, ``"spatial"`` and none.
+    spatial_key
+        Key of the coordinates in ``obsm``.
+    library_key
+        Column of ``obs`` with the slide of each cell; cells of other slides are not counted.
+    weights_key
+        Key of ``pp.spatial_weights``.
+    n_jobs
+        Threads; results do not depend on it.
+    key_added
+        Key of the results.
+    copy
+        Return a changed copy instead of changing ``adata``.
+
+    Returns
+    -------
+    ``None``, or the copy. Writes
+
+    - ``adata.obsm[key_added]`` : array cells x types, float32 counts
+    - ``adata.uns[key_added]`` : dict with ``cell_types`` (the columns) and the parameters
+
+    Raises
+    ------
+    KeyError
+        When a key does not exist.
+    ValueError
+        When coordinates are not finite, a cell has no type, or a parameter is out of range.
+    """
+    table = unwrap(adata)
+    assert_unique_names(table)
+    before = table.uns.get(weights_key, {})
+    unit = float(before.get("microns_per_unit", 1.0)) if microns_per_unit is None else float(microns_per_unit)
+    spatial_key = str(before.get("spatial_key", _keys.SPATIAL)) if spatial_key is None else spatial_key
+    library_key = str(before.get("library_key", "")) if library_key is None else library_key
+    assert_positive(radius, name="radius")
+    assert_positive(unit, name="microns_per_unit")
+    resolve_n_jobs(n_jobs)
+    codes, cell_types = category_codes(table, cluster_key, name="cluster_key")
+    counts = niche_composition(
+        get_coordinates(table, spatial_key),
+        codes,
+        len(cell_types),
+        radius / unit,
+        libraries=library_codes(table, library_key),
+        n_jobs=n_jobs,
+    )
+    table = table.copy() if copy else table
+    table.obsm[key_added] = counts
+    table.uns[key_added] = {
+        "cell_types": np.array(cell_types, dtype=str),
+        "cluster_key": cluster_key,
+        "radius": float(radius),
+        "microns_per_unit": unit,
+        "spatial_key": spatial_key,
+        "library_key": library_key,
+    }
+    return table if copy else None

@@ -1,0 +1,210 @@
+"""What each cell receives from its neighbours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr import _keys, priors
+from spacetravlr._anndata._expression import get_expression
+from spacetravlr._anndata._received import build_operators
+from spacetravlr._anndata._spatial import read_weights_params, unwrap
+from spacetravlr._core.received import GridOperator, Method, SparseOperator
+from spacetravlr._types import Normalize
+from spacetravlr._utils import resolve_n_jobs
+from spacetravlr._validators import assert_in_range, assert_key, assert_one_of, assert_unique_names
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+logger = logging.getLogger(__name__)
+
+
+def received_ligands(
+    adata: AnnData | SpatialData,
+    lr: Any,
+    *,
+    layer: str | None = None,
+    ligand_tf: Any = None,
+    normalize: Normalize = "sum",
+    method: Method = "auto",
+    weights_key: str = _keys.SPATIAL_WEIGHTS,
+    ligrec_key: str | None = None,
+    pvalue: float = 0.05,
+    n_jobs: int | None = None,
+    key_added: str = _keys.RECEIVED,
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Sum up what every cell receives of each ligand.
+
+    .. math:: L_{jk} = \sum_{i \in N(j)} W_{ij}\, x_{ik}
+
+    with the weights :math:`W` of ``pp.spatial_weights`` and the expression :math:`x_{ik}` of ligand :math:`k`
+    (SPEC section 2). A ligand with secreted and contact pairs has two received signals, the columns ``<ligand>`` and
+    ``<ligand>|contact``.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after ``pp.spatial_weights``, or SpatialData with one such table.
+    lr
+        Ligand-receptor pairs, any table (or path of one) that :func:`spacetravlr.priors.read_ligand_receptor` reads.
+        Complexes are split into pairs; pairs with a gene that is not in ``var_names`` are left out.
+    layer
+        Layer with normalised expression; ``None`` uses ``X``.
+    ligand_tf
+        Ligand-TF potentials, any table that :func:`spacetravlr.priors.read_ligand_tf` reads: its ligands are received
+        too, for the ligand-TF terms of the model.
+    normalize
+        ``"sum"`` as above, ``"mean"`` (over the number of cells of the slide, as in the published code) or ``"row"``
+        (a weighted average over the neighbours).
+    method
+        ``"auto"`` uses what ``pp.spatial_weights`` chose; ``"sparse"`` and ``"grid"`` overrule it.
+    weights_key
+        Key of ``pp.spatial_weights``.
+    ligrec_key
+        Key in ``uns`` of a result of ``sq.gr.ligrec``: only pairs that are significant between some two clusters are
+        kept.
+    pvalue
+        Significance level for ``ligrec_key``.
+    n_jobs
+        Threads; results do not depend on it.
+    key_added
+        Key of the results.
+    copy
+        Return a changed copy instead of changing ``adata``.
+
+    Returns
+    -------
+    ``None``, or the copy. Writes
+
+    - ``adata.uns[key_added]`` : DataFrame cells x signals of the pairs, float32
+    - ``adata.uns[f"{key_added}_tfl"]`` : DataFrame cells x signals of the ligand-TF terms, one a ligand (secreted where
+      there is one), float32
+    - ``adata.uns[f"{key_added}_params"]`` : dict with the parameters and ``pairs``, the pairs that were kept
+
+    Raises
+    ------
+    KeyError
+        When a key or layer does not exist.
+    ValueError
+        When no pair is left, or expression is negative or not finite.
+
+    Examples
+    --------
+    >>> import spacetravlr as st
+    >>> adata = st.datasets.simulated_tissue(rng=0)
+    >>> st.pp.spatial_weights(adata)
+    >>> st.pp.received_ligands(adata, adata.uns["simulation"]["ligand_receptor"])
+    """
+    table = unwrap(adata)
+    assert_unique_names(table)
+    assert_one_of(normalize, get_args(Normalize), name="normalize")
+    assert_one_of(method, get_args(Method), name="method")
+    assert_in_range(pvalue, 0, 1, name="pvalue")
+    resolve_n_jobs(n_jobs)
+    read_weights_params(table, weights_key)
+    pairs = _known_pairs(priors.read_ligand_receptor(lr), table.var_names)
+    if ligrec_key is not None:
+        pairs = _significant(pairs, table, ligrec_key, pvalue)
+    lr_signals = list(dict.fromkeys(_keys.signal_name(p.ligand, p.range) for p in pairs.itertuples()))
+    tfl_signals = _one_signal_a_ligand(pairs)
+    if ligand_tf is not None:
+        others = priors.read_ligand_tf(ligand_tf)["ligand"].astype(str).unique()
+        wanted = set(table.var_names) - set(pairs["ligand"])
+        tfl_signals += [ligand for ligand in others if ligand in wanted]
+    signals = list(dict.fromkeys([*lr_signals, *tfl_signals]))
+
+    field = build_operators(table, weights_key, normalize=normalize, method=method, n_jobs=n_jobs)
+    parsed = [_keys.parse_signal(name) for name in signals]
+    expression = get_expression(table, [ligand for ligand, _ in parsed], layer=layer)
+    received = pd.DataFrame(
+        field.apply(expression, np.array([where == _keys.CONTACT for _, where in parsed])),
+        index=table.obs_names.copy(),
+        columns=signals,
+    )
+    logger.info("%d pairs, %d received signals", len(pairs), len(signals))
+
+    table = table.copy() if copy else table
+    table.uns[key_added] = received[lr_signals].copy()
+    table.uns[_keys.received_tfl(key_added)] = received[tfl_signals].copy()
+    table.uns[_keys.received_params(key_added)] = {
+        "layer": layer or "",
+        "method": _engine(field.secreted),
+        "contact_method": _engine(field.contact),
+        "normalize": normalize,
+        "weights_key": weights_key,
+        "pairs": pairs,
+    }
+    return table if copy else None
+
+
+def _engine(operator: Any) -> str:
+    return "grid" if isinstance(operator, GridOperator) else "sparse" if isinstance(operator, SparseOperator) else ""
+
+
+def _known_pairs(pairs: pd.DataFrame, genes: pd.Index) -> pd.DataFrame:
+    """Pairs of which both genes are known."""
+    columns = {c: pairs[c].astype(str).to_numpy(dtype=object) for c in ("ligand", "receptor", "range", "pathway")}
+    plain = pd.DataFrame(columns)
+    known = plain["ligand"].isin(genes) & plain["receptor"].isin(genes)
+    if known.any():
+        return _numbered(plain[known])
+    lower = {str(g).lower(): str(g) for g in genes}
+    same_but_for_case = [g for g in dict.fromkeys([*plain["ligand"], *plain["receptor"]]) if g.lower() in lower]
+    msg = (
+        f"Expected `lr` to hold pairs with both genes in adata.var_names, found none in {len(plain)} pairs "
+        f"(such as {plain['ligand'][0]!r}, {plain['receptor'][0]!r}; var_names has such as {_examples(genes)}). "
+    )
+    if same_but_for_case and not set(same_but_for_case) & set(genes):
+        gene = same_but_for_case[0]
+        msg += (
+            f"Names differ in upper and lower case ({gene!r} and {lower[gene.lower()]!r}): the table may be of another "
+            "species, see `st.priors.map_orthologs`."
+        )
+    else:
+        msg += "Check that var_names are gene symbols and that the table is of the same species."
+    raise ValueError(msg)
+
+
+def _examples(names: Iterable[str]) -> str:
+    return ", ".join(repr(str(name)) for name in list(names)[:3])
+
+
+def _numbered(pairs: pd.DataFrame) -> pd.DataFrame:
+    # Row names as text: number indices do not survive h5ad.
+    return pairs.set_axis(pd.RangeIndex(len(pairs)).astype(str), axis=0)
+
+
+def _significant(pairs: pd.DataFrame, adata: AnnData, ligrec_key: str, pvalue: float) -> pd.DataFrame:
+    """Pairs that a test of squidpy found between some two clusters; it writes gene names in upper case."""
+    assert_key(adata, "uns", ligrec_key, name="ligrec_key", hint="Call `sq.gr.ligrec(adata, cluster_key)` first.")
+    result = adata.uns[ligrec_key]
+    if not hasattr(result, "__getitem__") or "pvalues" not in result:
+        msg = (
+            f"Expected adata.uns[{ligrec_key!r}] to be a result of `sq.gr.ligrec` with 'pvalues', found {result!r:.80}."
+        )
+        raise ValueError(msg)
+    pvalues = result["pvalues"]
+    found = (pvalues.to_numpy(dtype=float) <= pvalue).any(axis=1)
+    significant = {(str(s).upper(), str(t).upper()) for s, t in pvalues.index[found]}
+    keep = [(p.ligand.upper(), p.receptor.upper()) in significant for p in pairs.itertuples()]
+    if not any(keep):
+        msg = (
+            f"Expected adata.uns[{ligrec_key!r}] to hold a significant pair of `lr` (pvalue <= {pvalue:g}), found none "
+            f"of {len(pairs)}; pass a larger `pvalue`, or call `sq.gr.ligrec` with `interactions=` from the same table."
+        )
+        raise ValueError(msg)
+    return _numbered(pairs[keep])
+
+
+def _one_signal_a_ligand(pairs: pd.DataFrame) -> list[str]:
+    """Signal of each ligand for ligand-TF terms: the secreted one where there is one."""
+    secreted = set(pairs.loc[pairs["range"] == _keys.SECRETED, "ligand"])
+    ligands = dict.fromkeys(pairs["ligand"])
+    return [_keys.signal_name(g, _keys.SECRETED if g in secreted else _keys.CONTACT) for g in ligands]
