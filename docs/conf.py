@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import metadata
+import tomllib
+import warnings
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 
-info = metadata("spacetravlr-scverse")
+info = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
 project = "spacetravlr"
-author = info["Author"]
+author = info["authors"][0]["name"]
 copyright = f"2026, {author}"
-version = release = info["Version"]
-repository_url = dict(line.split(", ", 1) for line in info.get_all("Project-URL"))["Source"]
+version = release = info["version"]
+repository_url = info["urls"]["Source"]
+
+# calls of sphinx_autodoc_typehints that Sphinx 10 will not have
+warnings.filterwarnings("ignore", module="sphinx_autodoc_typehints")  # noqa: TID251
 
 extensions = [
     "myst_nb",
@@ -32,7 +36,8 @@ extensions = [
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
-suppress_warnings: list[str] = []
+# the formatter of annotations is a function, which is never cached
+suppress_warnings = ["config.cache"]
 
 autosummary_generate = True
 autodoc_member_order = "bysource"

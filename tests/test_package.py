@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
 import inspect
 import re
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 import spacetravlr as st
 
 SUBPACKAGES = ("datasets", "get", "io", "pl", "pp", "priors", "tl")
+API_PAGES = Path(__file__).parents[1] / "docs" / "api"
 MAX_POSITIONAL = 3
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -144,3 +147,25 @@ def test_no_mutable_defaults(function: Callable[..., Any]) -> None:
 )
 def test_plots_take_axes(function: Callable[..., Any]) -> None:
     assert "ax" in inspect.signature(function).parameters
+
+
+def test_every_public_name_is_in_the_documentation() -> None:
+    listed = {line.strip() for page in API_PAGES.glob("*.md") for line in page.read_text().splitlines()}
+    names = {f"{package}.{name}" for package in (*SUBPACKAGES, "nn") for name in getattr(st, package).__all__}
+    names |= {name for name in st.__all__ if name not in (*SUBPACKAGES, "nn", "settings")}
+    assert names - listed == set()
+
+
+WITH_EXAMPLES = {name: thing for name, thing in (CALLABLES | CLASSES).items() if ">>>" in (inspect.getdoc(thing) or "")}
+
+
+@pytest.mark.parametrize("thing", WITH_EXAMPLES.values(), ids=WITH_EXAMPLES.keys())
+def test_examples(thing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    runner = doctest.DocTestRunner(optionflags=flags)
+    report: list[str] = []
+    example = doctest.DocTestParser().get_doctest(inspect.getdoc(thing) or "", {}, thing.__name__, None, None)
+    result = runner.run(example, out=report.append)
+    assert result.attempted > 0
+    assert result.failed == 0, "".join(report)

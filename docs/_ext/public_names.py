@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import spacetravlr as st
 from sphinx.application import Sphinx
+
+import spacetravlr as st
 
 SUBPACKAGES = ("datasets", "get", "io", "nn", "pl", "pp", "priors", "tl")
 
