@@ -174,13 +174,16 @@ def simulated_tissue(
     # relays first: the ligands they are regulate the other targets
     for stage in (np.flatnonzero(is_relay), np.flatnonzero(~is_relay)):
         values = regressors(observed, design, tissue, radius, contact_radius) if len(stage) else np.empty((n_cells, 0))
-        for t in stage:
-            columns, index = design.targets.columns_of(t), design.targets.terms_of(t)
-            z, gene = values[:, index], design.targets.gene[t]
-            b = draw_coefficients(terms.iloc[columns], basis, within_sd(z, tissue.cell_type), target_rngs[t])
-            noise_free[:, gene], observed[:, gene] = respond(b, z, tissue.cell_type, r2, target_rngs[t])
+        spread = within_sd(values, tissue.cell_type)
+        for t in stage.tolist():
+            columns, gene = design.targets.columns_of(t), design.targets.gene[t]
+            rows = terms.iloc[columns]
+            active = rows["active"].to_numpy()
+            index = design.targets.terms_of(t)[active[1:]]
+            b = draw_coefficients(rows, basis, spread[index], target_rngs[t])
+            noise_free[:, gene], observed[:, gene] = respond(b, values[:, index], tissue.cell_type, r2, target_rngs[t])
             if betas is not None:
-                betas[:, columns] = b
+                betas[:, columns.start + np.flatnonzero(active)] = b
     if dropout:
         observed[count_rng.random(observed.shape) < dropout] = 0.0
 

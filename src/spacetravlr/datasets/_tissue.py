@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
@@ -67,7 +68,8 @@ def regulator_expression(tissue: Tissue, basis: Floats, is_ligand: np.ndarray, r
     .. math:: x_{jg} = \max(0, \mu_{g c(j)} + S_g(s_j) + \epsilon_{jg})
 
     with a level for each cell type, a spatial pattern :math:`S` and noise for each cell. Part of the pattern is
-    shared by all genes, so that regulators are correlated but can be told apart. Ligands are high in one or two cell types only.
+    shared by all genes, so that regulators are correlated but can be told apart. Ligands are high in one or two cell
+    types only.
     """
     n_genes, n_types = len(is_ligand), int(tissue.cell_type.max()) + 1
     level = rng.uniform(0.9, 1.5, size=(n_genes, 1)) + rng.normal(0, 0.3, size=(n_genes, n_types))
@@ -103,7 +105,7 @@ def received(
             here = xyz[start : start + block]
             low = np.searchsorted(xyz[:, 0], here[0, 0] - radius, side="left")
             high = np.searchsorted(xyz[:, 0], here[-1, 0] + radius, side="right")
-            squared = ((here[:, None, :] - xyz[None, low:high, :]) ** 2).sum(axis=-1)
+            squared = cdist(here, xyz[low:high], "sqeuclidean")
             weights = np.where(squared <= radius**2, np.exp(-squared / (2 * sigma**2)), 0.0)
             out[rows[start : start + block]] = weights @ signal[low:high]
     return out

@@ -140,17 +140,26 @@ def regressors(expression: Floats, design: Design, tissue: Tissue, radius: float
 
 
 def draw_coefficients(rows: pd.DataFrame, basis: FieldBasis, scale: Floats, rng: np.random.Generator) -> Floats:
-    """Draw one target's coefficients, cells x (intercept and terms): fields in units of the regressors' ``scale``."""
-    active, kind = rows["active"].to_numpy(), rows["kind"].to_numpy()
-    fields = draw_fields(basis, str(rows["field"].iloc[0]), int(active.sum()), rng)
-    coefficients = np.zeros((len(basis.cell_type), len(rows)))
-    coefficients[:, active] = fields
-    unit = np.array([_STRENGTH[k] for k in kind[1:]]) / np.where(scale > 0, scale, 1.0)
-    coefficients[:, 1:] *= unit
+    """Draw one target's active coefficients: cells x active rows of its terms, the intercept first.
+
+    Parameters
+    ----------
+    rows
+        Rows of the terms table.
+    basis
+        What fields are made of.
+    scale
+        Spread of each active regressor within cell types; its coefficient is a field in units of that.
+    rng
+        Generator of this target.
+    """
+    fields = draw_fields(basis, str(rows["field"].iloc[0]), int(rows["active"].sum()), rng)
+    strength = np.array([_STRENGTH[k] for k in rows.loc[rows["active"], "kind"].iloc[1:]])
     # the intercept varies little within a type: what a type-wise mean explains is not what regulators explain
+    fields *= np.append(0.3, strength / np.where(scale > 0, scale, 1.0))
     types = rng.normal(0, 1.0, size=int(basis.cell_type.max()) + 1)
-    coefficients[:, 0] = 0.3 * coefficients[:, 0] + types[basis.cell_type]
-    return coefficients
+    fields[:, 0] += types[basis.cell_type]
+    return fields
 
 
 def respond(
@@ -158,12 +167,11 @@ def respond(
 ) -> tuple[Floats, Floats]:
     """Compute a target's expression before and after noise.
 
-    Shifts and scales ``coefficients`` in place so that expression is positive and of order one.
-
-    Noise explains ``1 - r2`` of the variance within cell types. The shift of the intercept leaves room for it, so that
-    hardly any value has to be cut off at zero.
+    Shifts the intercept and scales all ``coefficients``, in place, so that expression is positive and of order one.
+    Noise explains ``1 - r2`` of the variance within cell types. The shift leaves room for it, so that hardly any value
+    has to be cut off at zero.
     """
-    signal = coefficients[:, 0] + np.einsum("ij,ij->i", coefficients[:, 1:], values)
+    signal = coefficients[:, 0] + (coefficients[:, 1:] * values).sum(axis=1)
     spread = float(within_sd(signal[:, None], cell_type)[0])
     noise = rng.normal(0, 1, size=len(signal)) * np.sqrt((1 - r2) / r2) * (spread if spread > 0 else 0.2)
     shift = -signal.min() + 3 * noise.std()
