@@ -76,7 +76,8 @@ def read_betadata(
     genes
         Genes to read; by default all in the folder.
     cluster_key
-        Column of ``adata.obs`` with the clusters of files that have one row a cluster.
+        Column of ``adata.obs`` with the clusters of files that have one row a cluster, under the labels of the files
+        (the Rust program may have numbered them).
     received_key
         ``key_added`` of :func:`spacetravlr.pp.received_ligands`.
     layer

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,10 +72,20 @@ def write(adata: AnnData, path: str | os.PathLike[str]) -> None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
-        adata.write_zarr(Path(folder) / "new.zarr")
+        with _no_format_news():
+            adata.write_zarr(Path(folder) / "new.zarr")
         if file.exists():
             shutil.move(file, Path(folder) / "old.zarr")
         shutil.move(Path(folder) / "new.zarr", file)
+
+
+@contextmanager
+def _no_format_news() -> Iterator[None]:
+    """Silence what anndata and zarr say about their own formats: nothing that this user could act upon."""
+    with warnings.catch_warnings():
+        for message in ("Writing zarr v2 data", "zarr v3 autosharding", "Consolidated metadata"):
+            warnings.filterwarnings("ignore", message=message)  # noqa: TID251 -- within catch_warnings
+        yield
 
 
 def _checked(path: str | os.PathLike[str]) -> Path:

@@ -14,6 +14,7 @@ from spacetravlr._anndata._expression import get_expression, layer_name
 from spacetravlr._anndata._modulators import COLUMNS, KINDS
 from spacetravlr._anndata._received import operators, read_received
 from spacetravlr._types import Bools, Floats, Ints
+from spacetravlr._utils import warn
 from spacetravlr._validators import (
     assert_genes,
     assert_key,
@@ -211,6 +212,12 @@ def _with_signals(
     missing = [g for g in adata.var_names[np.unique(group.ligand)] if g not in known]
     if not missing:
         return received
+    if len(adata.uns[_keys.received_tfl(received_key)]) != adata.n_obs:
+        warn(
+            "adata holds some of the cells that ligands were received from; the signals of ligands without a pair "
+            f"(such as {missing[0]!r}) come from these cells alone. Pass `ligand_tf` to `st.pp.received_ligands` "
+            "before taking a subset."
+        )
     secreted, _ = operators(adata, received_key)
     values: Floats = secreted.apply(get_expression(adata, missing, layer=layer))
     logger.info("Computed the received signal of %d ligands of `ligand_tf` without a pair.", len(missing))
