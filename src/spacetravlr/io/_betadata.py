@@ -115,7 +115,8 @@ def read_betadata(
 
     read = [_read_gene(path, gene, adata.obs_names, clusters, ranges) for gene, path in files.items()]
     table = pd.concat([g.table for g in read], ignore_index=True)
-    # also checks that every regulator is a gene of adata; the tables hold each target's intercept too
+    regulators = pd.unique(table[["tf", "ligand", "receptor"]].to_numpy().ravel())
+    assert_genes([g for g in regulators if g], adata.var_names, name="regulators of the files")
     terms = terms_table(build_design(table, adata.var_names, list(files)))
     betas = np.concatenate([g.values for g in read], axis=1)
     spread = np.abs(betas).mean(axis=0, dtype=np.float64)
