@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from spacetravlr._core.gram import FoldGrams
-from spacetravlr._core.group_lasso import check_penalties
+from spacetravlr._core.group_lasso import L1_RATIO, check_penalties
 from spacetravlr._core.seed_kernels import error_block, fit_block
 from spacetravlr._utils import numba_threads
 from spacetravlr._validators import assert_one_of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from spacetravlr._types import Bools, Floats, Ints
 
 _PATIENCE = 5  # penalties tried after the best one before the path is cut short
-_CV_TOL = 1e-4  # duality gap, as part of the target's variance, of the fits that choose the penalty
+_CV_TOL = 1e-3  # duality gap, as part of the target's variance, of the fits that choose the penalty
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Seeds:
     n: NDArray[np.float64]
     """Cells fitted, shape (S,)."""
     is_pooled: Bools
-    """Types with fewer than ``min_cells`` cells, which carry the pooled seed, shape (S,)."""
+    """Types with fewer than ``min_cells`` cells, or none, which carry the pooled seed, shape (S,)."""
 
 
 def fit_seeds(
@@ -68,7 +68,7 @@ def fit_seeds(
     pooled: bool = False,
     lam: float | Floats | None = None,
     alpha: float | None = None,
-    l1_ratio: float = 1.0,
+    l1_ratio: float = L1_RATIO,
     n_lambdas: int = 25,
     lambda_min_ratio: float = 1e-3,
     rule: Literal["min", "1se"] = "min",
@@ -91,7 +91,7 @@ def fit_seeds(
     folds
         Folds to use, for choosing the penalty and for the fit; all by default. Other folds take no part in either.
     min_cells
-        Types with fewer cells in ``folds`` get the pooled seed.
+        Types with fewer cells in ``folds`` (and those with none) get the pooled seed.
     pooled
         Add the seed of all cells together as a last stratum.
     lam
@@ -99,7 +99,7 @@ def fit_seeds(
     alpha
         Penalty on single coefficients; default ``l1_ratio * lambda``.
     l1_ratio
-        See ``alpha``.
+        See ``alpha``; the default keeps few terms within a group and still drops whole groups.
     n_lambdas, lambda_min_ratio
         Geometric path from the smallest penalty at which all is zero down to this part of it. The path ends early after
         5 penalties without a new best held-out error.
@@ -122,7 +122,7 @@ def fit_seeds(
     n_types = grams.n_groups // n_folds
     used = np.arange(n_folds) if folds is None else np.asarray(folds, dtype=np.int64)
     cells = grams.n.reshape(n_types, n_folds)[:, used].sum(axis=1)
-    small = cells < min_cells
+    small = cells < max(min_cells, 1)
     strata = [[c] for c in range(n_types)]
     if pooled or small.any():
         strata.append(list(range(n_types)))
