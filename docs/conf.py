@@ -45,6 +45,7 @@ autodoc_typehints = "none"  # left to sphinx_autodoc_typehints
 napoleon_google_docstring = False
 napoleon_numpy_docstring = True
 napoleon_include_init_with_doc = False
+napoleon_use_ivar = True
 napoleon_use_rtype = True
 napoleon_use_param = True
 typehints_defaults = "braces"
