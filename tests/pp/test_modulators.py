@@ -12,6 +12,7 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
+import spacetravlr as st
 from spacetravlr import _keys
 from spacetravlr._anndata._modulators import build_design, read_modulators
 from spacetravlr.io import read, write
@@ -337,6 +338,44 @@ def test_duplicate_genes_are_refused(adata: AnnData, grn: pd.DataFrame) -> None:
     adata.var_names = ["TF1", *GENES[1:-1], "TF1"]
     with pytest.raises(ValueError, match="var_names_make_unique"):
         modulators(adata, grn)
+
+
+def test_a_simulated_tissue_gives_exactly_its_candidates() -> None:
+    """The terms that the simulator drew from, through the functions that a user calls."""
+    adata = st.datasets.simulated_tissue(n_cells=200, rng=1)
+    priors = st.datasets.simulated_priors(adata)
+    st.pp.spatial_weights(adata)
+    st.pp.received_ligands(adata, priors.ligand_receptor)
+    full = adata.uns["received_ligands_tfl"].copy()
+    st.pp.modulators(adata, priors.grn, ligand_tf=priors.ligand_tf)
+    terms = adata.uns["simulation"]["terms"].query("kind != 'intercept'")
+    columns = ["target", "kind", "tf", "ligand", "receptor", "range"]
+    assert rows(adata) == set(terms[columns].astype(str).itertuples(index=False, name=None))
+
+    # a ligand that loses its pairs gets the same signal from its score alone
+    ligand = adata.uns["modulators"]["table"].query("kind == 'tfl' and range == 'secreted'")["ligand"].iloc[0]
+    st.pp.received_ligands(adata, priors.ligand_receptor.query("ligand != @ligand"))
+    assert ligand not in adata.uns["received_ligands_tfl"]
+    st.pp.modulators(adata, priors.grn, ligand_tf=priors.ligand_tf)
+    np.testing.assert_allclose(adata.uns["received_ligands_tfl"][ligand], full[ligand], rtol=1e-4)
+
+
+def test_real_section(data_dir: Path) -> None:
+    adata = st.io.read(data_dir / "human_nsclc_cosmx.h5ad")[:1500].copy()
+    adata.X = adata.X.log1p()
+    st.pp.spatial_weights(adata)
+    st.pp.received_ligands(adata, data_dir / "lr_cellchatdb_human.csv.gz")
+    grn = st.priors.fetch_base_grn(confidence="ABC")
+    st.pp.modulators(adata, grn, ligand_tf=data_dir / "nichenet_like_ligand_tf_human.parquet", cluster_key="region")
+    table = adata.uns["modulators"]["table"]
+    assert set(table["kind"].unique()) == {"tf", "lr", "tfl"}
+    assert {*table["target"], *table["tf"], *table["ligand"], *table["receptor"]} <= {*adata.var_names, ""}
+    tfl = table[table["kind"] == "tfl"]
+    assert tfl.groupby(["target", "tf"], observed=True).size().max() <= 5
+    design = build_design(table, adata.var_names)
+    tfl_signals = {_keys.signal_name(x, r) for x, r in zip(tfl["ligand"], tfl["range"], strict=True)}
+    assert tfl_signals <= set(adata.uns["received_ligands_tfl"].columns)
+    assert set(design.signal_names) - tfl_signals <= set(adata.uns["received_ligands"].columns)
 
 
 def test_thousands_of_targets() -> None:

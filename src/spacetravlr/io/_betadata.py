@@ -63,9 +63,11 @@ def read_betadata(
     all cells of that cluster get.
 
     The files do not say which pairs act by contact: that comes from the pairs of
-    :func:`spacetravlr.pp.received_ligands` when it was called, otherwise every pair is taken as secreted. The published
-    programs normalise received signals differently: call :func:`spacetravlr.pp.received_ligands` with
-    ``normalize="mean"`` before perturbing with these coefficients.
+    :func:`spacetravlr.pp.received_ligands` when it was called, otherwise every pair is taken as secreted.
+
+    The coefficients belong to received signals as the published programs compute them, divided by the number of cells
+    and with another kernel. Before perturbing, call :func:`spacetravlr.pp.spatial_weights` with ``truncate=False`` and
+    ``sigma`` equal to the radius, and :func:`spacetravlr.pp.received_ligands` with ``normalize="mean"``.
 
     Parameters
     ----------
@@ -92,7 +94,8 @@ def read_betadata(
     ``None``, or the copy. Writes
 
     - ``adata.obsm[key_added]`` : cells x columns (float32), a target's intercept and terms contiguous;
-    - ``adata.uns[key_added]`` : dict with ``terms``, an empty ``scores`` table, ``params`` and ``store`` ("").
+    - ``adata.uns[key_added]`` : dict with ``terms`` (``importance`` is the mean absolute coefficient, ``active``
+      whether any is not zero), an empty ``scores`` table, ``params`` and ``store`` ("").
 
     Raises
     ------

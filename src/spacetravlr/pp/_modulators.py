@@ -112,6 +112,18 @@ def modulators(
         When a key or a target does not exist; the message says what to call first.
     ValueError
         When the network shares no edge with the panel, or a gene named in ``targets`` has no modulator.
+
+    Examples
+    --------
+    >>> import spacetravlr as st
+    >>> adata = st.datasets.simulated_tissue(n_cells=300, rng=0)
+    >>> priors = st.datasets.simulated_priors(adata)
+    >>> st.pp.spatial_weights(adata)
+    >>> st.pp.received_ligands(adata, priors.ligand_receptor)
+    >>> st.pp.modulators(adata, priors.grn, ligand_tf=priors.ligand_tf)
+    >>> table = adata.uns["modulators"]["table"]
+    >>> table.query("target == 'PAX5'")["kind"].value_counts().to_dict()
+    {'tf': 14, 'lr': 12, 'tfl': 4}
     """
     assert_unique_names(adata)
     assert_non_negative(receptor_threshold, name="receptor_threshold")

@@ -59,6 +59,19 @@ def ligand_activity(
         When no gene of the set, or none outside it, has a potential.
     KeyError
         When one of ``ligands`` has no potential.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import spacetravlr as st
+    >>> potential = pd.DataFrame(
+    ...     {"TGFB1": [0.9, 0.8, 0.2, 0.1], "IL4": [0.1, 0.6, 0.7, 0.2]}, index=["SERPINE1", "CCN2", "GATA3", "ACTB"]
+    ... )
+    >>> table = st.priors.ligand_activity(potential, ["SERPINE1", "CCN2"], ["GATA3", "ACTB"])
+    >>> table[["ligand", "auroc", "aupr"]].round(2)
+      ligand  auroc  aupr
+    0  TGFB1   1.00  1.00
+    1    IL4   0.25  0.33
     """
     assert_one_of(sort_by, _SCORES, name="sort_by")
     matrix = potential_matrix(potential, orient=orient)

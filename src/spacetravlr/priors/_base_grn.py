@@ -65,6 +65,17 @@ def read_base_grn(
         When no edge or no usable column is found; the message names the columns found.
     FileNotFoundError, TypeError
         When ``source`` is not a table.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import spacetravlr as st
+    >>> wide = pd.DataFrame([[1, 0], [1, 1]], index=["FOXO1", "PAX5"], columns=["IL7R", "CD19"])
+    >>> st.priors.read_base_grn(wide)
+          tf target  weight
+    0  FOXO1   IL7R     1.0
+    1   PAX5   IL7R     1.0
+    2   PAX5   CD19     1.0
     """
     table = read_table(source, name="grn")
     tf, target = find_column(table, _TF), find_column(table, _TARGET)

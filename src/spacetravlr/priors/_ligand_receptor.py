@@ -44,6 +44,18 @@ def read_ligand_receptor(source: Source, *, resource: str | None = None) -> pd.D
         When a column is missing, a range is unknown or no pair is left; the message names what was found.
     FileNotFoundError, TypeError
         When ``source`` is not a table.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import spacetravlr as st
+    >>> pairs = {"ligand": ["TGFB1", "DLL1"], "receptor": ["TGFBR1_TGFBR2", "NOTCH1"]}
+    >>> signaling = ["Secreted Signaling", "Cell-Cell Contact"]
+    >>> st.priors.read_ligand_receptor(pd.DataFrame({**pairs, "signaling": signaling}))[["ligand", "receptor", "range"]]
+      ligand receptor     range
+    0  TGFB1   TGFBR1  secreted
+    1  TGFB1   TGFBR2  secreted
+    2   DLL1   NOTCH1   contact
     """
     table = read_table(source, name="ligand_receptor")
     ligand, receptor = find_column(table, _LIGAND), find_column(table, _RECEPTOR)

@@ -57,6 +57,16 @@ def read_ligand_tf(source: Source, *, min_score: float = 0.0, orient: Orient | N
         When no score or no usable column is found; the message names the columns found.
     FileNotFoundError, TypeError
         When ``source`` is not a table.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import spacetravlr as st
+    >>> wide = pd.DataFrame({"TGFB1": [0.03, 0.01], "IL4": [0.0, 0.02]}, index=["SMAD3", "STAT6"])
+    >>> st.priors.read_ligand_tf(wide, min_score=0.015)
+      ligand     tf  score
+    0  TGFB1  SMAD3   0.03
+    1    IL4  STAT6   0.02
     """
     table = read_table(source, name="ligand_tf")
     ligand, tf = find_column(table, _LIGAND), find_column(table, _TF)

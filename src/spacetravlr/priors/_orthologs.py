@@ -48,6 +48,15 @@ def map_orthologs(
     ------
     ValueError
         When a column is missing or no row is left.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import spacetravlr as st
+    >>> pairs = pd.DataFrame({"ligand": ["TGFB1"], "receptor": ["TGFBR1_TGFBR2"]})
+    >>> st.priors.map_orthologs(pairs, {"TGFB1": "Tgfb1", "TGFBR1": "Tgfbr1", "TGFBR2": "Tgfbr2"})
+      ligand       receptor
+    0  Tgfb1  Tgfbr1_Tgfbr2
     """
     frame = read_table(table, name="table")
     columns = [c for c in _GENE_COLUMNS if c in frame.columns] if columns is None else list(columns)
