@@ -1,0 +1,97 @@
+"""Maps of what cells receive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.colors import Normalize
+
+from spacetravlr import _keys
+from spacetravlr._anndata._received import read_received
+from spacetravlr._validators import assert_genes
+from spacetravlr.pl._figure import SEQUENTIAL, finish, new_grid
+from spacetravlr.pl._tissue import draw_values, tissue_layout
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+    from spacetravlr.pl._figure import Drawn
+
+
+def received_ligands(
+    adata: AnnData,
+    ligands: str | Sequence[str],
+    *,
+    received_key: str = _keys.RECEIVED,
+    library_key: str | None = None,
+    library_id: str | None = None,
+    cmap: str = SEQUENTIAL,
+    size: float | None = None,
+    ncols: int = 3,
+    ax: Axes | Sequence[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    title: str | None = None,
+    return_fig: bool = False,
+    save: str | PathLike[str] | None = None,
+) -> Drawn:
+    r"""Map the ligand that reaches each cell, :math:`L_{jk} = \sum_i W_{ij} \mathrm{ligand}_k(i)`.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after ``pp.received_ligands``.
+    ligands
+        One signal or several: the name of a ligand, or ``"<ligand>|contact"`` for its contact signal. A ligand that
+        acts by contact only may go by its bare name.
+    received_key
+        Key of ``pp.received_ligands``.
+    library_key
+        Column of ``obs`` with the slide of each cell; what the weights were made with by default.
+    library_id
+        Slide to show; all, side by side, by default.
+    cmap
+        Colour map.
+    size
+        Marker area in points squared; by default neighbouring cells just touch.
+    ncols
+        Panels in a row.
+    ax
+        Axes to draw on, one for each ligand.
+    figsize
+        Size of the figure, in inches.
+    title
+        Title.
+    return_fig
+        Return the figure.
+    save
+        File to write.
+
+    Returns
+    -------
+    Axes (a list for several ligands), or the figure.
+
+    Raises
+    ------
+    KeyError
+        When the ligands were not received.
+    """
+    state = read_received(adata, received_key)
+    wanted = [ligands] if isinstance(ligands, str) else list(ligands)
+    contact = {c.removesuffix(_keys.CONTACT_SUFFIX): c for c in state.lr.columns if c.endswith(_keys.CONTACT_SUFFIX)}
+    tables = state.lr.join(state.tfl[state.tfl.columns.difference(state.lr.columns)])
+    names = [n if n in tables.columns else contact.get(n, n) for n in wanted]
+    assert_genes(names, tables.columns, name="ligands", where=f"adata.uns[{received_key!r}]")
+    layout = tissue_layout(adata, library_key=library_key, library_id=library_id)
+    axes = new_grid(ax, len(names), figsize, (layout.panel[0] + 1.1, layout.panel[1] + 0.5), ncols)
+    for name, panel in zip(names, axes, strict=True):
+        values = tables[name].to_numpy()
+        gene, kind = _keys.parse_signal(name)
+        norm = Normalize(0, float(np.quantile(values, 0.995)) or 1.0)
+        draw_values(values, panel, layout=layout, label=f"received {gene}", cmap=cmap, norm=norm, size=size)
+        panel.set_title(f"{gene} ({kind})")
+    return finish(axes, title=title, return_fig=return_fig, save=save)

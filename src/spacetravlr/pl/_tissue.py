@@ -1,0 +1,162 @@
+"""Values on the tissue, drawn by squidpy; several slides side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr import _keys
+from spacetravlr._anndata._spatial import category_codes, get_coordinates
+from spacetravlr._validators import assert_one_of
+from spacetravlr.pl._figure import group_colors
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+
+    from spacetravlr._types import Floats, Ints
+
+_GAP = 0.08
+
+
+class Layout(NamedTuple):
+    """Where the cells are drawn."""
+
+    xy: Floats
+    """Shown cells x 2, micrometres where the unit is known."""
+    rows: Ints
+    """The cells shown."""
+    labels: list[tuple[float, float, str]]
+    """Name of each slide and where to write it; empty for one slide."""
+    unit: str
+    """ "µm", or "" when nobody said what a coordinate unit is."""
+
+    @property
+    def panel(self) -> tuple[float, float]:
+        """Width and height of a panel in inches that suits the shape of the tissue and leaves room for a colour bar."""
+        width, height = np.ptp(self.xy, axis=0) + 1e-9
+        shape = float(np.clip(width / height, 0.4, 4.0))
+        return (3.2 * shape, 3.2) if shape < 1.4 else (4.5 * np.sqrt(shape / 1.4), 4.5 * np.sqrt(shape / 1.4) / shape)
+
+
+def tissue_layout(
+    adata: AnnData, *, spatial_key: str | None = None, library_key: str | None = None, library_id: str | None = None
+) -> Layout:
+    """Place cells for drawing; keys not given are those of ``pp.spatial_weights``.
+
+    Tissue in three dimensions is seen from above. Slides are set side by side, because their coordinates overlap.
+    """
+    params = adata.uns.get(_keys.SPATIAL_WEIGHTS, {})
+    spatial_key = spatial_key or str(params.get("spatial_key", _keys.SPATIAL))
+    library_key = library_key or str(params.get("library_key", "")) or None
+    xy = get_coordinates(adata, spatial_key)[:, :2] * float(params.get("microns_per_unit", 1.0))
+    unit = "µm" if params else ""
+    rows = np.arange(adata.n_obs)
+    if library_key is None:
+        return Layout(xy, rows, [], unit)
+    codes, names = category_codes(adata, library_key, name="library_key")
+    if library_id is not None:
+        assert_one_of(library_id, names, name="library_id")
+        rows = np.flatnonzero(codes == names.index(library_id))
+        return Layout(xy[rows], rows, [], unit)
+    xy, left, labels = xy.copy(), 0.0, []
+    for code, name in enumerate(names):
+        here = codes == code
+        low, width = xy[here].min(axis=0), np.ptp(xy[here], axis=0)
+        xy[here] += [left - low[0], -low[1]]
+        labels.append((left + width[0] / 2, 0.0, name))
+        left += width[0] * (1 + _GAP) + 1e-9
+    return Layout(xy, rows, labels if len(names) > 1 else [], unit)
+
+
+def draw_values(
+    values: Floats,
+    ax: Axes,
+    *,
+    layout: Layout,
+    label: str,
+    cmap: str,
+    norm: Normalize | None = None,
+    size: float | None = None,
+    background: str | None = None,
+) -> None:
+    """Draw one number a cell, with a colour bar that says what it is; NaN is drawn in the colour ``background``."""
+    shown = np.asarray(values, dtype=float)[layout.rows]
+    size = size or _marker_size(layout, ax)
+    if background is not None:
+        ax.scatter(*layout.xy.T, s=size, c=background, marker=".", lw=0, alpha=0.5, rasterized=True)
+    # cells with the largest values on top
+    order = np.argsort(np.nan_to_num(np.abs(shown)), kind="stable")
+    _scatter(layout, {"value": shown}, ax, order=order, cmap=cmap, norm=norm, size=size, colorbar=False)
+    # inset, so that the bar keeps to the height of the tissue whatever its shape
+    bar = ax.figure.colorbar(ax.collections[-1], cax=ax.inset_axes((1.02, 0.15, 0.035, 0.7)))
+    bar.set_label(label)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+
+
+def draw_groups(
+    adata: AnnData, key: str, ax: Axes, *, layout: Layout, size: float | None = None, alpha: float = 1.0
+) -> None:
+    """Draw the category of each cell, with a legend."""
+    from matplotlib.colors import ListedColormap
+
+    category_codes(adata, key, name="color")
+    colors = group_colors(adata, key)
+    labels = pd.Categorical(adata.obs[key].astype(str).to_numpy()[layout.rows], categories=list(colors))
+    present = [c for c in colors if (labels == c).any()]
+    labels = labels.set_categories(present)
+    palette = ListedColormap([colors[c] for c in present])
+    _scatter(layout, {key: labels}, ax, palette=palette, size=size, alpha=alpha, legend_fontsize=8)
+
+
+def _scatter(layout: Layout, values: dict[str, Any], ax: Axes, *, order: Ints | None = None, **options: Any) -> None:
+    import squidpy as sq
+    from anndata import AnnData
+
+    order = np.arange(len(layout.rows)) if order is None else order
+    obs = pd.DataFrame(values, index=layout.rows.astype(str)).iloc[order]
+    cells = AnnData(obs=obs, obsm={_keys.SPATIAL: layout.xy[order]})
+    size = options.pop("size", None) or _marker_size(layout, ax)
+    sq.pl.spatial_scatter(
+        cells,
+        shape=None,
+        color=next(iter(values)),
+        ax=ax,
+        size=size,
+        library_id="tissue",
+        title="",
+        frameon=False,
+        **options,
+    )
+    ax.set_title("", pad=18 if layout.labels else None)
+    for x, y, name in layout.labels:
+        ax.annotate(name, (x, y), xytext=(0, 4), textcoords="offset points", ha="center", va="bottom", fontsize=9)
+    if layout.unit:
+        _scale_bar(layout, ax)
+
+
+def _marker_size(layout: Layout, ax: Axes) -> float:
+    """Area in points^2 so that neighbouring markers just touch, at the present size of the axes."""
+    extent = np.ptp(layout.xy, axis=0) + 1e-9
+    box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())  # type: ignore[union-attr]
+    points_per_unit = 72 * 0.75 * min(box.width / extent[0], box.height / extent[1])
+    spacing = np.sqrt(extent[0] * extent[1] / len(layout.xy))
+    # the marker "." is a disc of half the nominal width
+    return float(np.clip((2.0 * spacing * points_per_unit) ** 2, 0.5, 600))
+
+
+def _scale_bar(layout: Layout, ax: Axes) -> None:
+    """Bar of a round length under the lower left corner, in micrometres."""
+    wide = np.ptp(layout.xy[:, 0]) / 4
+    power = 10.0 ** np.floor(np.log10(max(wide, 1e-6)))
+    length = power * max(step for step in (1, 2, 5) if step * power <= wide or step == 1)
+    left, low = layout.xy[:, 0].min(), layout.xy[:, 1].max()
+    y = low + 0.04 * np.ptp(layout.xy[:, 1])
+    ax.plot([left, left + length], [y, y], color="black", lw=2, solid_capstyle="butt")
+    ax.annotate(
+        f"{length:g} {layout.unit}", (left + length / 2, y), xytext=(0, -3), textcoords="offset points",
+        ha="center", va="top", fontsize=8,
+    )  # fmt: skip
