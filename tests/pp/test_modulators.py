@@ -394,3 +394,13 @@ def test_thousands_of_targets() -> None:
     assert table["target"].nunique() == 3500
     assert len(table) > 3500 * 150
     assert table.memory_usage(deep=True).sum() < 16 * len(table)
+
+
+def test_a_cutoff_above_all_scores_is_told(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="scores above 5 .*`cutoff`.*found 0.99 at most"):
+        modulators(adata, grn, ligand_tf=scores, cutoff=5)
+
+
+def test_other_objects_are_refused(adata: AnnData, grn: pd.DataFrame) -> None:
+    with pytest.raises(TypeError, match="Expected `adata` to be AnnData or SpatialData, found `ndarray`"):
+        modulators(adata.X, grn)

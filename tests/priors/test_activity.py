@@ -46,6 +46,8 @@ def test_errors(potential: pd.DataFrame) -> None:
         ligand_activity(potential, ["A"], ["A"])
     with pytest.raises(KeyError, match="the ligands of `potential`, found unknown 'TGFB2'"):
         ligand_activity(potential, ["A"], ["B"], ligands=["TGFB2"])
+    with pytest.raises(ValueError, match="Expected `potential` to be finite"):
+        ligand_activity(potential.replace(0.9, np.nan), ["A"], ["B"])
     with pytest.raises(ValueError, match="Expected `sort_by` to be one of"):
         ligand_activity(potential, ["A"], ["B"], sort_by="spearman")
 

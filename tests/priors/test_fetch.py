@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pytest
@@ -132,7 +133,7 @@ def test_what_cannot_be_downloaded_says_how_to_make_it(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("organism", ["human", "mouse"])
-def test_local_tables(data_dir: Path, organism: str) -> None:
+def test_local_tables(data_dir: Path, organism: Literal["human", "mouse"]) -> None:
     name = "TGFB1" if organism == "human" else "Tgfb1"
     assert len(st.priors.fetch_base_grn(organism=organism)) > 20_000
     assert name in set(st.priors.fetch_ligand_receptor(organism=organism)["ligand"])

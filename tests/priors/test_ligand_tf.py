@@ -28,8 +28,12 @@ def test_wide_either_way_and_long_agree(potential: pd.DataFrame) -> None:
 
 def test_min_score(potential: pd.DataFrame) -> None:
     assert as_dict(read_ligand_tf(potential, min_score=0.75)) == {("TGFB1", "A"): 0.9, ("TGFB1", "B"): 0.8}
+    long = potential.stack().rename("score").rename_axis(["tf", "ligand"]).reset_index()
+    for table in (potential, long):
+        with pytest.raises(ValueError, match=r"to hold scores above 2 \(`min_score`.*found 0.9 at most"):
+            read_ligand_tf(table, min_score=2)
     with pytest.raises(ValueError, match="Expected `ligand_tf` to hold at least one row"):
-        read_ligand_tf(potential, min_score=2)
+        read_ligand_tf(long.assign(ligand=None))
 
 
 def test_schema(potential: pd.DataFrame) -> None:

@@ -13,11 +13,13 @@ import pandas as pd
 
 from spacetravlr import _keys
 from spacetravlr._anndata._modulators import INTERCEPT, KINDS, build_design, terms_table
+from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._types import Floats
 from spacetravlr._validators import assert_genes, assert_key, assert_unique_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class GeneBetas(NamedTuple):
 
 def read_betadata(
     folder: str | os.PathLike[str],
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     *,
     genes: Sequence[str] | None = None,
     cluster_key: str | None = None,
@@ -74,7 +76,8 @@ def read_betadata(
     folder
         Folder with the files.
     adata
-        Annotated data that the coefficients belong to; may hold fewer cells than the files.
+        Annotated data that the coefficients belong to, or SpatialData with one such table; may hold fewer cells than
+        the files.
     genes
         Genes to read; by default all in the folder.
     cluster_key
@@ -106,6 +109,7 @@ def read_betadata(
     ValueError
         When cells or clusters of ``adata`` are missing in a file, a column repeats, or a value is not finite.
     """
+    adata = unwrap(adata)
     assert_unique_names(adata)
     if cluster_key is not None:
         assert_key(adata, "obs", cluster_key, name="cluster_key")

@@ -13,6 +13,7 @@ from spacetravlr import _keys
 from spacetravlr._anndata._expression import get_expression, layer_name
 from spacetravlr._anndata._modulators import COLUMNS, KINDS
 from spacetravlr._anndata._received import operators, read_received
+from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._types import Bools, Floats, Ints
 from spacetravlr._utils import warn
 from spacetravlr._validators import (
@@ -37,6 +38,7 @@ from spacetravlr.priors._tables import Source
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ RANGES = ["", _keys.SECRETED, _keys.CONTACT]
 
 
 def modulators(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     grn: Source,
     *,
     ligand_tf: Source | None = None,
@@ -73,7 +75,7 @@ def modulators(
     Parameters
     ----------
     adata
-        Annotated data on which :func:`received_ligands` was called.
+        Annotated data on which :func:`received_ligands` was called, or SpatialData with one such table.
     grn
         Base gene-regulatory network, anything that :func:`spacetravlr.priors.read_base_grn` reads.
     ligand_tf
@@ -125,6 +127,7 @@ def modulators(
     >>> table.query("target == 'PAX5'")["kind"].value_counts().to_dict()
     {'tf': 14, 'lr': 12, 'tfl': 4}
     """
+    adata = unwrap(adata)
     assert_unique_names(adata)
     assert_non_negative(receptor_threshold, name="receptor_threshold")
     assert_non_negative(cutoff, name="cutoff")

@@ -56,7 +56,7 @@ def ligand_activity(
     Raises
     ------
     ValueError
-        When no gene of the set, or none outside it, has a potential.
+        When no gene of the set, or none outside it, has a potential, or a potential is not finite.
     KeyError
         When one of ``ligands`` has no potential.
 
@@ -86,6 +86,11 @@ def ligand_activity(
             msg = f"Expected `{name}` to share genes with the targets of `potential` (such as {rows}), found none."
             raise ValueError(msg)
     values = matrix.loc[genes].to_numpy(dtype=np.float64)
+    if not np.isfinite(values).all():
+        msg = (
+            "Expected `potential` to be finite, found NaN or infinite values; fill them with 0 where nothing is known."
+        )
+        raise ValueError(msg)
     aupr = np.array([_aupr(column, is_in_set) for column in values.T])
     result = pd.DataFrame(
         {

@@ -79,9 +79,17 @@ def read_ligand_tf(source: Source, *, min_score: float = 0.0, orient: Orient | N
             )
             raise ValueError(msg)
         values = as_float(table, score, name="ligand_tf")
-        scores = pd.DataFrame({"ligand": table[ligand], "tf": table[tf], "score": values})[values > min_score]
+        scores = pd.DataFrame({"ligand": table[ligand], "tf": table[tf], "score": values})
+        highest = np.nanmax(values, initial=-np.inf)
+        scores = scores[values > min_score]
     else:
-        scores = _wide(table, min_score, orient)
+        scores, highest = _wide(table, min_score, orient)
+    if scores.empty and np.isfinite(highest):
+        msg = (
+            f"Expected `ligand_tf` to hold scores above {min_score:g} (`min_score`, or `cutoff` of "
+            f"`st.pp.modulators`), found {highest:.4g} at most."
+        )
+        raise ValueError(msg)
     scores = clean_names(scores, ["ligand", "tf"])[["ligand", "tf", "score"]]
     return tidy(scores, name="ligand_tf", keys=["ligand", "tf"])
 
@@ -100,10 +108,11 @@ def potential_matrix(source: Source, *, orient: Orient | None = None) -> pd.Data
     return matrix.loc[~matrix.index.duplicated(), ~matrix.columns.duplicated()]
 
 
-def _wide(table: pd.DataFrame, min_score: float, orient: Orient | None) -> pd.DataFrame:
+def _wide(table: pd.DataFrame, min_score: float, orient: Orient | None) -> tuple[pd.DataFrame, float]:
     matrix = as_matrix(table, name="ligand_tf")
     rows, columns = ("tf", "ligand") if _orient(orient, matrix) == "tf_by_ligand" else ("ligand", "tf")
-    return melt(matrix, rows=rows, columns=columns, values="score", above=min_score)
+    long = melt(matrix, rows=rows, columns=columns, values="score", above=min_score)
+    return long, float(matrix.max(axis=None))
 
 
 def _orient(orient: Orient | None, matrix: pd.DataFrame) -> Orient:
