@@ -34,7 +34,7 @@ from spacetravlr._core.response import Block, CoefficientReader, Derivative, Fie
 
 if TYPE_CHECKING:
     from spacetravlr._core.design import Signals, Targets, Terms
-    from spacetravlr._types import Floats, Ints
+    from spacetravlr._types import Bools, Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class InputChange:
     """Gene indices, shape (n_perturbed,)."""
     change: Floats
     """Cells x perturbed genes; zero where nothing is changed."""
+    cells: Bools | None = None
+    """Cells whose perturbed genes end at the wanted value even where that is no change; shape (n_cells,)."""
 
 
 class Changes(NamedTuple):
@@ -125,14 +127,14 @@ def propagate(
     shape = (n, len(role), batch)
     before = State(np.zeros(shape, dtype), np.zeros((n, len(tissue.signals), batch), dtype))
     own = np.zeros(shape, dtype)
-    _pin(own, role, inputs)
+    _settle(own, role, [InputChange(i.genes, i.change) for i in inputs])
     now = State(own, _received_change(own, role, tissue))
 
     relaying = np.flatnonzero(np.isin(targets.gene, role))
     for _ in range(n_propagation - 1):
         own = np.zeros(shape, dtype)
         respond(tissue, terms, targets, role, relaying, role, coefficients, before, now, derivative, own)
-        _pin(own, role, inputs, within=tissue)
+        _pin(own, role, inputs, tissue)
         before, now = now, State(own, _received_change(own, role, tissue))
 
     perturbed = [change.genes for change in inputs]
@@ -140,23 +142,32 @@ def propagate(
     values = np.zeros((n, len(genes), batch), dtype)
     everyone = np.arange(len(targets))
     respond(tissue, terms, targets, role, everyone, genes, coefficients, before, now, derivative, values)
-    _pin(values, genes, inputs)
+    _settle(values, genes, inputs)
     return Changes(genes, values)
 
 
-def _pin(values: Floats, genes: Ints, inputs: Sequence[InputChange], within: Tissue | None = None) -> None:
-    """Set the wanted change where there is one, clipped to the range of the baseline when ``within`` is given."""
-    for p, (perturbed, wanted) in enumerate((i.genes, i.change) for i in inputs):
-        for column, gene in enumerate(perturbed):
-            row = np.searchsorted(genes, gene)
-            if row == len(genes) or genes[row] != gene:
-                continue
-            change = wanted[:, column]
-            if within is not None:
-                base = within.expression[:, gene]
-                change = np.clip(change, -base, within.maximum[gene] - base)
-            chosen = wanted[:, column] != 0
-            values[chosen, row, p] = change[chosen]
+def _pin(values: Floats, genes: Ints, inputs: Sequence[InputChange], tissue: Tissue) -> None:
+    """Set the wanted change where there is one, clipped to the range of the baseline."""
+    for row, p, gene, change, _ in _perturbed_rows(genes, inputs):
+        base = tissue.expression[:, gene]
+        chosen = change != 0
+        values[chosen, row, p] = np.clip(change, -base, tissue.maximum[gene] - base)[chosen]
+
+
+def _settle(values: Floats, genes: Ints, inputs: Sequence[InputChange]) -> None:
+    """Set the wanted change itself, wherever a gene was perturbed."""
+    for row, p, _, change, cells in _perturbed_rows(genes, inputs):
+        chosen = change != 0 if cells is None else cells
+        values[chosen, row, p] = change[chosen]
+
+
+def _perturbed_rows(genes: Ints, inputs: Sequence[InputChange]) -> Iterator[tuple[int, int, int, Floats, Bools | None]]:
+    """Row in ``genes``, perturbation, gene, change and cells of every perturbed gene that is in ``genes``."""
+    for p, given in enumerate(inputs):
+        for column, gene in enumerate(given.genes):
+            row = int(np.searchsorted(genes, gene))
+            if row < len(genes) and genes[row] == gene:
+                yield row, p, int(gene), given.change[:, column], given.cells
 
 
 def _received_change(own: Floats, role: Ints, tissue: Tissue) -> Floats:

@@ -92,8 +92,8 @@ class SparseOperator:
 class GridOperator:
     """Received signals through a regular grid, at a cost that does not depend on the number of neighbours.
 
-    Differs from the exact engine by less than 0.1 % (root mean square), see :mod:`spacetravlr._core.grid`. Sums run
-    through FFTs, so a cell beyond reach of every source receives rounding noise of about 1e-7 of the largest signal.
+    Differs from the exact engine by less than 0.1 % (root mean square), see :mod:`spacetravlr._core.grid`. The
+    error spreads a little: a cell beyond reach of every source receives up to 1e-5 of a source's signal, of either sign.
 
     Parameters
     ----------

@@ -1,0 +1,440 @@
+r"""Coefficient surfaces (SPEC section 3): coefficients as smooth functions of cell type, niche and position.
+
+.. math::
+    y_j = \sum_k x_{jk} b_{jk} + \epsilon_j, \qquad
+    b_{jk} = \gamma_{k c(j)} \Big( a_k + \sum_b \phi_b(s_j) w_{kb} + \sum_q \psi_q(n_j) u_{kq} \Big) + a_{k c(j)}
+
+with one variance a modulator and part (pooled, cell type, niche, space), learned from the evidence, and optional
+amplitudes :math:`\gamma` of the shared surface in each cell type. Parts enter by how much they would raise the evidence,
+leave by the Bayes factor against their absence, and correlated modulators are exchanged where that raises the evidence,
+so that a modulator without support ends with coefficients of exactly zero. The last modulator is the intercept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spacetravlr._core.evidence import BlockModel, Posterior
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spacetravlr._types import Bools, Floats, Ints
+
+_VARIANCE_GRID = np.array([0.003, 0.01, 0.03, 0.1, 0.3, 1.0])
+
+
+class Part(IntEnum):
+    """Parts of a coefficient; the intercept alone also has a surface of its own in each cell type."""
+
+    POOLED = 0
+    TYPE = 1
+    NICHE = 2
+    SPACE = 3
+    TYPE_SPACE = 4
+
+
+@dataclass(frozen=True)
+class SurfaceOptions:
+    """How surfaces are searched; thresholds are differences of log evidence."""
+
+    keep_threshold: float = 3.0
+    """A modulator stays active when its log Bayes factor against absence is above this."""
+    add_threshold: float = 2.0
+    """A part is tried when its approximate gain of log evidence is above this."""
+    max_added: int = 16
+    """Parts tried at once."""
+    max_features: int = 1000
+    """Largest number of features of one target."""
+    n_rounds: int = 15
+    n_steps: int = 5
+    """Variance updates a round."""
+    amplitudes: bool = True
+    """Whether to try amplitudes of the shared surface in each cell type."""
+    exchange: bool = True
+    """Whether to try to exchange correlated modulators."""
+
+
+@dataclass(frozen=True)
+class CellFunctions:
+    """What a coefficient may depend on, evaluated at cells (rows)."""
+
+    cell_type: Ints
+    """Codes 0..n_types-1."""
+    niche: Floats
+    """Standardised niche composition, scaled so that a row's expected squared norm is one; no columns to leave it out."""
+    space: tuple[Floats, ...]
+    """Spatial functions, one array for each length scale on offer."""
+    n_types: int
+
+    def take(self, rows: Ints | Bools) -> CellFunctions:
+        """The same functions at some of the cells."""
+        return CellFunctions(self.cell_type[rows], self.niche[rows], tuple(s[rows] for s in self.space), self.n_types)
+
+    def of(self, scale: int) -> list[Floats]:
+        """Function matrices in the order of :class:`Part` for one length scale."""
+        n = len(self.cell_type)
+        one_hot = np.zeros((n, self.n_types))
+        one_hot[np.arange(n), self.cell_type] = 1.0
+        space = self.space[scale]
+        by_type = (one_hot[:, :, None] * space[:, None, :]).reshape(n, -1)
+        return [np.ones((n, 1)), one_hot, self.niche, space, by_type]
+
+
+@dataclass(frozen=True)
+class SurfaceFit:
+    """A fitted surface of one target, in standardised units."""
+
+    blocks: list[tuple[int, int]]
+    """(modulator, part) of each block of weights."""
+    weights: list[Floats]
+    """Posterior mean of the weights of each block."""
+    amplitudes: Floats
+    """Amplitude of the shared surface, cell types x modulators (the intercept last)."""
+    scale: int
+    """Which length scale was chosen."""
+    evidence: Floats
+    """Log Bayes factor of each modulator against its absence; -inf where it was never added (modulators,)."""
+    noise: float
+    """Residual variance."""
+    log_evidence: float
+    covariance: Floats = field(repr=False)
+    """Posterior covariance of all weights, in the order of ``blocks``."""
+
+    def coefficients(self, functions: CellFunctions) -> Floats:
+        """Coefficients at cells: cells x modulators, the intercept last."""
+        matrices = functions.of(self.scale)
+        values = np.zeros((len(functions.cell_type), self.amplitudes.shape[1]))
+        for (k, part), weights in zip(self.blocks, self.weights, strict=True):
+            values[:, k] += self._scaled(matrices[part], k, part, functions.cell_type) @ weights
+        return values
+
+    def standard_deviations(self, functions: CellFunctions) -> Floats:
+        """Posterior standard deviation of each coefficient at cells: cells x modulators, the intercept last."""
+        matrices = functions.of(self.scale)
+        offsets = np.concatenate([[0], np.cumsum([len(w) for w in self.weights])])
+        values = np.zeros((len(functions.cell_type), self.amplitudes.shape[1]))
+        for k in {k for k, _ in self.blocks}:
+            mine = [i for i, (other, _) in enumerate(self.blocks) if other == k]
+            index = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in mine])
+            features = np.hstack(
+                [self._scaled(matrices[p], k, p, functions.cell_type) for p in (self.blocks[i][1] for i in mine)]
+            )
+            variance = ((features @ self.covariance[np.ix_(index, index)]) * features).sum(axis=1)
+            values[:, k] = np.sqrt(np.maximum(variance, 0.0))
+        return values
+
+    def _scaled(self, matrix: Floats, k: int, part: int, cell_type: Ints) -> Floats:
+        return matrix if part == Part.TYPE else matrix * self.amplitudes[cell_type, k][:, None]
+
+
+def fit_surface(x: Floats, y: Floats, functions: CellFunctions, options: SurfaceOptions | None = None) -> SurfaceFit:
+    """Fit the surfaces of one target.
+
+    Parameters
+    ----------
+    x
+        Standardised modulators at the training cells, cells x modulators; an intercept column is appended.
+    y
+        Standardised target, mean about zero (cells,).
+    functions
+        What coefficients may depend on, at the same cells.
+    options
+        How to search.
+    """
+    options = options or SurfaceOptions()
+    x = np.column_stack([x, np.ones(len(x))]).astype(np.float64)
+    y = np.asarray(y, dtype=np.float64)
+    flat = np.ones((functions.n_types, x.shape[1]))
+    best = _choose_scale(x, y, functions, flat, options, start=min(1, len(functions.space) - 1))
+    if options.amplitudes and functions.n_types > 1:
+        for _ in range(2):
+            tried = _with_amplitudes(best, x, y, functions, options)
+            if tried is None or tried.log_evidence <= best.log_evidence + 1.0:
+                break
+            best = tried
+    return best
+
+
+def _choose_scale(
+    x: Floats, y: Floats, functions: CellFunctions, amplitudes: Floats, options: SurfaceOptions, start: int
+) -> SurfaceFit:
+    """Climb from length scale ``start`` to a neighbour for as long as the evidence rises."""
+    fits = {start: _Search(x, y, functions, amplitudes, start, options).run()}
+    here = start
+    while True:
+        for scale in (here - 1, here + 1):
+            if 0 <= scale < len(functions.space) and scale not in fits:
+                fits[scale] = _Search(x, y, functions, amplitudes, scale, options).run()
+        best = max(fits, key=lambda s: fits[s].log_evidence)
+        if best == here:
+            return fits[here]
+        here = best
+
+
+def _with_amplitudes(
+    fit: SurfaceFit, x: Floats, y: Floats, functions: CellFunctions, options: SurfaceOptions
+) -> SurfaceFit | None:
+    """Refit with type amplitudes, started at the ratio of each type's mean coefficient to the mean over types."""
+    coefficients = fit.coefficients(functions)
+    counts = np.bincount(functions.cell_type, minlength=functions.n_types)
+    sums = np.zeros((functions.n_types, x.shape[1]))
+    np.add.at(sums, functions.cell_type, coefficients)
+    means = sums / np.maximum(counts, 1)[:, None]
+    present = counts > 0
+    centre = means[present].mean(axis=0)
+    active = np.abs(centre) > 1e-6
+    active[-1] = False
+    if not active.any():
+        return None
+    amplitudes = np.ones_like(means)
+    amplitudes[:, active] = np.clip(means[:, active] / centre[active], 0.1, 4.0)
+    amplitudes[~present] = 1.0
+    amplitudes /= amplitudes[present].mean(axis=0)
+    refit = _choose_scale(x, y, functions, amplitudes, options, fit.scale)
+    for last in (False, True):
+        amplitudes = _update_amplitudes(refit, x, y, functions)
+        search = _Search(x, y, functions, amplitudes, refit.scale, options, warm=refit)
+        refit = search.run() if last else search.polish()
+    return refit
+
+
+def _update_amplitudes(fit: SurfaceFit, x: Floats, y: Floats, functions: CellFunctions) -> Floats:
+    """One step of alternating least squares for the amplitudes, shrunk to where they were by a learned variance."""
+    n_types = functions.n_types
+    shared = sorted({k for k, part in fit.blocks if part != Part.TYPE and k != x.shape[1] - 1})
+    if not shared:
+        return fit.amplitudes
+    flat = SurfaceFit(
+        [b for b in fit.blocks if b[1] != Part.TYPE],
+        [w for b, w in zip(fit.blocks, fit.weights, strict=True) if b[1] != Part.TYPE],
+        np.ones_like(fit.amplitudes), fit.scale, fit.evidence, fit.noise, fit.log_evidence, fit.covariance,
+    )  # fmt: skip
+    base = flat.coefficients(functions)[:, shared] * x[:, shared]
+    one_hot = np.zeros((len(x), n_types))
+    one_hot[np.arange(len(x)), functions.cell_type] = 1.0
+    features = (base[:, :, None] * one_hot[:, None, :]).reshape(len(x), -1)
+    current = fit.amplitudes[:, shared]
+    residual = y - (fit.coefficients(functions) * x).sum(axis=1)
+    residual += (base * (current[functions.cell_type] - 1.0)).sum(axis=1)
+    model = BlockModel(residual, fit.noise)
+    model.add([features], [0.3])
+    step = model.learn(6).mean.reshape(len(shared), n_types).T + 1.0
+    weight = np.zeros((n_types, len(shared)))
+    np.add.at(weight, functions.cell_type, base**2)
+    level = (step * weight).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-30)
+    amplitudes = np.ones_like(fit.amplitudes)
+    amplitudes[:, shared] = step / np.maximum(level, 0.2)
+    return amplitudes
+
+
+class _Search:
+    """Search for the parts of one target at one length scale and with given amplitudes."""
+
+    def __init__(
+        self,
+        x: Floats,
+        y: Floats,
+        functions: CellFunctions,
+        amplitudes: Floats,
+        scale: int,
+        options: SurfaceOptions,
+        warm: SurfaceFit | None = None,
+    ) -> None:
+        self.options, self.scale, self.amplitudes = options, scale, amplitudes
+        self.intercept = x.shape[1] - 1
+        self.matrices = functions.of(scale)
+        scaled = x * amplitudes[functions.cell_type]
+        self.x = [x if part == Part.TYPE else scaled for part in Part]
+        self.model = BlockModel(y, max(float(y.var()), 1e-12))
+        self.blocks: list[tuple[int, int]] = []
+        self.dropped: dict[tuple[int, int], int] = {}
+        self._squares = [(a**2).T @ (m**2) for a, m in zip(self.x, self.matrices, strict=True)]
+        self._squares[Part.TYPE_SPACE][: self.intercept] = np.inf  # a part of the intercept alone
+        if warm is None:
+            self._add([(self.intercept, Part.POOLED)], [1.0])
+        else:
+            self._add(warm.blocks, [max(float(np.mean(w**2)), 1e-4) for w in warm.weights])
+            self.model.noise = warm.noise
+
+    def run(self) -> SurfaceFit:
+        """Add and drop parts until nothing changes, exchange modulators, then drop those without support."""
+        posterior = self._grow()
+        if self.options.exchange and self._exchange(posterior):
+            posterior = self._grow()
+        else:
+            posterior = self.model.learn(self.options.n_steps)
+        return self._finish(posterior)
+
+    def polish(self) -> SurfaceFit:
+        """Only learn the variances of the parts that are there."""
+        return self._finish(self.model.learn(self.options.n_steps))
+
+    def _features(self, k: int, part: int) -> Floats:
+        return self.x[part][:, k : k + 1] * self.matrices[part]
+
+    def _add(self, blocks: Sequence[tuple[int, int]], variances: Sequence[float]) -> None:
+        self.model.add([self._features(k, part) for k, part in blocks], variances)
+        self.blocks.extend(blocks)
+
+    def _keep(self, mask: Bools) -> None:
+        self.model.keep(mask)
+        self.blocks = [b for b, kept in zip(self.blocks, mask, strict=True) if kept]
+
+    def _of(self, k: int) -> list[int]:
+        return [i for i, (other, _) in enumerate(self.blocks) if other == k]
+
+    def _modulators(self) -> list[int]:
+        return sorted({k for k, _ in self.blocks if k != self.intercept})
+
+    def _grow(self) -> Posterior:
+        for _ in range(self.options.n_rounds):
+            posterior = self._prune(self.model.learn(self.options.n_steps))
+            score = (self.model.y - self.model.features @ posterior.mean) / self.model.noise
+            if not self._try_best(score):
+                return posterior
+        return self._prune(self.model.learn(self.options.n_steps))
+
+    def _prune(self, posterior: Posterior) -> Posterior:
+        """Drop the parts whose absence raises the evidence; the overall mean always stays."""
+        factors = self.model.log_bayes_factors(posterior, [[i] for i in range(len(self.blocks))])
+        kept = factors > 0
+        kept[self.blocks.index((self.intercept, Part.POOLED))] = True
+        if kept.all():
+            return posterior
+        for i in np.flatnonzero(~kept):
+            self.dropped[self.blocks[i]] = self.dropped.get(self.blocks[i], 0) + 1
+        self._keep(kept)
+        return self.model.learn(2)
+
+    def gains(self, score: Floats) -> tuple[Floats, Floats]:
+        r"""Approximate gain of log evidence, and the variance that gives it, for every modulator and part.
+
+        With :math:`q = F^\top C^{-1} y` and :math:`s \approx \mathrm{diag}(F^\top F) / \sigma^2`,
+
+        .. math:: \Delta(v) = \tfrac12 \sum_b \left( \frac{q_b^2 v}{1 + v s_b} - \log(1 + v s_b) \right)
+        """
+        n_modulators = self.intercept + 1
+        gain = np.full((n_modulators, len(self.matrices)), -np.inf)
+        variance = np.zeros_like(gain)
+        for part, matrix in enumerate(self.matrices):
+            rows = slice(self.intercept, None) if part == Part.TYPE_SPACE else slice(None)
+            if matrix.shape[1] == 0:
+                continue
+            q2 = ((self.x[part][:, rows] * score[:, None]).T @ matrix) ** 2
+            s = self._squares[part][rows] / self.model.noise
+            tried = np.stack([(q2 * v / (1 + v * s) - np.log1p(v * s)).sum(axis=1) for v in _VARIANCE_GRID]) / 2
+            gain[rows, part] = tried.max(axis=0)
+            variance[rows, part] = _VARIANCE_GRID[tried.argmax(axis=0)]
+        return gain, variance
+
+    def _try_best(self, score: Floats) -> bool:
+        """Add the best parts, at most one a modulator; says whether there were any."""
+        gain, variance = self.gains(score)
+        for block in self.blocks:
+            gain[block] = -np.inf
+        for block, times in self.dropped.items():
+            if times > 1:
+                gain[block] = -np.inf
+        part = gain.argmax(axis=1)
+        best = gain[np.arange(len(gain)), part]
+        least = max(self.options.add_threshold, 0.03 * float(best.max()))
+        room = self.options.max_features - self.model.features.shape[1]
+        chosen: list[tuple[int, int]] = []
+        for k in np.argsort(-best, kind="stable")[: self.options.max_added]:
+            size = self.matrices[part[k]].shape[1]
+            if best[k] > least and size <= room:
+                chosen.append((int(k), int(part[k])))
+                room -= size
+        if chosen:
+            self._add(chosen, [float(variance[b]) for b in chosen])
+        return bool(chosen)
+
+    def _exchange(self, posterior: Posterior) -> bool:
+        """Swap a modulator for a rival where the evidence rises; says whether anything changed."""
+        changed = False
+        refused: set[tuple[int, int]] = set()
+        for _ in range(3):
+            again = False
+            for k in self._modulators():
+                mine = self._of(k)
+                rival = self._best_rival(posterior, k, mine)
+                if rival is None or (k, rival) in refused:
+                    continue
+                saved = self._save()
+                parts = [self.blocks[i][1] for i in mine]
+                variances = [float(self.model.variances[i]) for i in mine]
+                self._keep(np.array([other != k for other, _ in self.blocks]))
+                self._add([(rival, p) for p in parts], variances)
+                tried = self.model.learn(3)
+                if tried.log_evidence > posterior.log_evidence + 0.5:
+                    posterior, changed, again = tried, True, True
+                else:
+                    refused.add((k, rival))
+                    self._restore(saved)
+            if not again:
+                break
+        return changed
+
+    def _best_rival(self, posterior: Posterior, k: int, mine: list[int]) -> int | None:
+        """The modulator that would gain most in place of ``k``, if it gains more than ``k`` itself."""
+        mean, remains = self.model.without(posterior, mine)
+        score = (self.model.y - self.model.features @ mean) / self.model.noise
+        gain, _ = self.gains(score)
+        gain[:, Part.POOLED] = self._pooled_gain(posterior, score, remains)
+        parts = sorted({self.blocks[i][1] for i in mine})
+        total = np.maximum(gain[:, parts], 0.0).sum(axis=1)
+        mine_gain = total[k]
+        total[[*self._modulators(), self.intercept]] = -np.inf
+        rival = int(np.argmax(total))
+        return rival if total[rival] > mine_gain + 0.5 else None
+
+    def _pooled_gain(self, posterior: Posterior, score: Floats, remains: Bools) -> Floats:
+        """Gain of each modulator's pooled part at its best variance, with what the model already explains taken out."""
+        x = self.x[Part.POOLED]
+        inside = np.flatnonzero(remains)
+        gone = np.flatnonzero(~remains)
+        cross = self.model.features.T @ x
+        covariance = posterior.covariance
+        correction = np.linalg.solve(covariance[np.ix_(gone, gone)], covariance[np.ix_(gone, inside)])
+        shrunk = covariance[np.ix_(inside, inside)] - covariance[np.ix_(inside, gone)] @ correction
+        explained = (cross[inside] * (shrunk @ cross[inside])).sum(axis=0) / self.model.noise
+        s = np.maximum((x**2).sum(axis=0) - explained, 1e-9) / self.model.noise
+        ratio = (x.T @ score) ** 2 / s
+        return 0.5 * np.where(ratio > 1, ratio - 1 - np.log(np.maximum(ratio, 1)), 0.0)
+
+    def _save(self) -> tuple[object, ...]:
+        m = self.model
+        return (m.features, m.sizes, m.variances, m._gram, m._cross, m.noise, list(self.blocks))
+
+    def _restore(self, saved: tuple[object, ...]) -> None:
+        m = self.model
+        m.features, m.sizes, m.variances, m._gram, m._cross, m.noise, self.blocks = saved  # type: ignore[assignment]
+
+    def _finish(self, posterior: Posterior) -> SurfaceFit:
+        """Drop modulators below the threshold one at a time, the weakest first."""
+        evidence = np.full(self.intercept + 1, -np.inf)
+        while modulators := self._modulators():
+            factors = self.model.log_bayes_factors(posterior, [self._of(k) for k in modulators])
+            if factors.min() >= self.options.keep_threshold:
+                evidence[modulators] = factors
+                break
+            weakest = modulators[int(factors.argmin())]
+            self._keep(np.array([k != weakest for k, _ in self.blocks]))
+            posterior = self.model.learn(3)
+        evidence[self.intercept] = np.inf
+        offsets = self.model.offsets
+        return SurfaceFit(
+            blocks=list(self.blocks),
+            weights=[posterior.mean[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)],
+            amplitudes=self.amplitudes,
+            scale=self.scale,
+            evidence=evidence,
+            noise=float(self.model.noise),
+            log_evidence=posterior.log_evidence,
+            covariance=posterior.covariance,
+        )
