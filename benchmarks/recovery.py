@@ -1,14 +1,16 @@
-"""How much of a known regulation each method recovers: ``python -m benchmarks.recovery --out docs/_tables/recovery.md``.
+"""How much of a known regulation each method recovers.
+
+``python -m benchmarks.recovery --out docs/_tables/recovery.md``
 
 Simulated tissues of 1,200 cells in 4 types, where the true model explains 94 % of the variance within types: 8 active
 and 6 truly-zero transcription factors a target, with coefficients that follow position, a symmetric pattern, the cell
 type or the niche; and one setting with 4 true ligand-receptor pairs among 128 false ones. Every method sees the same
 cells and candidate regulators.
 
-* **R2**: on cells held out in spatial blocks, against the mean of the cell type. Bodies of the package report the blocks
-  that took no part in any choice; baselines are cross-validated over blocks, their choices nested inside.
-* **fields**: correlation of estimated with true coefficient fields within cell types, mean over active regulators (0 for
-  one that is constant within types); **pairs** the same for ligand-receptor pairs.
+* **R2**: on cells held out in spatial blocks, against the mean of the cell type. Bodies of the package report the
+  blocks that took no part in any choice; baselines are cross-validated over blocks, their choices nested inside.
+* **fields**: correlation of estimated with true coefficient fields within cell types, mean over active regulators (0
+  for one that is constant within types); **pairs** the same for ligand-receptor pairs.
 * **TPR, FPR**: truly active regulators called active, truly zero ones called active. The package: ``active`` of the
   terms table at its default threshold. Baselines, which have no such call: importance (mean size of the coefficient
   times the spread of the regressor) above 5 % of the median truly active one.
@@ -39,8 +41,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cell type": {"fields": "cell_type", **_FACTORS_ONLY},
     "niche": {"fields": "niche", **_FACTORS_ONLY},
     "128 false pairs": {
-        **{"fields": "position", "n_pairs": 132, "n_active_pairs": 4, "n_contact_pairs": 12},
-        **{"n_ligand_tf": 0, "n_active_ligand_tf": 0},
+        "fields": "position",
+        "n_pairs": 132,
+        "n_active_pairs": 4,
+        "n_contact_pairs": 12,
+        "n_ligand_tf": 0,
+        "n_active_ligand_tf": 0,
     },
 }
 BODIES = ("seed", "surface", "cnn", "vit", "auto")
