@@ -178,7 +178,7 @@ def graph_distances(
         "obsp",
         connectivity_key,
         name="connectivity_key",
-        hint="Call `sq.gr.spatial_neighbors(adata)` first, or pass the key of its graph.",
+        hint="Call `sq.gr.spatial_neighbors_knn(adata)` first, or pass the key of its graph.",
     )
     graph = sparse.csr_matrix(adata.obsp[connectivity_key], dtype=np.float64, copy=True)
     if not np.isfinite(graph.data).all() or (graph.data < 0).any():

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+import spacetravlr as st
+
+NEW = ["layers/imputed", "uns/imputed"]
+
+
+@pytest.fixture(scope="module")
+def dropped():
+    """Two types with a gradient inside each; counts with dropout, log-normalised; the truth in a layer."""
+    rng = np.random.default_rng(0)
+    n, genes = 300, 60
+    kind = np.arange(n) % 2
+    state = rng.uniform(0, 1, n)
+    loadings = rng.normal(size=(2, genes))
+    rate = np.exp(1.0 + np.eye(2)[kind] @ loadings + np.outer(state, rng.normal(size=genes)))
+    rate *= 200 / rate.sum(axis=1, keepdims=True)
+    counts = rng.poisson(rate)
+    normalised = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e3).astype(np.float32)
+    return ad.AnnData(
+        normalised,
+        obs=pd.DataFrame(
+            {"cell_type": pd.Categorical(np.array(["A", "B/C"])[kind])}, index=[f"c{i}" for i in range(n)]
+        ),
+        var=pd.DataFrame(index=[f"g{i}" for i in range(genes)]),
+        layers={"truth": np.log1p(rate / 200 * 1e3)},
+    )
+
+
+def test_comes_closer_to_the_truth(dropped, unchanged):
+    adata = dropped.copy()
+    check = unchanged(adata)
+    assert st.pp.impute(adata) is None
+    check(adata, new=NEW)
+    truth = adata.layers["truth"]
+    error = ((adata.layers["imputed"] - truth) ** 2).mean() / ((adata.X - truth) ** 2).mean()
+    assert error < 0.25
+    assert adata.layers["imputed"].dtype == np.float32
+
+
+def test_library_sizes_are_kept(dropped):
+    logged = st.pp.impute(dropped, copy=True).layers["imputed"]
+    np.testing.assert_allclose(np.expm1(logged).sum(axis=1), 1e3, rtol=1e-4)
+    linear = st.pp.impute(dropped, scale="linear", copy=True).layers["imputed"]
+    np.testing.assert_allclose(linear.sum(axis=1), dropped.X.sum(axis=1), rtol=1e-4)
+
+
+def test_types_do_not_bleed(dropped):
+    adata = dropped.copy()
+    only_a = (adata.obs["cell_type"] == "A").to_numpy()
+    adata.X[~only_a, 5] = 0
+    st.pp.impute(adata, t=5)
+    assert not adata.layers["imputed"][~only_a, 5].any()
+    st.pp.impute(adata, t=5, k=200, cluster_key=None)
+    assert adata.layers["imputed"][~only_a, 5].any()
+
+
+def test_sparse_is_dense(dropped):
+    expected = st.pp.impute(dropped, copy=True).layers["imputed"]
+    for kind in (sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array):
+        adata = dropped.copy()
+        adata.X = kind(adata.X)
+        st.pp.impute(adata)
+        np.testing.assert_allclose(adata.layers["imputed"], expected, atol=2e-3)
+
+
+def test_layer_key_copy_and_given_components(dropped, unchanged):
+    adata = dropped.copy()
+    adata.obsm["X_pca"] = np.random.default_rng(0).normal(size=(300, 3))
+    check = unchanged(adata)
+    done = st.pp.impute(adata, layer="truth", use_rep="X_pca", key_added="smooth", copy=True)
+    check(adata)
+    check(done, new=["layers/smooth", "uns/smooth"])
+    assert done.uns["smooth"]["use_rep"] == "X_pca"
+    assert not np.allclose(done.layers["smooth"], st.pp.impute(adata, layer="truth", copy=True).layers["imputed"])
+
+
+def test_more_steps_are_smoother(dropped):
+    spread = [st.pp.impute(dropped, t=t, copy=True).layers["imputed"].var(axis=0).sum() for t in (1, 3, 8)]
+    assert spread[0] > spread[1] > spread[2]
+
+
+def test_reproducible_whatever_the_order_and_threads(dropped):
+    one, two = (st.pp.impute(dropped, n_jobs=n, copy=True).layers["imputed"] for n in (1, 2))
+    np.testing.assert_array_equal(one, two)
+    order = np.random.default_rng(0).permutation(300)
+    shuffled = st.pp.impute(dropped[order], copy=True).layers["imputed"]
+    np.testing.assert_allclose(shuffled, one[order], atol=2e-3)
+
+
+def test_small_types(dropped):
+    adata = dropped.copy()
+    kinds = adata.obs["cell_type"].astype(str).to_numpy()
+    kinds[:4], kinds[4] = "few", "single"
+    adata.obs["cell_type"] = pd.Categorical(kinds)
+    st.pp.impute(adata)
+    assert np.isfinite(adata.layers["imputed"]).all()
+    np.testing.assert_allclose(adata.layers["imputed"][4], adata.X[4], rtol=1e-4, atol=1e-5)
+
+
+def test_round_trip(dropped, round_trip):
+    adata = dropped.copy()
+    st.pp.impute(adata)
+    back = round_trip(adata)
+    np.testing.assert_array_equal(back.layers["imputed"], adata.layers["imputed"])
+    assert dict(back.uns["imputed"]) == adata.uns["imputed"]
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ({"layer": "nope"}, KeyError, "`layer`"),
+        ({"cluster_key": "leiden"}, KeyError, "pass `cluster_key=None`"),
+        ({"use_rep": "X_nope"}, KeyError, "sc.pp.pca"),
+        ({"k": 0}, ValueError, "Expected `k` to be a whole number of at least 1, found `0`"),
+        ({"t": 1.5}, ValueError, "`t`"),
+        ({"n_pcs": -2}, ValueError, "`n_pcs`"),
+        ({"scale": "sqrt"}, ValueError, "`scale` to be one of 'log1p', 'linear'"),
+        ({"n_jobs": 0}, ValueError, "`n_jobs`"),
+    ],
+)
+def test_bad_arguments(dropped, unchanged, arguments, error, message):
+    check = unchanged(dropped)
+    with pytest.raises(error, match=message):
+        st.pp.impute(dropped, **arguments)
+    check(dropped)
+
+
+@pytest.mark.parametrize("value, message", [(-1.0, "at least zero"), (np.nan, "finite"), (1e3, "hold logarithms")])
+def test_bad_expression(dropped, value, message):
+    adata = dropped.copy()
+    adata.X[0, 0] = value
+    with pytest.raises(ValueError, match=message):
+        st.pp.impute(adata)
+    adata.X = sparse.csr_matrix(adata.X)
+    with pytest.raises(ValueError, match=message):
+        st.pp.impute(adata)
+
+
+def test_counts_get_a_warning(dropped):
+    adata = dropped.copy()
+    adata.X = np.round(adata.X)
+    with pytest.warns(UserWarning, match="looks like raw counts"):
+        st.pp.impute(adata)
