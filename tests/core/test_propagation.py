@@ -85,7 +85,7 @@ def twin(tissue, betas, given, n_propagation, derivative):
                     elif derivative == "exact":
                         dz = x[j, g] * heard[j, s] - x0[j, g] * l0[j, s]
                     else:
-                        passes = TERMS.kind[m] == Kind.TFL or x_before[j, g] > 0
+                        passes = TERMS.kind[m] == Kind.TFL or x0[j, g] > 0 or x_before[j, g] > 0
                         dz = l_before[j, s] * (x[j, g] - x0[j, g]) * passes
                         dz += x_before[j, g] * (heard[j, s] - l0[j, s])
                     new[j, TARGETS.gene[t]] += b * dz
@@ -199,6 +199,24 @@ def test_product_rule_and_exact_agree_to_first_order(tissue, betas, wanted):
     assert gaps[0] > 1e-9
     assert 3.4 < gaps[0] / gaps[1] < 4.7
     assert 3.4 < gaps[1] / gaps[2] < 4.7
+
+
+def test_the_knockout_of_a_receptor_lasts(tissue):
+    """Its derivative is zero once it is gone, but its targets have lost its signal for good."""
+    terms = Terms(np.array([Kind.LR]), np.array([3]), np.array([0]))
+    targets = Targets(np.array([5]), np.array([0, 1]), np.array([0]))
+    betas = np.full((N_CELLS, 2), 0.01)
+    given = [change(tissue, {3: 0.0})]
+    rounds = [
+        propagate(tissue, terms, targets, coefficients=in_memory(betas), inputs=given, n_propagation=r, derivative=d)
+        for r in (1, 4)
+        for d in ("product_rule", "exact")
+    ]
+    lost = -0.01 * tissue.expression[:, 3] * tissue.received[:, 0]
+    expected = np.maximum(lost, -tissue.expression[:, 5])
+    assert expected.min() < -1e-3
+    for found in rounds:
+        np.testing.assert_allclose(full(tissue, found)[:, 5], expected, atol=1e-12)
 
 
 def test_only_signals_whose_ligand_changed_are_received_again(tissue, betas):

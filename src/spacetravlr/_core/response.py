@@ -164,7 +164,8 @@ def _term_changes(j, gene, row, signal, is_lr, x0, l0, x_before, l_before, dx, d
             else:
                 x_now = x + x_before[j, r, p]
                 z = x_now * b
-                if not is_lr[m] or x_now > 0:
+                # "or x": a receptor knocked out in an earlier round still has its loss to pass on
+                if not is_lr[m] or x > 0 or x_now > 0:
                     z += (heard + l_before[j, s, p]) * a
             dz[m, p] = z
             found |= z != 0

@@ -1,1 +1,8 @@
-"""Placeholder docstring, replaced by the owner of the folder."""
+"""Models of single targets, and of the whole tissue under a perturbation."""
+
+from spacetravlr._core.derivatives import compute_all_derivatives
+from spacetravlr.models._beta_frame import BetaFrame
+from spacetravlr.models._gene_factory import GeneFactory
+from spacetravlr.models._perturbation import Perturbation
+
+__all__ = ["BetaFrame", "GeneFactory", "Perturbation", "compute_all_derivatives"]

@@ -1,1 +1,15 @@
-"""Placeholder docstring, replaced by the owner of the folder."""
+"""Tools: fit the model, perturb the tissue, and see where cells would move."""
+
+from spacetravlr.tl._genome_screen import genome_screen
+from spacetravlr.tl._perturb import perturb
+from spacetravlr.tl._perturb_batch import perturb_batch
+from spacetravlr.tl._perturbation_vectors import perturbation_vectors
+from spacetravlr.tl._possible_targets import possible_targets
+
+__all__ = [
+    "genome_screen",
+    "perturb",
+    "perturb_batch",
+    "perturbation_vectors",
+    "possible_targets",
+]

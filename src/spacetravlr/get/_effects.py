@@ -1,0 +1,257 @@
+"""What a perturbation, or a screen of them, does to the expression of the tissue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr import _keys
+from spacetravlr._anndata._expression import get_expression
+from spacetravlr._validators import assert_genes, assert_key, assert_one_of
+from spacetravlr.models._held_out import held_out_r2
+from spacetravlr.models._screen import CHANGED
+from spacetravlr.models._screen_table import SCREEN, type_layer
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from spacetravlr._types import Floats
+
+_HINT = 'Call `st.tl.perturb(adata, "FOXO1")` first.'
+ALL = "all"
+
+
+def perturbation_effect(
+    adata: AnnData, *, groupby: str | None = _keys.CELL_TYPE, perturbed_key: str = _keys.PERTURBED
+) -> pd.DataFrame:
+    """Tabulate the change of expression a perturbation causes, by cell type.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`spacetravlr.tl.perturb`.
+    groupby
+        Column of ``adata.obs`` with groups of cells; ``None`` for all cells together only.
+    perturbed_key
+        Key of the perturbation.
+
+    Returns
+    -------
+    One row a gene and group (the group ``"all"`` first) for each gene that changed anywhere: ``gene``, ``group``,
+    ``n_cells``, ``baseline``, ``simulated``, ``change`` (means over the cells of the group), ``mean_abs_change``,
+    ``fraction_changed`` (cells whose change exceeds 1 % of the gene's largest expression), ``sd`` (of the baseline) and
+    ``perturbed`` (whether the gene was set by hand).
+
+    Raises
+    ------
+    KeyError
+        When the perturbation or ``groupby`` is missing.
+    """
+    before, after, stored = _states(adata, perturbed_key)
+    if groupby is not None:
+        assert_key(adata, "obs", groupby, name="groupby")
+    change = after - before
+    genes = np.flatnonzero(change.any(axis=0))
+    by_hand = set(np.atleast_1d(stored["genes"]).astype(str))
+    size = np.abs(change[:, genes])
+    large = size > CHANGED * before[:, genes].max(axis=0)
+    parts = []
+    for name, mask in _groups(adata, groupby):
+        base = before[np.ix_(mask, genes)]
+        parts.append(
+            pd.DataFrame(
+                {
+                    "gene": adata.var_names[genes].astype(str),
+                    "group": name,
+                    "n_cells": int(mask.sum()),
+                    "baseline": base.mean(axis=0, dtype=np.float64),
+                    "simulated": after[np.ix_(mask, genes)].mean(axis=0, dtype=np.float64),
+                    "change": change[np.ix_(mask, genes)].mean(axis=0, dtype=np.float64),
+                    "mean_abs_change": size[mask].mean(axis=0, dtype=np.float64),
+                    "fraction_changed": large[mask].mean(axis=0),
+                    "sd": base.std(axis=0, dtype=np.float64),
+                    "perturbed": adata.var_names[genes].isin(by_hand),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def ranked_effects(
+    adata: AnnData,
+    *,
+    perturbation: str | None = None,
+    cell_type: str | None = None,
+    n: int | None = None,
+    min_r2: float | None = None,
+    perturbed_key: str = _keys.PERTURBED,
+    betas_key: str = _keys.BETAS,
+) -> pd.DataFrame:
+    r"""Rank genes by how much they change, and say how far each of these changes may be believed.
+
+    A change is a statement of the gene's model, so it is put beside the held-out R2 of that model:
+
+    .. math::
+
+        \mathrm{effect} = \frac{\text{change}}{\text{sd of the gene}}, \qquad
+        \mathrm{support} = |\mathrm{effect}| \cdot \max(R^2_{\text{held out}}, 0)
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`spacetravlr.tl.perturb`, or the result of :func:`spacetravlr.tl.genome_screen`.
+    perturbation
+        Only this perturbation of a screen; all by default.
+    cell_type
+        Only cells of this type; all cells by default.
+    n
+        Number of rows; all by default.
+    min_r2
+        Leave out genes whose model is below this, held out.
+    perturbed_key
+        Key of the perturbation, when ``adata`` holds one.
+    betas_key
+        Key of the coefficients, when ``adata`` holds a perturbation.
+
+    Returns
+    -------
+    ``perturbation``, ``gene``, ``cell_type``, ``change``, ``baseline``, ``sd``, ``effect``, ``r2``, ``support``, by
+    falling ``support``. Genes perturbed by hand are left out, and so are genes that did not change.
+
+    Raises
+    ------
+    KeyError
+        When there is no perturbation, or no such perturbation in the screen.
+    ValueError
+        When ``cell_type`` does not exist.
+    """
+    if SCREEN in adata.uns:
+        tidy = _screen_effects(adata, perturbation, cell_type)
+    else:
+        tidy = _perturbation_effects(adata, perturbation, cell_type, perturbed_key, betas_key)
+    tidy["effect"] = np.divide(tidy["change"], tidy["sd"], out=np.zeros(len(tidy)), where=tidy["sd"].to_numpy() > 0)
+    tidy["support"] = tidy["effect"].abs() * tidy["r2"].clip(lower=0).fillna(0)
+    if min_r2 is not None:
+        tidy = tidy[tidy["r2"] >= min_r2]
+    tidy = tidy.assign(_size=tidy["effect"].abs()).sort_values(["support", "_size"], ascending=False, kind="stable")
+    columns = ["perturbation", "gene", "cell_type", "change", "baseline", "sd", "effect", "r2", "support"]
+    return tidy[columns].head(len(tidy) if n is None else n).reset_index(drop=True)
+
+
+def screen(adata: AnnData, *, cell_type: str) -> AnnData:
+    """Take one cell type out of a screen.
+
+    Parameters
+    ----------
+    adata
+        Result of :func:`spacetravlr.tl.genome_screen`.
+    cell_type
+        A cell type of the screened tissue.
+
+    Returns
+    -------
+    Annotated data, perturbations x genes: ``X`` is the mean change over the cells of the type, and ``var`` has the
+    baseline, standard deviation and held-out R2 in that type.
+
+    Raises
+    ------
+    KeyError
+        When ``adata`` is not a screen.
+    ValueError
+        When ``cell_type`` does not exist.
+    """
+    from anndata import AnnData
+
+    assert_key(adata, "uns", SCREEN, name="adata", hint="Call `st.tl.genome_screen(adata)` and pass its result.")
+    i = _type_index(adata, cell_type)
+    var = adata.var.assign(**{c: np.asarray(adata.varm[c])[:, i] for c in ("baseline", "sd", "r2")})
+    kept = {k: v for k, v in adata.uns[SCREEN].items() if k not in {"cell_types", "n_cells"}}
+    kept["cell_type"], kept["n_cells"] = cell_type, int(np.asarray(adata.uns[SCREEN]["n_cells"])[i])
+    # the name of the result is not "screen", so that a part is never taken for the whole
+    return AnnData(
+        np.array(adata.layers[type_layer(i)]),
+        obs=adata.obs[["is_tf", "is_ligand", "is_receptor"]].copy(),
+        var=var,
+        uns={f"{SCREEN}_of_type": kept},
+    )
+
+
+def _screen_effects(adata: AnnData, perturbation: str | None, cell_type: str | None) -> pd.DataFrame:
+    rows = adata.obs_names
+    if perturbation is not None:
+        assert_genes([perturbation], rows, name="perturbation", where="the screen")
+        rows = pd.Index([perturbation])
+    part = adata[rows]
+    part = part.copy() if cell_type is None else screen(part, cell_type=cell_type)
+    values = np.asarray(part.X, dtype=np.float64)
+    p, g = np.nonzero(values)
+    keep = part.obs_names.to_numpy()[p] != part.var_names.to_numpy()[g]
+    p, g = p[keep], g[keep]
+    return pd.DataFrame(
+        {
+            "perturbation": part.obs_names.to_numpy()[p],
+            "gene": part.var_names.to_numpy()[g],
+            "cell_type": ALL if cell_type is None else cell_type,
+            "change": values[p, g],
+            **{c: part.var[c].to_numpy(dtype=float)[g] for c in ("baseline", "sd", "r2")},
+        }
+    )
+
+
+def _perturbation_effects(
+    adata: AnnData, perturbation: str | None, cell_type: str | None, perturbed_key: str, betas_key: str
+) -> pd.DataFrame:
+    before, after, stored = _states(adata, perturbed_key)
+    label = str(stored["label"])
+    if perturbation is not None:
+        assert_one_of(perturbation, [label], name="perturbation")
+    fit = adata.uns.get(betas_key, {})
+    cluster_key = str(fit.get("params", {}).get("cluster_key") or _keys.CELL_TYPE)
+    mask = np.ones(adata.n_obs, dtype=bool)
+    if cell_type is not None:
+        assert_key(adata, "obs", cluster_key, name="cluster_key")
+        types = adata.obs[cluster_key].astype(str)
+        assert_one_of(cell_type, sorted(set(types)), name="cell_type")
+        mask = (types == cell_type).to_numpy()
+    by_hand = set(np.atleast_1d(stored["genes"]).astype(str))
+    change = (after - before)[mask].mean(axis=0, dtype=np.float64)
+    genes = np.flatnonzero((change != 0) & ~adata.var_names.isin(by_hand))
+    r2 = np.full(len(genes), np.nan)
+    if "scores" in fit:
+        r2 = held_out_r2(fit["scores"], adata.var_names[genes], cell_type)
+    return pd.DataFrame(
+        {
+            "perturbation": label,
+            "gene": adata.var_names.to_numpy()[genes],
+            "cell_type": ALL if cell_type is None else cell_type,
+            "change": change[genes],
+            "baseline": before[np.ix_(mask, genes)].mean(axis=0, dtype=np.float64),
+            "sd": before[np.ix_(mask, genes)].std(axis=0, dtype=np.float64),
+            "r2": r2,
+        }
+    )
+
+
+def _type_index(adata: AnnData, cell_type: str) -> int:
+    types = [str(t) for t in np.atleast_1d(adata.uns[SCREEN]["cell_types"])]
+    assert_one_of(cell_type, types, name="cell_type")
+    return types.index(cell_type)
+
+
+def _states(adata: AnnData, perturbed_key: str) -> tuple[Floats, Floats, dict[str, Any]]:
+    """Expression before and after, and what was done."""
+    assert_key(adata, "uns", perturbed_key, name="perturbed_key", hint=_HINT)
+    assert_key(adata, "layers", perturbed_key, name="perturbed_key", hint=_HINT)
+    stored = dict(adata.uns[perturbed_key])
+    before = get_expression(adata, layer=str(stored["layer"]) or None, check=False)
+    return before, get_expression(adata, layer=perturbed_key, check=False), stored
+
+
+def _groups(adata: AnnData, groupby: str | None) -> list[tuple[str, Any]]:
+    groups = [(ALL, np.ones(adata.n_obs, dtype=bool))]
+    if groupby is not None:
+        types = pd.Categorical(adata.obs[groupby]).remove_unused_categories()
+        groups += [(str(name), np.asarray(types.codes == i)) for i, name in enumerate(types.categories)]
+    return groups

@@ -1,0 +1,257 @@
+"""The coefficients of one target as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr._anndata._modulators import INTERCEPT, build_design, column_names
+from spacetravlr._core.derivatives import splash
+from spacetravlr._core.design import Kind, Signals, Terms, term_values
+from spacetravlr._validators import assert_genes
+
+if TYPE_CHECKING:
+    from spacetravlr._anndata._betas import BetaModel
+    from spacetravlr._types import Floats
+
+
+class _Inputs(NamedTuple):
+    """A frame's coefficients and what they multiply, as arrays whose indices agree."""
+
+    betas: Floats
+    terms: Terms
+    signals: Signals
+    expression: Floats
+    received: Floats
+    genes: pd.Index
+
+
+class BetaFrame(pd.DataFrame):
+    """Coefficients of one target, cells x regressors.
+
+    Columns are named as in the published method: ``beta0`` (the intercept), ``beta_<TF>``,
+    ``beta_<ligand>$<receptor>`` and ``beta_<ligand>#<TF>``. It is a :class:`pandas.DataFrame` in every respect, and
+    remembers its target and what its columns mean through slicing, copying and pickling.
+
+    Attributes
+    ----------
+    target
+        The gene whose coefficients these are.
+    terms
+        One row a column: target, kind, tf, ligand, receptor, range, and what the fit found.
+    """
+
+    _metadata: ClassVar[list[str]] = ["target", "terms"]
+    target: str = ""
+    terms: pd.DataFrame | None = None
+
+    @property
+    def _constructor(self) -> Callable[..., BetaFrame]:
+        return BetaFrame
+
+    @classmethod
+    def from_array(cls, values: Floats, *, target: str, terms: pd.DataFrame, obs_names: pd.Index) -> BetaFrame:
+        """Label an array of coefficients.
+
+        Parameters
+        ----------
+        values
+            Cells x (intercept and terms).
+        target
+            The gene whose coefficients these are.
+        terms
+            Terms table of the target, one row a column of ``values``, in that order.
+        obs_names
+            Cell names.
+
+        Returns
+        -------
+        The labelled coefficients.
+
+        Raises
+        ------
+        ValueError
+            When ``terms`` does not have one row a column.
+        """
+        if len(terms) != values.shape[1]:
+            msg = f"Expected `terms` to have one row for each of the {values.shape[1]} columns, found `{len(terms)}`."
+            raise ValueError(msg)
+        names = column_names(terms)
+        frame = cls(values, index=obs_names, columns=names)
+        frame.target = target
+        frame.terms = terms.set_axis(names, axis=0)
+        return frame
+
+    @classmethod
+    def from_model(cls, model: BetaModel, target: str) -> BetaFrame:
+        """Take one target out of a fitted model.
+
+        Parameters
+        ----------
+        model
+            What was read from an AnnData.
+        target
+            A fitted gene.
+
+        Returns
+        -------
+        Its coefficients.
+
+        Raises
+        ------
+        KeyError
+            When ``target`` was not fitted; names the closest fitted genes.
+        """
+        values = model.of(target)
+        columns = model.design.targets.columns_of(model.target_names.index(target))
+        return cls.from_array(values, target=target, terms=model.table.iloc[columns], obs_names=model.obs_names)
+
+    @property
+    def modulator_genes(self) -> list[str]:
+        """Genes that play a role in this target's model: TFs, ligands and receptors, sorted."""
+        terms = self._own_terms()
+        names = pd.unique(pd.concat([terms[c].astype(str) for c in ("tf", "ligand", "receptor")]))
+        return sorted(set(names) - {""})
+
+    def splash(
+        self,
+        expression: pd.DataFrame,
+        received: pd.DataFrame,
+        *,
+        received_tfl: pd.DataFrame | None = None,
+        scale_factor: float = 1.0,
+        beta_cap: float | None = None,
+    ) -> pd.DataFrame:
+        r"""Compute how much the target changes per unit of each modulator in the same cell.
+
+        The received ligand is a variable of its own, so that (SPEC section 4)
+
+        .. math::
+
+            \partial H / \partial TF_m &= b^{TF}_m + \sum_{p: tf(p)=m} b^{TFL}_p L_p \\
+            \partial H / \partial R_i &= \sum_{k: receptor(k)=i} b^{LR}_k L_k \; [R_i > 0] \\
+            \partial H / \partial L_i &= \sum_{k: ligand(k)=i} b^{LR}_k R_k + \sum_{p: ligand(p)=i} b^{TFL}_p TF_p
+
+        A gene in several roles gets the sum.
+
+        Parameters
+        ----------
+        expression
+            Cells x genes; holds every modulator. Rows are matched by name.
+        received
+            Received ligands, cells x signals, as in ``adata.uns["received_ligands"]``.
+        received_tfl
+            Received ligands of the ligand-TF terms; ``received`` by default.
+        scale_factor
+            Multiplies the parts that come from ligand-receptor and ligand-TF terms.
+        beta_cap
+            Clips the summed derivatives to ``[-beta_cap, beta_cap]``.
+
+        Returns
+        -------
+        Cells x modulator genes, derivative of the target.
+
+        Raises
+        ------
+        KeyError
+            When a modulator or a received ligand is missing.
+        ValueError
+            When the tables lack some of the cells.
+        """
+        inputs = self._inputs(expression, received, received_tfl)
+        result = splash(
+            inputs.betas,
+            inputs.terms,
+            inputs.signals,
+            expression=inputs.expression,
+            received=inputs.received,
+            scale_factor=scale_factor,
+            beta_cap=beta_cap,
+        )
+        return pd.DataFrame(result.values, index=self.index, columns=inputs.genes[result.genes])
+
+    def predict(
+        self, expression: pd.DataFrame, received: pd.DataFrame, *, received_tfl: pd.DataFrame | None = None
+    ) -> pd.Series:
+        """Evaluate the model: the intercept plus every coefficient times its regressor (SPEC section 3).
+
+        Parameters
+        ----------
+        expression
+            Cells x genes; holds every modulator. Rows are matched by name.
+        received
+            Received ligands, cells x signals.
+        received_tfl
+            Received ligands of the ligand-TF terms; ``received`` by default.
+
+        Returns
+        -------
+        Modelled expression of the target at each cell.
+
+        Raises
+        ------
+        KeyError
+            When a modulator or a received ligand is missing.
+        ValueError
+            When the tables lack some of the cells.
+        """
+        inputs = self._inputs(expression, received, received_tfl)
+        total = (inputs.betas * term_values(inputs.expression, inputs.received, inputs.terms)).sum(axis=1)
+        if "beta0" in self.columns:
+            total = total + self["beta0"].to_numpy()
+        return pd.Series(total, index=self.index, name=self.target)
+
+    def _own_terms(self) -> pd.DataFrame:
+        """Rows of ``terms`` for the columns that are still there, without the intercept."""
+        if self.terms is None:
+            msg = (
+                "Expected `terms` to say what each column is, found None; "
+                "make the frame with `st.get.betas(adata, target)`."
+            )
+            raise ValueError(msg)
+        terms = self.terms.loc[[c for c in self.columns if c in self.terms.index]]
+        return terms[terms["kind"].astype(str) != INTERCEPT]
+
+    def _inputs(self, expression: pd.DataFrame, received: pd.DataFrame, received_tfl: pd.DataFrame | None) -> _Inputs:
+        table = self._own_terms()
+        assert_genes(self.modulator_genes, expression.columns, name="modulators", where="the columns of `expression`")
+        genes = pd.Index(self.modulator_genes)
+        design = build_design(table, genes.union([self.target], sort=False), [self.target])
+        terms = design.terms.take(design.targets.terms_of(0))
+        values = self[list(table.index)].to_numpy()
+        heard = _rows(received, self.index, design.signal_names, name="received").astype(values.dtype, copy=False)
+        signals = design.signals
+        if received_tfl is not None:
+            paired = terms.kind == Kind.TFL
+            needed = sorted({design.signal_names[s] for s in terms.signal[paired]})
+            own = _rows(received_tfl, self.index, needed, name="received_tfl").astype(values.dtype, copy=False)
+            position = pd.Index(needed).get_indexer([design.signal_names[s] for s in terms.signal[paired]])
+            signal = terms.signal.copy()
+            signal[paired] = len(signals) + position
+            source = [design.signal_names.index(name) for name in needed]
+            signals = Signals(
+                np.append(signals.ligand, signals.ligand[source]), np.append(signals.contact, signals.contact[source])
+            )
+            terms = Terms(terms.kind, terms.gene, signal)
+            heard = np.hstack([heard, own])
+        local = _rows(expression, self.index, list(genes), name="expression").astype(values.dtype, copy=False)
+        return _Inputs(values, terms, signals, local, heard, genes)
+
+
+def _rows(frame: pd.DataFrame, cells: pd.Index, columns: list[str], *, name: str) -> Floats:
+    missing = [c for c in columns if c not in frame.columns]
+    if missing:
+        msg = (
+            f"Expected `{name}` to have the columns {columns[:5]}, found {missing[:5]} missing; "
+            "call `st.pp.received_ligands` with the pairs the model was fitted with."
+        )
+        raise KeyError(msg)
+    index = frame.index.get_indexer(cells)
+    if (index < 0).any():
+        stranger = cells[index < 0][0]
+        msg = f"Expected `{name}` to hold every cell of the coefficients, found {stranger!r} missing."
+        raise ValueError(msg)
+    return np.ascontiguousarray(frame[columns].to_numpy()[index])

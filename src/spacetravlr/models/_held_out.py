@@ -1,0 +1,51 @@
+"""Scores of a fit, by target: what its simulated changes may be believed to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+
+def target_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Summarise scores over cell types.
+
+    R2 columns are averaged with the held-out variance of each type as the weight (cells, where it is not recorded), so
+    that the average is again one minus the ratio of sums of squares.
+
+    Parameters
+    ----------
+    scores
+        One row a target and cell type.
+
+    Returns
+    -------
+    One row a target: ``n_cells``, ``n_report``, ``sst_report``, the R2 columns, ``kept`` (the body kept for most cells)
+    and ``kept_fraction`` (part of the cells for which anything was kept).
+    """
+    numeric = [c for c in scores.columns if c.startswith("r2_")]
+    totals = [c for c in ("n_cells", "n_report", "sst_report") if c in scores.columns]
+    weight_name = next((c for c in ("sst_report", "n_report", "n_cells") if c in scores.columns), None)
+    rows = {}
+    for target, group in scores.groupby(scores["target"].astype(str), sort=False):
+        weight = np.ones(len(group)) if weight_name is None else group[weight_name].to_numpy(float)
+        row: dict[str, object] = {c: group[c].sum() for c in totals}
+        for column in numeric:
+            values = group[column].to_numpy(float)
+            good = np.isfinite(values) & (weight > 0)
+            row[column] = float(np.average(values[good], weights=weight[good])) if good.any() else np.nan
+        if "kept" in group:
+            cells = group["n_cells"].to_numpy(float) if "n_cells" in group else np.ones(len(group))
+            by_body = pd.Series(cells, index=group["kept"].astype(str).to_numpy()).groupby(level=0).sum()
+            row["kept"] = by_body.idxmax()
+            row["kept_fraction"] = 1 - by_body.get("zero", 0.0) / max(cells.sum(), 1)
+        rows[target] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("target").reset_index()
+
+
+def held_out_r2(scores: pd.DataFrame, genes: pd.Index, cell_type: str | None = None) -> np.ndarray:
+    """Held-out R2 of what was kept for each gene, in one cell type or over all; NaN for genes without a model."""
+    if "r2_kept" not in scores:
+        return np.full(len(genes), np.nan)
+    table = target_scores(scores) if cell_type is None else scores[scores["cell_type"].astype(str) == cell_type]
+    values = pd.Series(table["r2_kept"].to_numpy(float), index=table["target"].astype(str).to_numpy())
+    return np.asarray(values.reindex(genes).to_numpy(dtype=float))

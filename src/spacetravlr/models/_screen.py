@@ -1,0 +1,180 @@
+"""A screen: every possible target perturbed, one at a time, and what each does to the tissue."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr._core.summary import summarise_changes
+from spacetravlr._settings import settings
+from spacetravlr._utils import numba_threads
+from spacetravlr._validators import assert_genes, assert_one_of
+from spacetravlr.models._perturbation import CellsLike, Wanted, select_cells
+from spacetravlr.models._screen_files import ScreenFolder, ScreenResult, fingerprint
+from spacetravlr.models._screen_table import screen_table
+from spacetravlr.models._simulator import assert_run
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from anndata import AnnData
+
+    from spacetravlr._core.propagation import InputChange
+    from spacetravlr._core.response import Derivative
+    from spacetravlr._types import Bools, Ints
+    from spacetravlr.models._gene_factory import GeneFactory
+    from spacetravlr.models._simulator import Simulator
+
+ScreenMode = Literal["knockout", "overexpression"]
+
+#: A gene counts as changed at a cell when it changes by more than this part of its largest expression.
+CHANGED = 0.01
+_BATCH_BYTES = 2 << 30
+_LARGEST_BATCH = 32
+
+# Workers with several threads would otherwise run compiled parallel code inside one another.
+_one_at_a_time = threading.Lock()
+
+
+def run_screen(
+    factory: GeneFactory,
+    save_to: str | PathLike[str] | None,
+    *,
+    mode: ScreenMode,
+    n_propagation: int,
+    derivative: Derivative,
+    genes: Sequence[str] | None,
+    cells: CellsLike,
+    batch_size: int | None,
+    save_cells: bool,
+    client: Any,
+    show_progress_bar: bool | None,
+) -> AnnData:
+    """Run or resume a screen; see :meth:`GeneFactory.genome_screen`."""
+    from tqdm.auto import tqdm
+
+    assert_one_of(mode, get_args(ScreenMode), name="mode")
+    assert_run(n_propagation, derivative)
+    possible = factory.possible_targets()
+    if genes is not None:
+        assert_genes([genes] if isinstance(genes, str) else genes, factory.adata.var_names, name="genes")
+    wanted_genes = possible if genes is None else [genes] if isinstance(genes, str) else list(dict.fromkeys(genes))
+    if not wanted_genes:
+        msg = "Expected the model to have at least one TF, ligand or receptor to perturb, found none."
+        raise ValueError(msg)
+    if batch_size is not None and batch_size < 1:
+        msg = f"Expected `batch_size` to be at least 1 or None, found `{batch_size}`."
+        raise ValueError(msg)
+    mask = select_cells(cells, factory.adata.obs)
+    groups, cell_types = _groups(factory)
+    run = {"mode": mode, "n_propagation": int(n_propagation), "derivative": derivative}
+    folder = None
+    if save_to is not None:
+        folder = ScreenFolder.open(
+            Path(save_to), {**run, "save_cells": bool(save_cells)}, fingerprint(factory, mask, groups)
+        )
+
+    results: dict[str, ScreenResult] = {}
+    todo = []
+    for gene in wanted_genes:
+        found = folder.read(gene) if folder else None
+        if found is None:
+            todo.append(gene)
+        else:
+            results[gene] = found
+    size = batch_size or _default_batch(factory.simulator)
+    batches = [todo[i : i + size] for i in range(0, len(todo), size)]
+    shown = settings.show_progress_bar if show_progress_bar is None else show_progress_bar
+    with tqdm(total=len(wanted_genes), initial=len(results), desc=f"{mode} screen", disable=not shown) as bar:
+        arguments = (n_propagation, derivative, groups, len(cell_types), save_cells)
+        for batch in _run_batches(factory, batches, mode, mask, arguments, client):
+            for result in batch:
+                if folder:
+                    folder.write(result)
+                result.change = None  # at every cell: on disk only
+                results[result.gene] = result
+                bar.update()
+    ordered = [results[g] for g in wanted_genes]
+    return screen_table(factory, ordered, run=run, cells=mask, cell_types=cell_types, groups=groups)
+
+
+def run_batch(
+    simulator: Simulator,
+    names: Sequence[str],
+    inputs: Sequence[InputChange],
+    n_propagation: int,
+    derivative: Derivative,
+    groups: Ints,
+    n_groups: int,
+    save_cells: bool,
+) -> list[ScreenResult]:
+    """Perturb one batch of genes and summarise."""
+    with _one_at_a_time:
+        changes = simulator.propagate(inputs, n_propagation=n_propagation, derivative=derivative)
+        threshold = CHANGED * simulator.tissue.maximum[changes.genes]
+        with numba_threads(simulator.n_jobs):
+            summary = summarise_changes(changes.values, groups, n_groups, threshold)
+    results = []
+    for p, (name, given) in enumerate(zip(names, inputs, strict=True)):
+        own = np.union1d(simulator.targets.gene, given.genes)
+        columns = np.flatnonzero(np.isin(changes.genes, own))
+        results.append(
+            ScreenResult(
+                gene=name,
+                gene_index=changes.genes[columns],
+                mean=summary.mean[p][:, columns],
+                mean_abs=summary.mean_abs[p][:, columns],
+                fraction=summary.fraction[p][:, columns],
+                n_perturbed=int((given.change != 0).any(axis=1).sum()),
+                change=np.ascontiguousarray(changes.values[:, columns, p]) if save_cells else None,
+            )
+        )
+    return results
+
+
+def _run_batches(
+    factory: GeneFactory,
+    batches: Sequence[Sequence[str]],
+    mode: ScreenMode,
+    mask: Bools,
+    arguments: tuple[Any, ...],
+    client: Any,
+) -> Iterator[list[ScreenResult]]:
+    value: Any = 0.0 if mode == "knockout" else "max"
+
+    def inputs(batch: Sequence[str]) -> list[InputChange]:
+        return factory.wanted_changes([Wanted({g: value}, {}) for g in batch], mask)
+
+    if client is None:
+        for batch in batches:
+            yield run_batch(factory.simulator, batch, inputs(batch), *arguments)
+        return
+    from distributed import as_completed
+
+    simulator = client.scatter(factory.simulator, broadcast=True, hash=False)
+    futures = [client.submit(run_batch, simulator, batch, inputs(batch), *arguments, pure=False) for batch in batches]
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        client.cancel(futures)
+
+
+def _groups(factory: GeneFactory) -> tuple[Ints, list[str]]:
+    """Cell type of each cell as a code, -1 for none, and the names."""
+    key = str(factory.model.params.get("cluster_key") or "")
+    if key not in factory.adata.obs:
+        return np.full(factory.adata.n_obs, -1), []
+    types = pd.Categorical(factory.adata.obs[key]).remove_unused_categories()
+    return types.codes.astype(np.int64), [str(c) for c in types.categories]
+
+
+def _default_batch(simulator: Simulator) -> int:
+    room = int(_BATCH_BYTES // max(simulator.bytes_per_perturbation(), 1))
+    size = int(np.clip(room, 1, _LARGEST_BATCH))
+    return size // 8 * 8 if size >= 8 else size

@@ -1,0 +1,112 @@
+"""Every possible target perturbed, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from spacetravlr import _keys
+from spacetravlr.models._gene_factory import GeneFactory
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from anndata import AnnData
+
+    from spacetravlr._core.response import Derivative
+    from spacetravlr.models._perturbation import CellsLike
+    from spacetravlr.models._screen import ScreenMode
+
+
+def genome_screen(
+    adata: AnnData,
+    *,
+    mode: ScreenMode = "knockout",
+    save_to: str | PathLike[str] | None = None,
+    n_propagation: int = 4,
+    derivative: Derivative = "product_rule",
+    genes: Sequence[str] | None = None,
+    cells: CellsLike = None,
+    batch_size: int | None = None,
+    save_cells: bool = False,
+    betas_key: str = _keys.BETAS,
+    received_key: str | None = None,
+    layer: str | None = None,
+    n_jobs: int | None = None,
+    client: Any = None,
+    show_progress_bar: bool | None = None,
+) -> AnnData:
+    """Perturb every possible target, one at a time, and summarise what each does to the tissue.
+
+    With ``save_to``, one file a target is written as soon as it is done. Started again, the screen takes up what is
+    there and goes on; a folder with results of another model is refused. ``adata`` is not changed.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with coefficients of :func:`spacetravlr.tl.fit_betas`.
+    mode
+        ``"knockout"`` sets a gene to zero, ``"overexpression"`` to its largest expression in the tissue.
+    save_to
+        Folder of the results; ``None`` keeps them in memory only.
+    n_propagation
+        Rounds of propagation.
+    derivative
+        ``"product_rule"`` or ``"exact"``.
+    genes
+        Genes to perturb; all of :func:`spacetravlr.tl.possible_targets` by default.
+    cells
+        Cells to perturb: a mask, names, or a query on ``adata.obs``; all by default.
+    batch_size
+        Perturbations computed together; by default as many as fit in about 2 GB. Results do not depend on it.
+    save_cells
+        Write the change at every cell too (``change``, cells x genes); large.
+    betas_key
+        Key of the coefficients.
+    received_key
+        Key of the received ligands; what the fit used by default.
+    layer
+        Expression to start from; what the fit used by default.
+    n_jobs
+        Threads; ``None`` is ``st.settings.n_jobs``.
+    client
+        A ``dask.distributed.Client``: its workers compute, this process writes.
+    show_progress_bar
+        Draw a progress bar; ``None`` is ``st.settings.show_progress_bar``.
+
+    Returns
+    -------
+    Annotated data, perturbations x modelled (and perturbed) genes:
+
+    ``X``, ``layers['mean_abs_change']``, ``layers['fraction_changed']``
+        Mean change over all cells, mean size of the change, and the part of cells whose change exceeds 1 % of the
+        gene's largest expression.
+    ``layers['change_<i>']``
+        Mean change over the cells of type ``uns['screen']['cell_types'][i]``; :func:`spacetravlr.get.screen` takes one
+        type out by name.
+    ``obs``
+        Roles of the perturbed gene (``is_tf``, ``is_ligand``, ``is_receptor``), its ``baseline``, ``n_cells`` chosen,
+        ``n_cells_changed_by_hand``, ``effect`` (mean size of the change over modelled genes) and ``n_genes_changed``.
+    ``var``
+        ``baseline``, ``sd``, ``r2`` (held out, of the gene's model) and ``modelled``; by cell type in ``varm``.
+
+    Raises
+    ------
+    KeyError
+        For genes that are not in the tissue, and for missing coefficients or layers.
+    ValueError
+        When ``save_to`` holds results of another model or of other settings.
+    """
+    factory = GeneFactory(adata, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs)
+    return factory.genome_screen(
+        save_to,
+        mode=mode,
+        n_propagation=n_propagation,
+        derivative=derivative,
+        genes=genes,
+        cells=cells,
+        batch_size=batch_size,
+        save_cells=save_cells,
+        client=client,
+        show_progress_bar=show_progress_bar,
+    )

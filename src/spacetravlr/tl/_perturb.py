@@ -1,0 +1,119 @@
+"""One perturbation, written into the AnnData."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from spacetravlr import _keys
+from spacetravlr.models._gene_factory import GeneFactory
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from spacetravlr._core.response import Derivative
+    from spacetravlr.models._perturbation import CellsLike, Perturbation, PerturbationLike
+
+
+def perturb(
+    adata: AnnData,
+    perturbation: PerturbationLike | None = None,
+    *,
+    fold: Mapping[str, float] | None = None,
+    cells: CellsLike = None,
+    n_propagation: int = 4,
+    derivative: Derivative = "product_rule",
+    betas_key: str = _keys.BETAS,
+    received_key: str | None = None,
+    layer: str | None = None,
+    n_jobs: int | None = None,
+    key_added: str = _keys.PERTURBED,
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Change genes in cells and follow the change through the tissue.
+
+    Each of ``n_propagation`` rounds evaluates the received ligands anew and adds up, for every modelled gene, the
+    changes of its regressors (SPEC section 5):
+
+    .. math::
+
+        D'_{jg} = \sum_{m} b_{jgm} \left( L_{t-1}\, \Delta x + x_{t-1}\, \Delta L \right)_{jm}
+
+    A gene that plays several roles passes its change on in each: as a TF or receptor the change of the cell's own
+    expression, as a ligand the change of what each cell receives.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with coefficients of :func:`spacetravlr.tl.fit_betas`.
+    perturbation
+        A gene to knock out, a list of them, or a mapping of genes to wanted values: ``{"FOXO1": 0}``,
+        ``{"FOXO1": "max"}`` (its largest expression in the tissue), ``{"FOXO1": 0, "PAX5": 2.0}``.
+    fold
+        Genes and what each cell's own expression is multiplied by: ``{"FOXO1": 0.5}``.
+    cells
+        Cells to perturb: a mask, names, or a query on ``adata.obs`` such as ``"cell_type == 'B'"``; all by default.
+    n_propagation
+        Rounds of propagation.
+    derivative
+        ``"product_rule"`` linearises each regressor at the state of the previous round, ``"exact"`` takes the
+        difference of the fitted model itself; they agree to first order.
+    betas_key
+        Key of the coefficients.
+    received_key
+        Key of the received ligands; what the fit used by default.
+    layer
+        Expression to start from; what the fit used by default.
+    n_jobs
+        Threads; ``None`` is ``st.settings.n_jobs``.
+    key_added
+        Key of the result.
+    copy
+        Return a copy instead of writing to ``adata``.
+
+    Returns
+    -------
+    ``None``, or a copy of ``adata`` when ``copy``. Writes
+
+    ``adata.layers['perturbed']`` : array or CSR matrix (float32), as the layer it started from
+        Simulated expression.
+    ``adata.uns['perturbed']`` : dict
+        ``genes``, ``values`` (NaN where a fold was asked for), ``folds`` (NaN where a value was), ``label``, ``cells``
+        (mask), ``layer`` ("" for ``X``), ``n_propagation``, ``derivative``, ``betas_key``.
+
+    Raises
+    ------
+    KeyError
+        For unknown genes or cells, with the closest names, and for missing coefficients or layers.
+    ValueError
+        For negative or non-finite values, no gene, or no cell.
+    """
+    factory = GeneFactory(adata, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs)
+    result = factory.perturb(perturbation, fold=fold, cells=cells, n_propagation=n_propagation, derivative=derivative)
+    out = adata.copy() if copy else adata
+    before = adata.X if factory.layer is None else adata.layers[factory.layer]
+    after = result.simulated
+    out.layers[key_added] = sparse.csr_matrix(after) if sparse.issparse(before) else after
+    out.uns[key_added] = _record(factory, result)
+    return out if copy else None
+
+
+def _record(factory: GeneFactory, result: Perturbation) -> dict[str, Any]:
+    wanted = result.wanted
+    maximum = factory.tissue.maximum
+    index = factory.adata.var_names
+    values = [maximum[index.get_loc(g)] if v == "max" else v for g, v in wanted.values.items()]
+    return {
+        "genes": np.array(wanted.genes, dtype=object),
+        "values": np.array([*values, *[np.nan] * len(wanted.fold)], dtype=np.float64),
+        "folds": np.array([*[np.nan] * len(wanted.values), *wanted.fold.values()], dtype=np.float64),
+        "label": wanted.label,
+        "cells": result.cells,
+        "layer": factory.layer or "",
+        "n_propagation": result.n_propagation,
+        "derivative": result.derivative,
+        "betas_key": factory.betas_key,
+    }

@@ -1,0 +1,69 @@
+"""Several perturbations at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from spacetravlr import _keys
+from spacetravlr.models._gene_factory import GeneFactory
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from spacetravlr._core.response import Derivative
+    from spacetravlr.models._perturbation import CellsLike, Perturbation, PerturbationLike
+
+
+def perturb_batch(
+    adata: AnnData,
+    perturbations: Sequence[PerturbationLike],
+    *,
+    cells: CellsLike = None,
+    n_propagation: int = 4,
+    derivative: Derivative = "product_rule",
+    betas_key: str = _keys.BETAS,
+    received_key: str | None = None,
+    layer: str | None = None,
+    n_jobs: int | None = None,
+) -> list[Perturbation]:
+    """Do several perturbations at once; the coefficients are read once for all of them.
+
+    ``adata`` is not changed. For many perturbations of a large tissue call :func:`spacetravlr.tl.genome_screen`, which
+    keeps summaries.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with coefficients of :func:`spacetravlr.tl.fit_betas`.
+    perturbations
+        What :func:`spacetravlr.tl.perturb` takes, one after the other, such as ``["FOXO1", {"PAX5": "max"}]``.
+    cells
+        Cells to perturb, in all of them: a mask, names, or a query on ``adata.obs``; all by default.
+    n_propagation
+        Rounds of propagation.
+    derivative
+        ``"product_rule"`` or ``"exact"``.
+    betas_key
+        Key of the coefficients.
+    received_key
+        Key of the received ligands; what the fit used by default.
+    layer
+        Expression to start from; what the fit used by default.
+    n_jobs
+        Threads; ``None`` is ``st.settings.n_jobs``.
+
+    Returns
+    -------
+    One result a perturbation, in that order, each the same as alone: ``.simulated`` (cells x genes), ``.change``
+    (cells x the genes that can change), ``.to_frame()``.
+
+    Raises
+    ------
+    KeyError
+        For unknown genes or cells, with the closest names, and for missing coefficients or layers.
+    ValueError
+        For negative or non-finite values, no gene, or no cell.
+    """
+    factory = GeneFactory(adata, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs)
+    return factory.perturb_batch(perturbations, cells=cells, n_propagation=n_propagation, derivative=derivative)
