@@ -219,6 +219,10 @@ class BetaFrame(pd.DataFrame):
         table = self._own_terms()
         assert_genes(self.modulator_genes, expression.columns, name="modulators", where="the columns of `expression`")
         genes = pd.Index(self.modulator_genes)
+        if table.empty:
+            nothing, index = np.empty((len(self), 0), dtype=np.float32), np.empty(0, dtype=np.int32)
+            terms, signals = Terms(index, index, index), Signals(index, index.astype(bool))
+            return _Inputs(nothing, terms, signals, nothing, nothing, genes)
         design = build_design(table, genes.union([self.target], sort=False), [self.target])
         terms = design.terms.take(design.targets.terms_of(0))
         values = self[list(table.index)].to_numpy()

@@ -1,0 +1,132 @@
+"""Transition probabilities against numpy, and arrows that a person can check by eye."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spacetravlr._core.transitions import grid_arrows, nearest_neighbours, project, transition_probabilities
+from spacetravlr._utils import numba_threads
+
+
+@pytest.fixture
+def cells():
+    rng = np.random.default_rng(0)
+    return rng.uniform(0, 3, (40, 12)), rng.normal(size=(40, 12)), rng.uniform(0, 100, (40, 2))
+
+
+def twin(expression, change, neighbours, temperature):
+    out = np.zeros((len(expression),) * 2)
+    for j, row in enumerate(neighbours):
+        row = row[row >= 0]
+        c = np.array([np.corrcoef(change[j], expression[i] - expression[j])[0, 1] for i in row])
+        p = np.exp(c / temperature)
+        out[j, row] = p / p.sum()
+    return out
+
+
+def test_probabilities_are_softmax_of_pearson_correlations(cells):
+    expression, change, embedding = cells
+    neighbours = nearest_neighbours(embedding, 7)
+    expected = twin(expression, change, neighbours, 0.05)
+    plain = transition_probabilities(expression, change, neighbours, subtract=None)
+    np.testing.assert_allclose(plain.toarray(), expected, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(plain.sum(axis=1)).ravel(), 1, atol=1e-5)
+    zero = transition_probabilities(expression, change, neighbours, subtract="zero")
+    np.testing.assert_allclose(zero.toarray(), np.where(expected > 0, expected - 1 / 7, 0), atol=1e-4)
+    warm = transition_probabilities(expression, change, neighbours, temperature=1.0, subtract=None)
+    np.testing.assert_allclose(warm.toarray(), twin(expression, change, neighbours, 1.0), atol=1e-5)
+
+
+def test_shuffling_subtracts_what_a_permutation_of_the_change_gives(cells):
+    expression, change, embedding = cells
+    neighbours = nearest_neighbours(embedding, 7)
+    plain = transition_probabilities(expression, change, neighbours, subtract=None)
+    first = transition_probabilities(expression, change, neighbours, seed=1)
+    np.testing.assert_allclose(np.asarray(first.sum(axis=1)).ravel(), 0, atol=1e-5)
+    subtracted = (plain - first).toarray()
+    assert subtracted.min() > -1e-5
+    assert np.abs(subtracted - plain.toarray()).max() > 0.1
+    again = transition_probabilities(expression, change, neighbours, seed=1)
+    other = transition_probabilities(expression, change, neighbours, seed=2)
+    np.testing.assert_array_equal(first.toarray(), again.toarray())
+    assert np.abs((first - other).toarray()).max() > 0.01
+    # a change that is the same in all genes but one has as many shuffles as genes: the kernel must hit one of them
+    spike = np.zeros_like(change)
+    spike[:, 3] = 1.0
+    found = transition_probabilities(expression, spike, neighbours, subtract=None)
+    found = (found - transition_probabilities(expression, spike, neighbours, seed=5)).toarray()
+    shuffles = [
+        twin(expression, np.eye(12)[np.full(len(expression), g)], neighbours, 0.05) for g in range(expression.shape[1])
+    ]
+    distance = np.abs(np.stack(shuffles) - found).max(axis=2)
+    assert (distance.min(axis=0) < 1e-3).all()
+    assert len(np.unique(distance.argmin(axis=0))) > 5
+
+
+def test_results_do_not_depend_on_threads(cells):
+    expression, change, embedding = cells
+    neighbours = nearest_neighbours(embedding, 9)
+    results = []
+    for n_jobs in (1, 2):
+        with numba_threads(n_jobs):
+            results.append(transition_probabilities(expression, change, neighbours).toarray())
+    np.testing.assert_array_equal(*results)
+
+
+def test_a_cell_moves_towards_the_neighbour_it_comes_to_resemble():
+    # one cell in the middle of a cross; its change is the way to the cell on its right
+    embedding = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], float)
+    rng = np.random.default_rng(1)
+    expression = rng.uniform(0, 1, (5, 30))
+    change = np.zeros_like(expression)
+    change[0] = 0.3 * (expression[1] - expression[0])
+    transitions = transition_probabilities(expression, change, nearest_neighbours(embedding, 4), subtract="zero")
+    arrows = project(transitions, embedding)
+    assert arrows[0, 0] > 0.9
+    assert abs(arrows[0, 1]) < 0.1
+    # cells that do not change have no preference
+    np.testing.assert_allclose(transitions[1:].toarray(), 0, atol=1e-6)
+    np.testing.assert_allclose(arrows[1:], 0, atol=1e-6)
+
+
+def test_arrows_turn_with_the_embedding(cells):
+    expression, change, embedding = cells
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    neighbours = nearest_neighbours(embedding, 7)
+    transitions = transition_probabilities(expression, change, neighbours)
+    np.testing.assert_allclose(
+        project(transitions, embedding @ turn.T + 5), project(transitions, embedding) @ turn.T, atol=1e-5
+    )
+    # lengths are without unit, so a change of unit changes nothing
+    np.testing.assert_allclose(project(transitions, embedding * 10), project(transitions, embedding), atol=1e-5)
+
+
+def test_neighbours_are_the_nearest_other_cells_of_the_same_slide(cells):
+    _, _, embedding = cells
+    libraries = np.repeat([0, 1], [37, 3])
+    found = nearest_neighbours(embedding, 5, libraries=libraries)
+    for j in range(len(embedding)):
+        same = np.flatnonzero((libraries == libraries[j]) & (np.arange(len(embedding)) != j))
+        distance = np.linalg.norm(embedding[same] - embedding[j], axis=1)
+        expected = set(same[np.argsort(distance)[:5]])
+        assert set(found[j][found[j] >= 0]) == expected
+    assert (found[37:, 2:] == -1).all()
+
+
+def test_neighbours_of_cells_at_one_place():
+    found = nearest_neighbours(np.zeros((6, 2)), 3)
+    assert (found != np.arange(6)[:, None]).all()
+    assert all(len(set(row)) == 3 for row in found)
+    assert (nearest_neighbours(np.zeros((1, 2)), 3) == -1).all()
+
+
+def test_grid_arrows_average_what_is_near():
+    embedding = np.array([[0, 0], [0.1, 0], [10, 10]], float)
+    arrows = np.array([[1, 0], [0, 1], [-1, -1]], float)
+    result = grid_arrows(embedding, arrows, n_grid=5)
+    near = np.linalg.norm(result.points, axis=1).argmin()
+    far = np.linalg.norm(result.points - 10, axis=1).argmin()
+    np.testing.assert_allclose(result.arrows[near], [0.5, 0.5], atol=0.01)
+    np.testing.assert_allclose(result.arrows[far], [-1, -1], atol=1e-6)
+    assert len(result.points) < 25  # nothing is drawn where no cells are
