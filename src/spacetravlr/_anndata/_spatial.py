@@ -24,22 +24,15 @@ PLAUSIBLE_SPACING = (1.0, 500.0)
 _SAMPLE = 2000
 
 
-def unwrap(adata: AnnData | SpatialData, *, table: str | None = None) -> AnnData:
+def unwrap(adata: AnnData | SpatialData) -> AnnData:
     """Table of a SpatialData object; an AnnData comes back as it is.
-
-    Parameters
-    ----------
-    adata
-        AnnData, or SpatialData with one table.
-    table
-        Name of the table, where there are several.
 
     Raises
     ------
     TypeError
         When ``adata`` is neither.
     ValueError
-        When there is no table, or several and none is named.
+        When there is no table, or several.
     """
     from anndata import AnnData
 
@@ -50,13 +43,11 @@ def unwrap(adata: AnnData | SpatialData, *, table: str | None = None) -> AnnData
         msg = f"Expected `adata` to be AnnData or SpatialData, found `{type(adata).__name__}`."
         raise TypeError(msg)
     names = list(adata.tables)
-    if table is None and len(names) == 1:
-        table = names[0]
-    if table is None or table not in names:
+    if len(names) != 1:
         listed = ", ".join(repr(name) for name in names) or "none"
         msg = f"Expected the SpatialData object to have exactly one table, found {listed}; pass `sdata.tables[...]`."
         raise ValueError(msg)
-    return adata.tables[table]
+    return adata.tables[names[0]]
 
 
 def get_coordinates(adata: AnnData, spatial_key: str = _keys.SPATIAL) -> Floats:

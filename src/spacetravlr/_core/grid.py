@@ -69,6 +69,27 @@ def grid_points(coords: Floats, reach: float, sigma: float, libraries: Ints | No
     return float(sum(np.prod((extent + reach) / spacing + 6) for extent in extents))
 
 
+def assert_grid(
+    coords: Floats, radius: float, sigma: float, *, truncate: bool = True, libraries: Ints | None = None
+) -> None:
+    """Raise ``ValueError`` where the grid cannot draw the kernel, or would be too large."""
+    if not grid_supports(radius, sigma, truncate=truncate):
+        msg = (
+            f'Expected the weight at the radius to be at most {MAX_CLIFF} for `method="grid"`, found '
+            f"{np.exp(-0.5 * (radius / sigma) ** 2):.3g} (sigma {sigma:.4g}, radius {radius:.4g}); "
+            'pass `method="sparse"`, a smaller `sigma`, or `truncate=False`.'
+        )
+        raise ValueError(msg)
+    reach = kernel_reach(radius, sigma, truncate=truncate)
+    needed = grid_points(coords, reach, sigma, libraries) if len(coords) else 0
+    if needed > MAX_GRID_POINTS:
+        msg = (
+            f"Expected the grid to have at most {MAX_GRID_POINTS:,} points, found {needed:,.0f}; the tissue is "
+            'very large for this radius: pass `method="auto"` or "sparse", or remove outlying cells.'
+        )
+        raise ValueError(msg)
+
+
 class GridKernel:
     """Sums of values over all cells, weighted with a Gaussian of the distance, through a grid.
 
@@ -105,22 +126,9 @@ class GridKernel:
         n_jobs: int | None = None,
     ) -> None:
         sigma = length_scale(radius, eps) if sigma is None else float(sigma)
-        if not grid_supports(radius, sigma, truncate=truncate):
-            msg = (
-                f'Expected the weight at the radius to be at most {MAX_CLIFF} for `method="grid"`, found '
-                f"{np.exp(-0.5 * (radius / sigma) ** 2):.3g} (sigma {sigma:.4g}, radius {radius:.4g}); "
-                'pass `method="sparse"`, a smaller `sigma`, or `truncate=False`.'
-            )
-            raise ValueError(msg)
-        reach = kernel_reach(radius, sigma, truncate=truncate)
         coords = np.asarray(coords, dtype=np.float64)
-        needed = grid_points(coords, reach, sigma, libraries) if len(coords) else 0
-        if needed > MAX_GRID_POINTS:
-            msg = (
-                f"Expected the grid to have at most {MAX_GRID_POINTS:,} points, found {needed:,.0f}; the tissue is "
-                'very large for this radius: pass `method="auto"` or "sparse", or remove outlying cells.'
-            )
-            raise ValueError(msg)
+        assert_grid(coords, radius, sigma, truncate=truncate, libraries=libraries)
+        reach = kernel_reach(radius, sigma, truncate=truncate)
         codes = np.zeros(len(coords), dtype=np.int64) if libraries is None else np.asarray(libraries)
         self.n_cells = len(coords)
         self.autocrine = autocrine

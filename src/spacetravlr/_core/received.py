@@ -92,8 +92,8 @@ class SparseOperator:
 class GridOperator:
     """Received signals through a regular grid, at a cost that does not depend on the number of neighbours.
 
-    Differs from the exact engine by less than 0.1 % (root mean square), see :mod:`spacetravlr._core.grid`. The
-    error spreads a little: a cell beyond reach of every source receives up to 1e-5 of a source's signal, of either sign.
+    Differs from the exact engine by less than 0.1 % (root mean square), see :mod:`spacetravlr._core.grid`. The error
+    spreads a little: a cell beyond reach of every source receives up to 1e-5 of a source's signal, of either sign.
 
     Parameters
     ----------

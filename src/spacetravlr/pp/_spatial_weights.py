@@ -10,7 +10,7 @@ from scipy import sparse
 
 from spacetravlr import _keys
 from spacetravlr._anndata._spatial import check_spacing, get_coordinates, graph_distances, library_codes, unwrap
-from spacetravlr._core.grid import GridKernel
+from spacetravlr._core.grid import assert_grid
 from spacetravlr._core.kernels import gaussian_weights, kernel_reach, length_scale
 from spacetravlr._core.received import Method, choose_method
 from spacetravlr._utils import resolve_n_jobs
@@ -155,7 +155,7 @@ def spatial_weights(
             if engine == "sparse":
                 weights = gaussian_weights(coords, in_units, autocrine=autocrine, n_jobs=n_jobs, **kernel)
             else:
-                GridKernel(coords, in_units, **kernel)  # refuses now what would only fail when ligands are received
+                assert_grid(coords, in_units, **kernel)  # now, not only when ligands are received
         written[obsp_key] = weights
         engines.append(engine)
         sigmas.append(scale)
