@@ -1,0 +1,145 @@
+"""A trained block: coefficients of any cells, learning curves, and a small state to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spacetravlr._types import Floats, Ints
+from spacetravlr.nn._bodies import BODIES
+from spacetravlr.nn._config import NetworkConfig, NicheData
+from spacetravlr.nn._data import pooled_images
+from spacetravlr.nn._heads import CoefficientHeads
+from spacetravlr.nn._stack import BodyStack
+from spacetravlr.nn._threads import torch_threads
+
+_MAX_IMAGES = 32_768  # images times bodies held at a time
+
+
+@dataclass
+class BlockFit:
+    """Trained coefficients of a block of targets."""
+
+    data: NicheData
+    """The cells that ``coefficients`` indexes."""
+    config: NetworkConfig
+    """Settings of the refinement."""
+    bodies: BodyStack
+    """Trained bodies; a shared body is there once for each distinct best epoch."""
+    heads: CoefficientHeads
+    """Trained heads."""
+    body_of: Ints
+    """Body of the stack that each target uses, shape (n_targets,)."""
+    best_epoch: Ints
+    """Epoch whose weights were kept, 0 for the seed, shape (n_targets,)."""
+    curves: dict[str, NDArray[np.float32]]
+    """Mean squared error by epoch, ``"train"`` and ``"validation"``, shape (n_epochs, n_targets)."""
+    baseline: NDArray[np.float32]
+    """Validation error of the seed, shape (n_targets,)."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where coefficients are evaluated."""
+
+    @property
+    def n_targets(self) -> int:
+        """Number of targets."""
+        return len(self.body_of)
+
+    def coefficients(
+        self, cells: Ints | slice, *, batch_size: int = 1024, n_jobs: int | None = None
+    ) -> NDArray[np.float32]:
+        """Coefficients of cells, in the units of the anchors.
+
+        Parameters
+        ----------
+        cells
+            Indices (or a slice) into the cells of ``data``.
+        batch_size
+            Cells evaluated at a time, at most; fewer when there are many bodies.
+        n_jobs
+            Threads on the CPU; None for the setting.
+
+        Returns
+        -------
+        Shape (n_cells, n_targets, max_terms + 1), intercept first; zero for padding.
+        """
+        index = np.arange(self.data.n_cells)[cells]
+        n_terms = self.heads.anchors.shape[2]
+        result = np.empty((len(index), self.n_targets, n_terms), dtype=np.float32)
+        step = max(1, min(batch_size, _MAX_IMAGES // self.bodies.n_bodies))
+        with torch_threads(n_jobs):
+            for start in range(0, len(index), step):
+                part = index[start : start + step]
+                result[start : start + len(part)] = self._evaluate(part)
+        return result
+
+    def on(self, data: NicheData) -> BlockFit:
+        """Point the trained coefficients at other cells, for example of another section."""
+        expected = self.heads.anchors.shape[1], self.bodies.template.position_features.low.shape[0]
+        found = data.composition.shape[1], data.position.shape[1]
+        if expected != found:
+            msg = f"Expected `data` to have (cell types, dimensions) = {expected}, found `{found}`."
+            raise ValueError(msg)
+        return BlockFit(**{**{name: getattr(self, name) for name in self.__dataclass_fields__}, "data": data})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the cells, as plain values and numpy arrays; see :meth:`from_state_dict`."""
+        return {
+            "config": asdict(self.config),
+            "bodies": {name: value.cpu().numpy() for name, value in self.bodies.state_dict().items()},
+            "heads": {name: value.cpu().numpy() for name, value in self.heads.state_dict().items()},
+            "body_of": self.body_of,
+            "best_epoch": self.best_epoch,
+            "curves": self.curves,
+            "baseline": self.baseline,
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any], data: NicheData) -> BlockFit:
+        """Rebuild a fit from :meth:`state_dict`, over the cells of ``data``."""
+        config = NetworkConfig(**state["config"])
+        heads_state = {name: torch.as_tensor(value) for name, value in state["heads"].items()}
+        bodies_state = {name: torch.as_tensor(value) for name, value in state["bodies"].items()}
+        with torch.random.fork_rng(devices=[]):
+            body = BODIES[config.body](
+                n_cell_types=heads_state["anchors"].shape[1],
+                n_dims=bodies_state["template.position_features.low"].shape[0],
+                n_frequencies=config.n_frequencies,
+                width=config.width,
+                image_size=config.image_size,
+            )
+        bodies = BodyStack([body])
+        bodies.load_weights({name: bodies_state[f"weights.{name}"] for name in bodies.weights})
+        bodies.load_state_dict(bodies_state)
+        heads = CoefficientHeads(heads_state["anchors"], n_features=body.n_features, mode=config.mode)
+        heads.load_state_dict(heads_state)
+        return cls(
+            data=data,
+            config=config,
+            bodies=bodies.requires_grad_(requires_grad=False),
+            heads=heads.requires_grad_(requires_grad=False),
+            body_of=np.asarray(state["body_of"]),
+            best_epoch=np.asarray(state["best_epoch"]),
+            curves=dict(state["curves"]),
+            baseline=np.asarray(state["baseline"]),
+        ).on(data)
+
+    @torch.inference_mode()
+    def _evaluate(self, cells: Ints) -> Floats:
+        image = pooled_images(self.data, cells, image_size=self.config.image_size)
+        inputs = [image, _floats(self.data.composition[cells]), _floats(self.data.position[cells])]
+        cell_type = torch.from_numpy(self.data.cell_type[cells].astype(np.int64)).to(self.device)
+        self.bodies.to(self.device)
+        self.heads.to(self.device)
+        embedding = self.bodies(*(value.to(self.device) for value in inputs), cell_type)
+        own = embedding[torch.from_numpy(self.body_of).to(self.device)]
+        return self.heads.coefficients(own, cell_type).permute(2, 0, 1).cpu().numpy()
+
+
+def _floats(values: Floats) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))

@@ -1,0 +1,164 @@
+"""What a block of targets is trained on and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spacetravlr._types import Bools, Floats, Ints
+from spacetravlr._validators import assert_in_range, assert_non_negative, assert_one_of, assert_positive
+
+Images: TypeAlias = Floats | Callable[[Ints], Floats]
+Body = Literal["cnn", "vit"]
+Mode = Literal["additive", "multiplicative"]
+Encoder = Literal["shared", "per_target"]
+Precision = Literal["32-true", "bf16-mixed"]
+
+
+@dataclass(frozen=True)
+class NicheData:
+    """What a body sees of every cell: all that is needed to evaluate trained coefficients, on any section."""
+
+    images: Images
+    """Niche images, shape (n_cells, n_cell_types, m, m), or a function from cell indices to those cells' images."""
+    composition: Floats
+    """Cells of each type in the niche, shape (n_cells, n_cell_types)."""
+    position: Floats
+    """Coordinates, shape (n_cells, 2) or (n_cells, 3), in any unit."""
+    cell_type: Ints
+    """Code of each cell's type, shape (n_cells,)."""
+
+    def __post_init__(self) -> None:
+        n, n_types = self.composition.shape
+        _assert_shape(self.cell_type, (n,), name="cell_type")
+        if self.position.ndim != 2 or self.position.shape[0] != n or self.position.shape[1] not in (2, 3):
+            msg = f"Expected `position` to have shape ({n}, 2) or ({n}, 3), found `{self.position.shape}`."
+            raise ValueError(msg)
+        if n and not 0 <= int(self.cell_type.min()) <= int(self.cell_type.max()) < n_types:
+            msg = f"Expected `cell_type` to hold codes below {n_types}, found `{int(self.cell_type.max())}`."
+            raise ValueError(msg)
+        if not callable(self.images):
+            image_shape = self.images.shape
+            if len(image_shape) != 4 or image_shape[:2] != (n, n_types):
+                msg = f"Expected `images` to have shape ({n}, {n_types}, m, m), found `{image_shape}`."
+                raise ValueError(msg)
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return self.composition.shape[0]
+
+    def image_batch(self, cells: Ints) -> NDArray[np.float32]:
+        """Images of ``cells``, shape (len(cells), n_cell_types, m, m)."""
+        images = self.images(cells) if callable(self.images) else self.images[cells]
+        return np.ascontiguousarray(images, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class BlockData(NicheData):
+    """A block of targets: regressors, responses, seed coefficients and the split of the cells."""
+
+    design: Floats
+    """Values of the distinct terms, standardised, shape (n_cells, n_terms)."""
+    term_index: Ints
+    """Columns of ``design`` that each target uses, padded with -1, shape (n_targets, max_terms)."""
+    y: Floats
+    """Responses, standardised for each target, shape (n_cells, n_targets)."""
+    anchors: Floats
+    """Seed coefficients, intercept first, shape (n_targets, n_cell_types, max_terms + 1)."""
+    train: Bools
+    """Cells whose error is minimised, shape (n_cells,)."""
+    validation: Bools
+    """Cells that decide when a target stops, shape (n_cells,); cells in neither are only predicted."""
+    group: Ints
+    """Group code of each target's terms for the group penalty, padded with -1, shape (n_targets, max_terms)."""
+    seeds: NDArray[np.uint64]
+    """One seed a target, shape (n_targets,)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        n, n_types = self.composition.shape
+        n_targets, n_terms = self.term_index.shape
+        _assert_shape(self.design, (n, self.design.shape[-1]), name="design")
+        _assert_shape(self.y, (n, n_targets), name="y")
+        _assert_shape(self.anchors, (n_targets, n_types, n_terms + 1), name="anchors")
+        _assert_shape(self.group, (n_targets, n_terms), name="group")
+        _assert_shape(self.train, (n,), name="train")
+        _assert_shape(self.validation, (n,), name="validation")
+        _assert_shape(self.seeds, (n_targets,), name="seeds")
+        if n_terms and int(self.term_index.max()) >= self.design.shape[1]:
+            msg = f"Expected `term_index` to be below {self.design.shape[1]}, found `{int(self.term_index.max())}`."
+            raise ValueError(msg)
+        for name in ("train", "validation"):
+            if not getattr(self, name).any():
+                msg = f"Expected `{name}` to select at least one cell, found `0`."
+                raise ValueError(msg)
+        if (self.train & self.validation).any():
+            msg = "Expected `train` and `validation` to share no cell, found `some in both`."
+            raise ValueError(msg)
+
+    @property
+    def n_targets(self) -> int:
+        """Number of targets in the block."""
+        return self.term_index.shape[0]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Settings of the refinement; the defaults were chosen on held-out blocks of simulated tissue."""
+
+    body: Body = "cnn"
+    """The network that reads the niche."""
+    mode: Mode = "additive"
+    """``"additive"``: anchor + delta; ``"multiplicative"``: anchor x gate."""
+    encoder: Encoder = "shared"
+    """``"shared"``: one body for the block; ``"per_target"``: independent bodies, one a target."""
+    n_epochs: int = 60
+    """Most epochs to train."""
+    batch_size: int = 256
+    """Cells in a minibatch."""
+    max_steps_per_epoch: int = 24
+    """Minibatches in an epoch at most; with many cells the batches grow instead of their number."""
+    learning_rate: float = 5e-3
+    """Peak step size of AdamW; a cosine brings it down to zero."""
+    weight_decay: float = 1e-2
+    """Decoupled weight decay of the bodies."""
+    shrinkage: float = 0.6
+    """Pull towards the anchor: weight of the norm of each term's departure, over the root of the training cells."""
+    group_penalty: float = 5e-2
+    """Weight of the group penalty on coefficients that the seed removed (additive)."""
+    patience: int = 15
+    """Epochs without a better validation error after which a target stops."""
+    clip: float = 1.0
+    """Largest gradient norm of one target."""
+    n_frequencies: int = 5
+    """Highest spatial frequency of the position features; 0 makes the network blind to position."""
+    width: int = 16
+    """Features of the niche that the body learns."""
+    image_size: int = 8
+    """Side of the niche image after pooling, in pixels."""
+    cache_bytes: int = 512 * 2**20
+    """Pooled images are kept between epochs when they take less than this."""
+    precision: Precision = "32-true"
+    """Precision of the training; ``"bf16-mixed"`` halves the memory on a GPU."""
+
+    def __post_init__(self) -> None:
+        assert_one_of(self.body, ("cnn", "vit"), name="body")
+        assert_one_of(self.mode, ("additive", "multiplicative"), name="mode")
+        assert_one_of(self.encoder, ("shared", "per_target"), name="encoder")
+        assert_one_of(self.precision, ("32-true", "bf16-mixed"), name="precision")
+        for name in ("n_epochs", "batch_size", "max_steps_per_epoch", "learning_rate", "patience", "clip", "width"):
+            assert_positive(getattr(self, name), name=name)
+        for name in ("weight_decay", "shrinkage", "group_penalty", "n_frequencies", "cache_bytes"):
+            assert_non_negative(getattr(self, name), name=name)
+        assert_in_range(self.image_size, 4, 64, name="image_size")
+
+
+def _assert_shape(array: NDArray[Any], shape: tuple[int, ...], *, name: str) -> None:
+    if array.shape != shape:
+        msg = f"Expected `{name}` to have shape {shape}, found `{array.shape}`."
+        raise ValueError(msg)

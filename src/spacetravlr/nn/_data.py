@@ -1,0 +1,153 @@
+"""Minibatches of a block: images streamed or kept, regressors gathered on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from spacetravlr._types import Floats, Ints
+from spacetravlr.nn._config import BlockData, NetworkConfig, NicheData
+
+_SCHEDULE_SEED = 20260117
+_CHUNK = 4096
+
+
+class Batch(NamedTuple):
+    """Cells of one step; cells are the last axis of the regressors and responses."""
+
+    image: Tensor
+    composition: Tensor
+    position: Tensor
+    cell_type: Tensor
+    design: Tensor
+    """Distinct terms, then a row of ones (intercept) and a row of zeros (padding), shape (n_terms + 2, batch)."""
+    residual: Tensor
+    """Response minus the seed's prediction, shape (n_targets, batch)."""
+
+
+def term_rows(term_index: Ints, n_terms: int) -> Ints:
+    """Rows of :attr:`Batch.design` for each target, intercept first, shape (n_targets, max_terms + 1)."""
+    rows = np.where(term_index < 0, n_terms + 1, term_index)
+    return np.concatenate([np.full((len(rows), 1), n_terms), rows], axis=1).astype(np.int64)
+
+
+def pooled_images(data: NicheData, cells: Ints, *, image_size: int) -> Tensor:
+    """Images of ``cells`` averaged down to ``image_size`` pixels a side, read in chunks."""
+    size = (image_size, image_size)
+    chunks = [cells[start : start + _CHUNK] for start in range(0, len(cells), _CHUNK)]
+    return torch.cat([functional.adaptive_avg_pool2d(torch.from_numpy(data.image_batch(c)), size) for c in chunks])
+
+
+def seed_residual(data: BlockData) -> Floats:
+    """Response minus the seed's prediction, shape (n_targets, n_cells), summed in float64."""
+    rows = term_rows(data.term_index, data.design.shape[1])
+    design = np.concatenate(
+        [data.design, np.ones((data.n_cells, 1)), np.zeros((data.n_cells, 1))], axis=1, dtype=np.float64
+    )
+    residual = data.y.T.astype(np.float64)
+    for code in np.unique(data.cell_type):
+        cells = np.flatnonzero(data.cell_type == code)
+        of_type = design[cells]
+        for t in range(data.n_targets):
+            anchor = data.anchors[t, code].astype(np.float64)
+            used = np.flatnonzero(anchor)
+            residual[t, cells] -= of_type[:, rows[t, used]] @ anchor[used]
+    return residual.astype(np.float32)
+
+
+class RefinementData(pl.LightningDataModule):
+    """The cells of a block in minibatches.
+
+    The order of cells in an epoch is a fixed function of the epoch: it cannot depend on the block a target is in.
+
+    Parameters
+    ----------
+    data
+        The block.
+    config
+        Settings of the refinement.
+    """
+
+    def __init__(self, data: BlockData, config: NetworkConfig) -> None:
+        super().__init__()
+        self.data, self.config = data, config
+        self.residual = seed_residual(data)
+        self.train_cells, self.validation_cells = np.flatnonzero(data.train), np.flatnonzero(data.validation)
+        self.batch_size = max(config.batch_size, -(-len(self.train_cells) // config.max_steps_per_epoch))
+        self._cached = self._cache_images()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Minibatches in one pass over the training cells."""
+        return -(-len(self.train_cells) // self.batch_size)
+
+    def train_dataloader(self) -> _Stream:
+        """Minibatches of training cells, shuffled anew in every epoch."""
+        return _Stream(self, self.train_cells, self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> _Stream:
+        """Minibatches of validation cells, in order."""
+        return _Stream(self, self.validation_cells, max(self.batch_size, 512), shuffle=False)
+
+    def batch(self, cells: Ints) -> Batch:
+        """Assemble the minibatch of ``cells``."""
+        data = self.data
+        of_batch = data.design[cells].T
+        constant = np.repeat(np.array([[1.0], [0.0]]), len(cells), axis=1)
+        return Batch(
+            image=self._images(cells),
+            composition=_tensor(data.composition[cells]),
+            position=_tensor(data.position[cells]),
+            cell_type=torch.from_numpy(data.cell_type[cells].astype(np.int64)),
+            design=_tensor(np.concatenate([of_batch, constant])),
+            residual=_tensor(self.residual[:, cells]),
+        )
+
+    def sample(self, n_cells: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Images and composition of training cells spread over the list, and all positions: the scale of the inputs."""
+        n_train = len(self.train_cells)
+        cells = self.train_cells[np.linspace(0, n_train - 1, min(n_cells, n_train), dtype=int)]
+        return self._images(cells), _tensor(self.data.composition[cells]), _tensor(self.data.position)
+
+    def _images(self, cells: Ints) -> Tensor:
+        if self._cached is None:
+            return pooled_images(self.data, cells, image_size=self.config.image_size)
+        return self._cached[self._slot[cells]]
+
+    def _cache_images(self) -> Tensor | None:
+        cells = np.concatenate([self.train_cells, self.validation_cells])
+        n_bytes = 4 * len(cells) * self.data.composition.shape[1] * self.config.image_size**2
+        if n_bytes > self.config.cache_bytes:
+            return None
+        self._slot = np.zeros(self.data.n_cells, dtype=np.int64)
+        self._slot[cells] = np.arange(len(cells))
+        return pooled_images(self.data, cells, image_size=self.config.image_size)
+
+
+class _Stream:
+    """Iterates over cells in minibatches; the n-th time with the n-th fixed permutation."""
+
+    def __init__(self, source: RefinementData, cells: Ints, batch_size: int, *, shuffle: bool) -> None:
+        self.source, self.cells, self.batch_size, self.shuffle = source, cells, batch_size, shuffle
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.cells) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        cells = self.cells
+        if self.shuffle:
+            cells = np.random.default_rng([_SCHEDULE_SEED, self.epoch]).permutation(cells)
+            self.epoch += 1
+        for part in np.array_split(cells, len(self)):
+            yield self.source.batch(part)
+
+
+def _tensor(values: Floats) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))

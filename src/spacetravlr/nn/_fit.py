@@ -1,0 +1,174 @@
+"""Train a block of targets."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+
+from spacetravlr._validators import assert_one_of
+from spacetravlr.nn import _losses
+from spacetravlr.nn._block_fit import BlockFit
+from spacetravlr.nn._bodies import BODIES
+from spacetravlr.nn._config import BlockData, NetworkConfig, NicheData
+from spacetravlr.nn._data import RefinementData, term_rows
+from spacetravlr.nn._features import NicheBody
+from spacetravlr.nn._heads import CoefficientHeads
+from spacetravlr.nn._module import RefinementModule
+from spacetravlr.nn._progress import EpochBar
+from spacetravlr.nn._stack import BodyStack
+from spacetravlr.nn._stopping import PerTargetStopping
+from spacetravlr.nn._threads import torch_threads
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+_SCALE_CELLS = 10_000
+
+
+def fit_block(
+    data: BlockData,
+    config: NetworkConfig,
+    *,
+    trainer_kwargs: Mapping[str, Any] | None = None,
+    device: Device = "auto",
+    n_jobs: int | None = None,
+    show_progress_bar: bool = False,
+) -> BlockFit:
+    r"""Refine the seed coefficients of a block of targets with a network (SPEC section 3, "Refinement").
+
+    .. math::
+
+        \min \sum_t \Big[ \frac{1}{|B|} \sum_j (y_{jt} - \hat y_{jt})^2 + \lambda \sum_m \|w_m\|
+        + \kappa \sum_g \sqrt{|g|} \, \|\delta_{g}\| \Big]
+
+    Each target stops by its own validation error and gets its own best weights back; a target that never beats its seed
+    keeps it. With ``config.encoder="per_target"`` a target's result does not depend on the block it is in.
+
+    Parameters
+    ----------
+    data
+        Inputs, regressors, responses, anchors and the split of the cells.
+    config
+        Settings of the refinement.
+    trainer_kwargs
+        Passed to :class:`lightning.pytorch.Trainer`. By default nothing is logged, no checkpoint and no folder written.
+    device
+        ``"auto"`` takes a GPU when there is one.
+    n_jobs
+        Threads on the CPU; None for the setting. What was set before is restored.
+    show_progress_bar
+        Draw a bar over the epochs.
+
+    Returns
+    -------
+    The fit, from which coefficients of any cells can be read.
+
+    Raises
+    ------
+    ValueError
+        When ``device`` is unknown or not there.
+    """
+    with torch_threads(n_jobs), _quiet_lightning(), tempfile.TemporaryDirectory() as folder:
+        source = RefinementData(data, config)
+        module = _build_module(source)
+        baseline = (source.residual[:, source.validation_cells].astype(np.float64) ** 2).mean(1)
+        stopping = PerTargetStopping(baseline, patience=config.patience)
+        callbacks: list[pl.Callback] = [stopping]
+        if show_progress_bar:
+            callbacks.append(EpochBar(config.n_epochs))
+        options: dict[str, Any] = {
+            "max_epochs": config.n_epochs,
+            "accelerator": _accelerator(device),
+            "devices": 1,
+            "precision": config.precision,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "default_root_dir": folder,
+        }
+        options |= dict(trainer_kwargs or {})
+        options["callbacks"] = [*callbacks, *np.atleast_1d(options.get("callbacks") or [])]
+        trainer = pl.Trainer(**options)
+        trainer.fit(module, datamodule=source)
+        body_of = stopping.restore(module)
+    return BlockFit(
+        data=data,
+        config=config,
+        bodies=module.bodies.requires_grad_(requires_grad=False).eval(),
+        heads=module.heads.requires_grad_(requires_grad=False).eval(),
+        body_of=body_of,
+        best_epoch=stopping.best_epoch,
+        curves={name: np.array(values, dtype=np.float32) for name, values in stopping.curves.items()},
+        baseline=baseline.astype(np.float32),
+        device=trainer.strategy.root_device,
+    )
+
+
+def build_body(config: NetworkConfig, data: NicheData, *, seed: int) -> NicheBody:
+    """Make an untrained body for ``data`` with weights drawn from ``seed``."""
+    with torch.random.fork_rng(devices=[]):  # the constructors of torch draw weights that are replaced below
+        body = BODIES[config.body](
+            n_cell_types=data.composition.shape[1],
+            n_dims=data.position.shape[1],
+            n_frequencies=config.n_frequencies,
+            width=config.width,
+            image_size=config.image_size,
+        )
+    body.reset_parameters(torch.Generator().manual_seed(seed & (2**63 - 1)))
+    return body
+
+
+def _build_module(source: RefinementData) -> RefinementModule:
+    data, config = source.data, source.config
+    # Combined without regard to order, so that a shared body does not depend on the order of its targets.
+    seeds = data.seeds if config.encoder == "per_target" else [np.bitwise_xor.reduce(data.seeds)]
+    bodies = [build_body(config, data, seed=int(seed)) for seed in seeds]
+    for body in bodies:
+        body.set_scales(*source.sample(_SCALE_CELLS))
+    anchors = torch.from_numpy(np.ascontiguousarray(data.anchors, dtype=np.float32))
+    share = np.bincount(data.cell_type[source.train_cells], minlength=anchors.shape[1]) / len(source.train_cells)
+    return RefinementModule(
+        bodies=BodyStack(bodies),
+        heads=CoefficientHeads(anchors, n_features=bodies[0].n_features, mode=config.mode),
+        rows=torch.from_numpy(term_rows(data.term_index, data.design.shape[1])),
+        membership=_losses.removed_membership(
+            anchors, torch.from_numpy(data.group.astype(np.int64)), torch.from_numpy(share.astype(np.float32))
+        ),
+        config=config,
+        n_steps=source.steps_per_epoch * config.n_epochs,
+        n_train=len(source.train_cells),
+    )
+
+
+def _accelerator(device: str) -> str:
+    assert_one_of(device, ("auto", "cpu", "cuda", "mps"), name="device")
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device, True):
+        msg = f"Expected `device` to be available on this machine, found `{device!r}`; use device='auto' or 'cpu'."
+        raise ValueError(msg)
+    return device
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Silence what Lightning says about hardware and workers, here only."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=pl.utilities.warnings.PossibleUserWarning)
+            warnings.simplefilter("ignore", category=FutureWarning)  # Lightning on the newest torch
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

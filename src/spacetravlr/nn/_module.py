@@ -1,0 +1,142 @@
+"""The Lightning module: a stack of bodies, heads for every target, the loss, clipping for each target."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from spacetravlr.nn import _losses
+from spacetravlr.nn._config import NetworkConfig
+from spacetravlr.nn._data import Batch
+from spacetravlr.nn._heads import CoefficientHeads
+from spacetravlr.nn._stack import BodyStack
+
+
+class RefinementModule(pl.LightningModule):
+    """Refine the seed coefficients of a block of targets.
+
+    Parameters
+    ----------
+    bodies
+        One body (shared) or one a target.
+    heads
+        Heads of the targets, with their anchors.
+    rows
+        Rows of the batch's design for each target, intercept first, shape (n_targets, max_terms + 1).
+    membership
+        Share of the cells in which the seed removed each term, by group; see
+        :func:`~spacetravlr.nn._losses.removed_membership`.
+    config
+        Settings of the refinement.
+    n_steps
+        Steps of the whole training, for the cosine schedule.
+    n_train
+        Training cells; the noise of a fitted field, and with it the shrinkage, falls with their square root.
+    """
+
+    rows: Tensor
+    membership: Tensor
+    active: Tensor
+
+    def __init__(
+        self,
+        *,
+        bodies: BodyStack,
+        heads: CoefficientHeads,
+        rows: Tensor,
+        membership: Tensor,
+        config: NetworkConfig,
+        n_steps: int,
+        n_train: int,
+    ) -> None:
+        super().__init__()
+        self.bodies, self.heads, self.config, self.n_steps = bodies, heads, config, n_steps
+        self.shrinkage_weight = config.shrinkage / n_train**0.5
+        self.register_buffer("rows", rows)
+        self.register_buffer("membership", membership)
+        self.register_buffer("active", torch.ones(len(rows)))
+        self.epoch_loss: dict[str, list[tuple[Tensor, int]]] = {"train": [], "validation": []}
+
+    @property
+    def per_target(self) -> bool:
+        """Whether every target has its own body."""
+        return self.config.encoder == "per_target"
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Embedding of the cells and what the refinement adds to the seed's prediction, (n_targets, batch)."""
+        embedding = self.bodies(batch.image, batch.composition, batch.position, batch.cell_type)
+        return embedding, self.heads.predicted_change(embedding, batch.design[self.rows], batch.cell_type)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Every term of the loss, each of shape (n_targets,)."""
+        embedding, change = self(batch)
+        terms = {"squared_error": _losses.squared_error(batch.residual, change.float())}
+        terms["shrinkage"] = self.shrinkage_weight * _losses.shrinkage(self.heads.weight, self.heads.scale)
+        if self.config.mode == "additive":
+            mean_square = self.heads.mean_square_departure(embedding).float()
+            terms["group_penalty"] = self.config.group_penalty * _losses.group_penalty(mean_square, self.membership)
+        return terms
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Sum of the losses of the targets that are still in training."""
+        terms = self.losses(batch)
+        self.epoch_loss["train"].append((terms["squared_error"].detach(), len(batch.cell_type)))
+        # A sum, not a mean: a target's gradient must not depend on how many others there are.
+        return (sum(terms.values()) * self.active).sum()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Squared error of every target on validation cells."""
+        _, change = self(batch)
+        error = _losses.squared_error(batch.residual, change.float())
+        self.epoch_loss["validation"].append((error, len(batch.cell_type)))
+
+    def mean_loss(self, part: str) -> Tensor:
+        """Mean squared error of each target over the cells seen since the last call, shape (n_targets,)."""
+        errors, counts = zip(*self.epoch_loss[part], strict=True)
+        self.epoch_loss[part] = []
+        weight = torch.tensor(counts, dtype=torch.float64) / sum(counts)
+        return (torch.stack(errors).cpu().double() * weight[:, None]).sum(0)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a short warm-up and a cosine down to zero."""
+        groups = [
+            {"params": list(self.bodies.weights.values()), "weight_decay": self.config.weight_decay},
+            {"params": [self.heads.weight], "weight_decay": 0.0},  # the heads have the penalties
+        ]
+        # A larger eps than usual: directions with a gradient of pure rounding error must not take full steps.
+        optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate, eps=1e-6)
+        warm = max(1, self.n_steps // 20)
+
+        def factor(step: int) -> float:
+            if step < warm:
+                return (step + 1) / warm
+            progress = min(1.0, (step - warm) / max(1, self.n_steps - warm))
+            return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Clip every target's gradient by its own norm; a shared body by its norm for an average target."""
+        own = [self.heads.weight]
+        if self.per_target:
+            own += list(self.bodies.weights.values())
+        clip_by_target(own, limit=self.config.clip)
+        if not self.per_target:
+            limit = self.config.clip * max(1.0, float(self.active.sum()))
+            torch.nn.utils.clip_grad_norm_(self.bodies.weights.values(), limit)
+
+
+def clip_by_target(weights: list[torch.nn.Parameter], *, limit: float) -> None:
+    """Scale gradients so that each slice of the leading axis has at most the norm ``limit`` over all ``weights``."""
+    gradients = [w.grad for w in weights if w.grad is not None]
+    if not gradients:
+        return
+    square = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
+    scale = (limit / (square.sqrt() + 1e-12)).clamp_max(1.0)
+    for gradient in gradients:
+        gradient.mul_(scale.reshape(-1, *[1] * (gradient.ndim - 1)))

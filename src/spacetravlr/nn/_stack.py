@@ -1,0 +1,65 @@
+"""Several bodies of one architecture, evaluated as one batched tensor program."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from spacetravlr.nn._features import NicheBody
+
+
+class BodyStack(nn.Module):
+    """Bodies whose weights are stacked along a leading axis; inputs and their scaling are shared.
+
+    Parameters
+    ----------
+    bodies
+        Bodies of the same shape.
+    """
+
+    def __init__(self, bodies: Sequence[NicheBody]) -> None:
+        super().__init__()
+        stacked, _ = stack_module_state(list(bodies))  # type: ignore[arg-type]
+        own = {_escape(name): nn.Parameter(value.detach()) for name, value in stacked.items()}
+        self.weights = nn.ParameterDict(own)
+        # Gives the program and the scaling; its own weights are never used nor trained.
+        self.template = copy.deepcopy(bodies[0]).requires_grad_(requires_grad=False)
+
+    @property
+    def n_bodies(self) -> int:
+        """Number of bodies."""
+        return next(iter(self.weights.values())).shape[0]
+
+    def forward(self, image: Tensor, composition: Tensor, position: Tensor, cell_type: Tensor) -> Tensor:
+        """Embed cells with every body; shape (n_bodies, n_features, batch)."""
+        inputs = (self.template.pool(image), composition, position, cell_type)
+        weights = {_unescape(name): value for name, value in self.weights.items()}
+        if self.n_bodies == 1:
+            single = functional_call(self.template, {name: value[0] for name, value in weights.items()}, inputs)
+            return cast("Tensor", single.T[None])
+
+        def embed(own: dict[str, Tensor]) -> Tensor:
+            return cast("Tensor", functional_call(self.template, own, inputs).T)
+
+        return vmap(embed)(weights)
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Copy the stacked weights."""
+        return {name: value.detach().clone() for name, value in self.weights.items()}
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Replace the stacked weights; the number of bodies may change."""
+        for name, value in weights.items():
+            self.weights[name] = nn.Parameter(value.clone(), requires_grad=self.weights[name].requires_grad)
+
+
+def _escape(name: str) -> str:
+    return name.replace(".", "__")  # a ParameterDict takes no dots
+
+
+def _unescape(name: str) -> str:
+    return name.replace("__", ".")

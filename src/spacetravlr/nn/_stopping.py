@@ -1,0 +1,100 @@
+"""Early stopping of every target by itself, with its best weights kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+
+from spacetravlr._types import Bools, Floats, Ints
+from spacetravlr.nn._module import RefinementModule
+
+
+class PerTargetStopping(pl.Callback):
+    """Follow the validation error of each target, keep its best weights, stop it when nothing is gained any more.
+
+    Epoch 0 is the seed itself: a target that never gets better keeps its anchors.
+
+    Parameters
+    ----------
+    baseline
+        Validation error of the seed, shape (n_targets,).
+    patience
+        Epochs to wait for a gain.
+    """
+
+    def __init__(self, baseline: Floats, *, patience: int) -> None:
+        self.best_loss = np.asarray(baseline, dtype=np.float64).copy()
+        self.patience = patience
+        self.best_epoch: Ints = np.zeros(len(baseline), dtype=np.int64)
+        self.curves: dict[str, list[Floats]] = {"train": [], "validation": []}
+        self._waited = np.zeros(len(baseline), dtype=np.int64)
+        self._heads: Tensor | None = None
+        self._own: dict[str, Tensor] = {}
+        self._shared: dict[int, dict[str, Tensor]] = {}
+
+    @property
+    def stopped(self) -> Bools:
+        """Targets that no longer train."""
+        return self._waited >= self.patience
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Keep the weights of the seed as the best so far."""
+        self._heads = pl_module.heads.weight.detach().clone()
+        if pl_module.per_target:
+            self._own = pl_module.bodies.snapshot()
+        else:
+            self._shared = {0: pl_module.bodies.snapshot()}
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Compare with the best epoch of each target."""
+        validation = pl_module.mean_loss("validation").numpy()
+        if trainer.sanity_checking:
+            return
+        self.curves["validation"].append(validation)
+        self.update(pl_module, validation, epoch=len(self.curves["validation"]))
+        pl_module.active.copy_(torch.from_numpy(~self.stopped))
+        trainer.should_stop = trainer.should_stop or bool(self.stopped.all())
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Record the training error."""
+        self.curves["train"].append(pl_module.mean_loss("train").numpy())
+
+    def update(self, module: RefinementModule, validation: Floats, *, epoch: int) -> None:
+        """Take the weights of targets whose ``validation`` error is the best so far."""
+        better = (validation < self.best_loss) & ~self.stopped
+        self.best_loss[better] = validation[better]
+        self.best_epoch[better] = epoch
+        self._waited = np.where(better, 0, self._waited + 1) if not self.stopped.all() else self._waited
+        rows = torch.from_numpy(better).to(module.device)
+        if self._heads is None or not better.any():
+            return
+        _keep(self._heads, module.heads.weight, rows)
+        if module.per_target:
+            for name, value in module.bodies.weights.items():
+                _keep(self._own[name], value, rows)
+        else:
+            self._shared[epoch] = module.bodies.snapshot()
+            self._shared = {e: w for e, w in self._shared.items() if e in self.best_epoch}
+
+    def restore(self, module: RefinementModule) -> Ints:
+        """Put the best weights into ``module`` and return the body of the stack that each target uses."""
+        if self._heads is None:
+            msg = "training never started"
+            raise RuntimeError(msg)
+        module.heads.weight.data.copy_(self._heads)
+        if module.per_target:
+            module.bodies.load_weights(self._own)
+            return np.arange(len(self.best_epoch))
+        # A shared body goes on changing after a target's best epoch, so each distinct best epoch has its own copy.
+        epochs, body_of = np.unique(self.best_epoch, return_inverse=True)
+        kept = [self._shared[int(e)] for e in epochs]
+        module.bodies.load_weights({name: torch.cat([k[name] for k in kept]) for name in kept[0]})
+        return body_of.astype(np.int64)
+
+
+def _keep(best: Tensor, current: Tensor, rows: Tensor) -> None:
+    best[rows] = current.detach()[rows]
