@@ -72,6 +72,22 @@ def test_grid_agrees_with_sparse(tissue, options):
     assert rms_error(grid_engine.apply(values), sparse_engine.apply(values)) < GRID_ERROR
 
 
+@pytest.mark.parametrize("side", [1000, 3000, 6000])
+@pytest.mark.parametrize("normalize", ["sum", "row"])
+def test_grid_agrees_in_thin_tissue_without_autocrine_signal(side, normalize):
+    """From hundreds of neighbours a cell to none: what the grid leaves of a cell's own signal must not show."""
+    rng = np.random.default_rng(side)
+    coords, values = rng.uniform(0, side, (600, 2)), rng.gamma(0.3, 1.0, (600, 4)).astype(np.float32)
+    libraries = np.arange(600) % 2
+    exact, grid = (
+        make_operator(coords, 200.0, autocrine=False, normalize=normalize, libraries=libraries, method=method).apply(
+            values
+        )
+        for method in ("sparse", "grid")
+    )
+    assert rms_error(grid, exact) < GRID_ERROR
+
+
 def test_grid_reproduces_the_weights_of_a_single_sender(tissue):
     """Harder than sums over many cells, where errors cancel."""
     coords, values, radius = tissue

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 import numba as nb
 import numpy as np
 from scipy import sparse
+from scipy.spatial import cKDTree
 
 from spacetravlr._core.cells import cell_list
 from spacetravlr._core.grid import MAX_GRID_POINTS, GridKernel, grid_points, grid_supports
@@ -31,6 +32,8 @@ _FEW_WEIGHTS = 5_000_000
 # one signal, and of the FFTs at one grid point and signal. Measured on one machine; only their ratios matter.
 _BUILD_WEIGHT, _MULTIPLY, _SPLINE_POINT, _FFT_POINT = 15.0, 0.4, 1.5, 20.0
 _TYPICAL_SIGNALS = 50
+# Sum of the weights of its neighbours below which a cell without autocrine signal leaves the grid.
+_LONELY = 1.0
 
 
 class Operator(Protocol):
@@ -141,8 +144,20 @@ class GridOperator:
             libraries=libraries,
             n_jobs=n_jobs,
         )
-        totals = self._kernel.sums(np.ones((len(coords), 1)))[:, 0] if normalize == "row" else None
-        self._scale = _scale(normalize, len(coords), totals, libraries)
+        totals = None
+        self._lonely: Ints = np.zeros(0, dtype=np.int64)
+        self._lonely_weights = sparse.csr_matrix((0, len(coords)), dtype=np.float32)
+        if normalize == "row" or not autocrine:
+            totals = self._kernel.sums(np.ones((len(coords), 1)))[:, 0]
+        if totals is not None and not autocrine:
+            # Where all weights are small, what the grid leaves of a cell's own signal would show. Such cells have few
+            # neighbours: they get theirs exactly.
+            self._lonely = np.flatnonzero(totals < _LONELY)
+            sigma = length_scale(radius, eps) if sigma is None else float(sigma)
+            reach = kernel_reach(radius, sigma, truncate=truncate)
+            self._lonely_weights = _exact_rows(np.asarray(coords, np.float64), self._lonely, reach, sigma, libraries)
+            totals[self._lonely] = np.asarray(self._lonely_weights.sum(axis=1)).ravel()
+        self._scale = _scale(normalize, len(coords), totals if normalize == "row" else None, libraries)
 
     @property
     def n_cells(self) -> int:
@@ -151,7 +166,10 @@ class GridOperator:
 
     def apply(self, values: Floats) -> Floats:
         """Cells x signals sent to cells x signals received, float32."""
-        out = self._kernel.sums(_as_values(values, self.n_cells))
+        values = _as_values(values, self.n_cells)
+        out = self._kernel.sums(values)
+        if len(self._lonely):
+            out[self._lonely] = self._lonely_weights @ values
         return out if self._scale is None else out * self._scale[:, None]
 
 
@@ -261,8 +279,18 @@ def _scale(normalize: Normalize, n: int, totals: Floats | None, libraries: Ints 
         return (1.0 / np.bincount(libraries)[libraries]).astype(np.float32)
     if totals is None:
         return None
-    # What a grid leaves of the weight of a lone cell without autocrine signal is error, not signal.
-    return np.where(totals > 1e-3, 1.0 / np.maximum(totals, 1e-3), 0.0).astype(np.float32)
+    with np.errstate(divide="ignore"):
+        return np.where(totals > 0, 1.0 / totals, 0.0).astype(np.float32)
+
+
+def _exact_rows(coords: Floats, cells: Ints, reach: float, sigma: float, libraries: Ints | None) -> sparse.csr_matrix:
+    """Weights of all other cells for a few cells; shape (len(cells), n_cells)."""
+    near = cKDTree(coords[cells]).sparse_distance_matrix(cKDTree(coords), reach, output_type="coo_matrix")
+    other = cells[near.row] != near.col
+    if libraries is not None:
+        other &= libraries[cells[near.row]] == libraries[near.col]
+    weights = np.exp(-0.5 * (near.data[other] / sigma) ** 2).astype(np.float32)
+    return sparse.csr_matrix((weights, (near.row[other], near.col[other])), shape=near.shape)
 
 
 def _as_values(values: Floats, n_cells: int) -> Floats:
