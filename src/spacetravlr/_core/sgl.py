@@ -24,7 +24,8 @@ import math
 import numba as nb
 import numpy as np
 
-_ACTIVE_SWEEPS = 10  # sweeps over the support between two sweeps over all columns
+_ACTIVE_SWEEPS = 30  # sweeps over the support between two sweeps over all columns
+_MEMORY = 6  # iterates that an Anderson step combines
 _NEWTON = 30
 
 
@@ -249,25 +250,70 @@ def duality_gap(r, residual, b, variance, ptr, weights, lam, alpha):  # type: ig
 
 
 @nb.njit(cache=True, nogil=True)
+def _objective(b, left, r, ptr, weights, lam, alpha):  # type: ignore[no-untyped-def]
+    """Minimised function without the constant, from ``left = r - gram @ b``."""
+    value = 0.0
+    for g in range(weights.shape[0]):
+        norm2 = 0.0
+        for j in range(ptr[g], ptr[g + 1]):
+            norm2 += b[j] * b[j]
+            value += alpha * abs(b[j]) - 0.5 * b[j] * (r[j] + left[j])
+        value += lam * weights[g] * math.sqrt(norm2)
+    return value
+
+
+@nb.njit(cache=True, nogil=True)
+def _extrapolate(past, past_left, values, left, r, ptr, weights, lam, alpha):  # type: ignore[no-untyped-def]
+    """Anderson step: the affine combination of the last iterates whose steps cancel best, if it lowers the objective."""
+    k, n = past.shape[0] - 1, past.shape[1]
+    products = np.zeros((k, k))
+    for i in range(k):  # loops, not BLAS, whose own threads would compete with the caller's
+        for j in range(i + 1):
+            for a in range(n):
+                products[i, j] += (past[i + 1, a] - past[i, a]) * (past[j + 1, a] - past[j, a])
+            products[j, i] = products[i, j]
+    scale = np.trace(products)
+    if scale == 0.0:
+        return
+    share = np.linalg.solve(products + 1e-10 * scale * np.eye(k), np.ones(k))
+    share /= share.sum()
+    new, new_left = np.zeros(n), np.zeros(n)
+    for i in range(k):
+        new += share[i] * past[i + 1]
+        new_left += share[i] * past_left[i + 1]
+    if _objective(new, new_left, r, ptr, weights, lam, alpha) < _objective(values, left, r, ptr, weights, lam, alpha):
+        values[:] = new
+        left[:] = new_left
+
+
+@nb.njit(cache=True, nogil=True)
 def _descend_support(gram, residual, b, ptr, weights, lam, alpha, accuracy):  # type: ignore[no-untyped-def]
     """Sweeps over the support alone, on its own small Gram matrix; returns their number."""
     support = np.flatnonzero(b)
     n = support.shape[0]
     if n == 0:
         return 0
-    small, left, values = np.empty((n, n)), np.empty(n), np.empty(n)
+    small, left, values, r = np.empty((n, n)), np.empty(n), np.empty(n), np.empty(n)
     borders = np.searchsorted(support, ptr)
     for a in range(n):
         left[a] = residual[support[a]]
         values[a] = b[support[a]]
         row = gram[support[a]]
+        r[a] = left[a]
         for c in range(n):
             small[a, c] = row[support[c]]
+            r[a] += row[support[c]] * b[support[c]]
+    past, past_left = np.empty((_MEMORY, n)), np.empty((_MEMORY, n))
     sweeps = 0
     while sweeps < _ACTIVE_SWEEPS:
+        change = _sweep_bounded(small, left, values, borders, weights, lam, alpha)
+        past[sweeps % _MEMORY] = values
+        past_left[sweeps % _MEMORY] = left
         sweeps += 1
-        if _sweep_bounded(small, left, values, borders, weights, lam, alpha) <= accuracy:
+        if change <= accuracy:
             break
+        if sweeps % _MEMORY == 0:
+            _extrapolate(past, past_left, values, left, r, borders, weights, lam, alpha)
     for a in range(n):
         if values[a] != b[support[a]]:
             _move(gram, residual, b, support[a], values[a])

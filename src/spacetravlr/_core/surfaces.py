@@ -160,6 +160,27 @@ def fit_surface(x: Floats, y: Floats, functions: CellFunctions, options: Surface
     return best
 
 
+def refit_surface(fit: SurfaceFit, x: Floats, y: Floats, functions: CellFunctions, *, search: bool) -> SurfaceFit:
+    """Fit again on other cells, with the length scale and the amplitudes of ``fit``.
+
+    Parameters
+    ----------
+    fit
+        A fit of the same target.
+    x, y, functions
+        As in :func:`fit_surface`.
+    search
+        Search for the parts anew; otherwise keep those of ``fit`` and learn their variances only.
+    """
+    x = np.column_stack([x, np.ones(len(x))]).astype(np.float64)
+    y = np.asarray(y, dtype=np.float64)
+    if search:
+        return _Search(x, y, functions, fit.amplitudes, fit.scale, SurfaceOptions(exchange=False)).run()
+    return _Search(
+        x, y, functions, fit.amplitudes, fit.scale, SurfaceOptions(keep_threshold=-np.inf), warm=fit
+    ).polish()
+
+
 def _choose_scale(
     x: Floats, y: Floats, functions: CellFunctions, amplitudes: Floats, options: SurfaceOptions, start: int
 ) -> SurfaceFit:

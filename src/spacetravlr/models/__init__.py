@@ -2,7 +2,8 @@
 
 from spacetravlr._core.derivatives import compute_all_derivatives
 from spacetravlr.models._beta_frame import BetaFrame
+from spacetravlr.models._estimator import SpatialCellularProgramsEstimator
 from spacetravlr.models._gene_factory import GeneFactory
 from spacetravlr.models._perturbation import Perturbation
 
-__all__ = ["BetaFrame", "GeneFactory", "Perturbation", "compute_all_derivatives"]
+__all__ = ["BetaFrame", "GeneFactory", "Perturbation", "SpatialCellularProgramsEstimator", "compute_all_derivatives"]

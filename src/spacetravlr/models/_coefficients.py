@@ -67,8 +67,9 @@ def load(block: Any) -> Floats:
 
 
 def _single(values: Floats) -> Floats:
-    values = np.asarray(values)
-    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
+    # a cell's coefficients must lie side by side: a matrix in column order is copied once, not read across
+    dtype = values.dtype if values.dtype in (np.float32, np.float64) else np.float32
+    return np.ascontiguousarray(values, dtype=dtype)
 
 
 def _is_chunked_by_cells(betas: Any) -> bool:

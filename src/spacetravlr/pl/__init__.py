@@ -1,8 +1,24 @@
 """Pictures of what ``pp`` and ``tl`` wrote. Every function draws on ``ax``, returns the axes and never shows them."""
 
 from spacetravlr.pl._betas import betas
+from spacetravlr.pl._modulators import modulators
 from spacetravlr.pl._niche import niche
+from spacetravlr.pl._perturbation import perturbation
 from spacetravlr.pl._received_ligands import received_ligands
+from spacetravlr.pl._scores import scores, training
+from spacetravlr.pl._screen import screen
 from spacetravlr.pl._spatial_weights import spatial_weights
+from spacetravlr.pl._vectors import perturbation_vectors
 
-__all__ = ["betas", "niche", "received_ligands", "spatial_weights"]
+__all__ = [
+    "betas",
+    "modulators",
+    "niche",
+    "perturbation",
+    "perturbation_vectors",
+    "received_ligands",
+    "scores",
+    "screen",
+    "spatial_weights",
+    "training",
+]

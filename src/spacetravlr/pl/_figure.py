@@ -55,8 +55,8 @@ def new_grid(
         return given
     import matplotlib.pyplot as plt
 
-    columns = min(n, ncols)
-    rows = -(-n // columns)
+    rows = -(-n // ncols)
+    columns = -(-n // rows)
     size = figsize or (panel[0] * columns, panel[1] * rows)
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     axes = list(grid.ravel())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -87,7 +88,7 @@ def draw_values(
     shown = np.asarray(values, dtype=float)[layout.rows]
     size = size or _marker_size(layout, ax)
     if background is not None:
-        ax.scatter(*layout.xy.T, s=size, c=background, marker=".", lw=0, alpha=0.5, rasterized=True)
+        ax.scatter(layout.xy[:, 0], layout.xy[:, 1], s=size, c=background, marker=".", lw=0, alpha=0.5, rasterized=True)
     # cells with the largest values on top
     order = np.argsort(np.nan_to_num(np.abs(shown)), kind="stable")
     _scatter(layout, {"value": shown}, ax, order=order, cmap=cmap, norm=norm, size=size, colorbar=False)
@@ -120,17 +121,19 @@ def _scatter(layout: Layout, values: dict[str, Any], ax: Axes, *, order: Ints | 
     obs = pd.DataFrame(values, index=layout.rows.astype(str)).iloc[order]
     cells = AnnData(obs=obs, obsm={_keys.SPATIAL: layout.xy[order]})
     size = options.pop("size", None) or _marker_size(layout, ax)
-    sq.pl.spatial_scatter(
-        cells,
-        shape=None,
-        color=next(iter(values)),
-        ax=ax,
-        size=size,
-        library_id="tissue",
-        title="",
-        frameon=False,
-        **options,
-    )
+    # squidpy's own: a colour map beside colours that need none, and calls that matplotlib will retire
+    with warnings.catch_warnings(action="ignore"):
+        sq.pl.spatial_scatter(
+            cells,
+            shape=None,
+            color=next(iter(values)),
+            ax=ax,
+            size=size,
+            library_id="tissue",
+            title="",
+            frameon=False,
+            **options,
+        )
     ax.set_title("", pad=18 if layout.labels else None)
     for x, y, name in layout.labels:
         ax.annotate(name, (x, y), xytext=(0, 4), textcoords="offset points", ha="center", va="bottom", fontsize=9)
@@ -150,8 +153,8 @@ def _marker_size(layout: Layout, ax: Axes) -> float:
 
 def _scale_bar(layout: Layout, ax: Axes) -> None:
     """Bar of a round length under the lower left corner, in micrometres."""
-    wide = np.ptp(layout.xy[:, 0]) / 4
-    power = 10.0 ** np.floor(np.log10(max(wide, 1e-6)))
+    wide = max(float(np.ptp(layout.xy[:, 0])) / 4, 1e-6)
+    power = 10.0 ** np.floor(np.log10(wide))
     length = power * max(step for step in (1, 2, 5) if step * power <= wide or step == 1)
     left, low = layout.xy[:, 0].min(), layout.xy[:, 1].max()
     y = low + 0.04 * np.ptp(layout.xy[:, 1])

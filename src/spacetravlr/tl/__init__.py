@@ -1,5 +1,6 @@
 """Tools: fit the model, perturb the tissue, and see where cells would move."""
 
+from spacetravlr.tl._fit_betas import fit_betas
 from spacetravlr.tl._genome_screen import genome_screen
 from spacetravlr.tl._perturb import perturb
 from spacetravlr.tl._perturb_batch import perturb_batch
@@ -7,6 +8,7 @@ from spacetravlr.tl._perturbation_vectors import perturbation_vectors
 from spacetravlr.tl._possible_targets import possible_targets
 
 __all__ = [
+    "fit_betas",
     "genome_screen",
     "perturb",
     "perturb_batch",

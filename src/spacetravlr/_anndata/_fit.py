@@ -1,0 +1,133 @@
+"""What a fit reads from an AnnData, checked, and how its result is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr._anndata._expression import get_expression
+from spacetravlr._anndata._modulators import Design, build_design, read_modulators
+from spacetravlr._anndata._received import read_received
+from spacetravlr._anndata._spatial import category_codes, get_coordinates, library_codes, read_weights_params
+from spacetravlr._core.design import Targets, Terms
+from spacetravlr._validators import assert_genes, assert_unique_names
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from spacetravlr._types import Floats, Ints
+
+
+class Tissue(NamedTuple):
+    """Arrays of a tissue; gene indices of ``terms`` and ``targets`` point into the columns of ``expression``."""
+
+    design: Design
+    """The regressors, with gene indices into ``adata.var_names``."""
+    expression: Floats
+    received: Floats
+    terms: Terms
+    targets: Targets
+    target_names: list[str]
+    cell_type: Ints
+    type_names: list[str]
+    coordinates: Floats
+    slides: Ints | None
+    radius: float
+    """In the units of the coordinates."""
+    raw: Floats | None
+    params: dict[str, Any]
+
+
+def read_tissue(
+    adata: AnnData,
+    *,
+    targets: Sequence[str] | None = None,
+    layer: str | None = None,
+    raw_layer: str | None = None,
+    cluster_key: str | None = None,
+    modulators_key: str,
+) -> Tissue:
+    """Read and check everything that a fit needs.
+
+    Raises
+    ------
+    KeyError
+        When something was not computed yet, or a gene is not known.
+    ValueError
+        When values are not usable, or a named target has no modulators.
+    """
+    assert_unique_names(adata)
+    table, modulator_params = read_modulators(adata, modulators_key)
+    names = list(dict.fromkeys(table["target"].astype(str)))
+    if targets is not None:
+        targets = [targets] if isinstance(targets, str) else list(targets)
+        assert_genes(targets, adata.var_names, name="targets")
+        empty = sorted(set(targets) - set(names))
+        if empty:
+            msg = (
+                f"Expected every target to have modulators, found none for {', '.join(map(repr, empty[:5]))}; "
+                "check the network and the pairs given to `st.pp.modulators`."
+            )
+            raise ValueError(msg)
+        names = list(dict.fromkeys(targets))
+    if not names:
+        msg = f"Expected adata.uns[{modulators_key!r}] to hold modulators, found an empty table."
+        raise ValueError(msg)
+    design = build_design(table, adata.var_names, names)
+
+    received_key = str(modulator_params["received_key"])
+    state = read_received(adata, received_key)
+    layer = layer if layer is not None else (str(modulator_params.get("layer", "")) or None)
+    cluster_key = cluster_key if cluster_key is not None else (str(modulator_params.get("cluster_key", "")) or None)
+    if cluster_key is None:
+        cell_type, type_names = np.zeros(adata.n_obs, dtype=np.int64), ["all"]
+    else:
+        cell_type, type_names = category_codes(adata, cluster_key, name="cluster_key")
+    weights = read_weights_params(adata, str(state.params["weights_key"]))
+    library_key = str(weights.get("library_key", "")) or None
+
+    used = np.unique(np.concatenate([design.terms.gene, design.targets.gene]))
+    position = np.full(adata.n_vars, -1, dtype=np.int32)
+    position[used] = np.arange(len(used))
+    raw = None
+    if raw_layer is not None:
+        raw = get_expression(adata, names, layer=None if raw_layer == "X" else raw_layer)
+    return Tissue(
+        design=design,
+        expression=get_expression(adata, list(adata.var_names[used]), layer=layer),
+        received=_signals(state.lr, state.tfl, design.signal_names, received_key),
+        terms=Terms(design.terms.kind, position[design.terms.gene], design.terms.signal),
+        targets=Targets(position[design.targets.gene], design.targets.indptr, design.targets.term),
+        target_names=names,
+        cell_type=np.asarray(cell_type, dtype=np.int64),
+        type_names=type_names,
+        coordinates=get_coordinates(adata, str(weights["spatial_key"])),
+        slides=library_codes(adata, library_key),
+        radius=float(weights["radius"]) / float(weights["microns_per_unit"]),
+        raw=raw,
+        params={
+            "layer": layer or "",
+            "raw_layer": raw_layer or "",
+            "cluster_key": cluster_key or "",
+            "received_key": received_key,
+            "modulators_key": modulators_key,
+        },
+    )
+
+
+def _signals(lr: pd.DataFrame, tfl: pd.DataFrame, names: list[str], key: str) -> Floats:
+    columns = []
+    for name in names:
+        frame = lr if name in lr.columns else tfl
+        if name not in frame.columns:
+            msg = (
+                f"Received signal {name!r} of the modulators not found in adata.uns[{key!r}]; "
+                "call `st.pp.received_ligands` and `st.pp.modulators` again."
+            )
+            raise KeyError(msg)
+        columns.append(frame[name].to_numpy(np.float32))
+    n = len(lr)
+    return np.ascontiguousarray(np.stack(columns, axis=1)) if columns else np.zeros((n, 0), dtype=np.float32)

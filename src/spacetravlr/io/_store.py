@@ -1,0 +1,142 @@
+"""Coefficients on disk: one zarr group a block of targets, moved into place when it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from spacetravlr._types import Floats
+
+_META = "spacetravlr.json"
+_ROWS = 16_384
+
+
+class StoredBlock(NamedTuple):
+    """One block as it was written; ``betas`` and ``sd`` are lazily read dask arrays."""
+
+    betas: Any
+    sd: Any | None
+    terms: pd.DataFrame
+    scores: pd.DataFrame
+    training: pd.DataFrame
+
+
+class BetaStore:
+    """A folder of fitted blocks that a later call with the same inputs picks up where it stopped.
+
+    Parameters
+    ----------
+    path
+        Folder, by convention ending in ``.zarr``; made when it does not exist.
+    fingerprint
+        What must agree for blocks to be reused: cells, targets, settings.
+
+    Raises
+    ------
+    ValueError
+        When the folder holds something else, or a fit with another fingerprint.
+    OSError
+        When the folder cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], fingerprint: dict[str, Any]) -> None:
+        import zarr
+
+        self.path = Path(path)
+        meta = self.path / _META
+        if self.path.exists() and any(self.path.iterdir()) and not meta.exists():
+            msg = f"Expected `store` to be a new folder or one written by fit_betas, found other files in {self.path}."
+            raise ValueError(msg)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not meta.exists():
+                zarr.open_group(self.path, mode="a")
+                self._write_text(meta, json.dumps(fingerprint, sort_keys=True))
+        except OSError as error:
+            msg = f"Expected `store` to be a folder that can be written, found {self.path} ({error.strerror or error})."
+            raise OSError(error.errno, msg) from error
+        found = json.loads(meta.read_text())
+        differing = sorted(k for k in {*found, *fingerprint} if found.get(k) != fingerprint.get(k))
+        if differing:
+            msg = (
+                f"Expected `store` {self.path} to come from the same fit, found one that differs in "
+                f"{', '.join(differing)}; pass another folder or delete this one."
+            )
+            raise ValueError(msg)
+        for leftover in self.path.glob(".block_*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _write_text(self, path: Path, text: str) -> None:
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        temporary.write_text(text)
+        temporary.replace(path)
+
+    def has(self, block: int) -> bool:
+        """Whether block ``block`` is there and whole."""
+        return (self.path / _name(block)).exists()
+
+    def write(
+        self,
+        block: int,
+        *,
+        betas: Floats,
+        terms: pd.DataFrame,
+        scores: pd.DataFrame,
+        training: pd.DataFrame,
+        sd: Floats | None = None,
+    ) -> None:
+        """Write a block under a temporary name and move it into place.
+
+        Raises
+        ------
+        OSError
+            When there is no room or no permission; blocks written before stay.
+        """
+        import zarr
+        from anndata.io import write_elem
+
+        temporary = self.path / f".{_name(block)}.{uuid.uuid4().hex}"
+        try:
+            group = zarr.open_group(temporary, mode="w")
+            for name, values in (("betas", betas), ("sd", sd)):
+                if values is None:
+                    continue
+                chunks = (min(_ROWS, max(values.shape[0], 1)), max(values.shape[1], 1))
+                group.create_array(name, data=np.ascontiguousarray(values, dtype=np.float32), chunks=chunks)
+            for name, frame in (("terms", terms), ("scores", scores), ("training", training)):
+                write_elem(group, name, frame.rename(index=str))
+            if not self.has(block):
+                temporary.rename(self.path / _name(block))
+        except OSError as error:
+            msg = f"Could not write block {block} of the coefficients to {self.path}: {error.strerror or error}."
+            raise OSError(error.errno, msg) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def read(self, block: int) -> StoredBlock:
+        """Read the tables of a block, and its coefficients lazily."""
+        import dask.array as da
+        import zarr
+        from anndata.io import read_elem
+
+        group = zarr.open_group(self.path / _name(block), mode="r")
+        return StoredBlock(
+            betas=da.from_zarr(group["betas"]),
+            sd=da.from_zarr(group["sd"]) if "sd" in group else None,
+            terms=read_elem(group["terms"]),
+            scores=read_elem(group["scores"]),
+            training=read_elem(group["training"]),
+        )
+
+
+def _name(block: int) -> str:
+    return f"block_{block:05d}"

@@ -1,0 +1,275 @@
+"""Fit a block of targets: every body, which one each cell type keeps, and how well it does on cells held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr.models._bodies import (
+    BodyResult,
+    SurfaceExtras,
+    fit_network,
+    fit_seed,
+    fit_surfaces,
+    fit_zero,
+    sums_by_type,
+)
+from spacetravlr.models._inputs import BlockDesign, FitInputs, FitSettings, block_design
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spacetravlr._core.surfaces import CellFunctions
+    from spacetravlr._types import Bools, Floats, Ints
+
+#: Bodies in the order in which each must beat the ones before it.
+BODIES = ("zero", "seed", "surface", "network")
+_MIN_HELD = 20  # held-out cells of a type below which types decide together
+_ACTIVE_SHARE = 0.05  # of the median importance, where there is no evidence: the threshold of the published analyses
+
+
+@dataclass
+class BlockResult:
+    """What a fit of a block leaves; columns are, per target, the intercept and then the terms."""
+
+    index: Ints
+    """Which targets."""
+    betas: Floats
+    """Cells x columns, float32."""
+    terms: pd.DataFrame
+    """``importance``, ``evidence`` and ``active`` of each column."""
+    scores: pd.DataFrame
+    """One row a target and cell type; ``cell_type`` holds codes."""
+    training: pd.DataFrame
+    """Learning curves: target, epoch, train, validation."""
+    sd: Floats | None = None
+    """Posterior standard deviations (cells x columns, float32), NaN where another body than the surface was kept."""
+
+
+def fit_targets(
+    inputs: FitInputs,
+    settings: FitSettings,
+    index: Ints,
+    *,
+    functions: CellFunctions | None = None,
+    n_jobs: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> BlockResult:
+    """Fit the targets at ``index``.
+
+    Parameters
+    ----------
+    inputs, settings
+        The tissue and how to fit.
+    index
+        Which targets of ``inputs.targets``.
+    functions
+        ``inputs.functions()``, when the caller has it already.
+    n_jobs
+        Threads.
+    progress
+        Called with the number of targets finished since the last call.
+    """
+    report = progress or (lambda _: None)
+    block = block_design(inputs, np.asarray(index))
+    bodies: dict[str, BodyResult] = {"zero": fit_zero(block, inputs)}
+    bodies["seed"], anchors, final_anchors = fit_seed(block, inputs, settings, n_jobs)
+    extras: SurfaceExtras | None = None
+    curves: dict[str, Floats] = {}
+    if settings.with_surface:
+        functions = functions or inputs.functions()
+        tick = (lambda: None) if settings.with_network else (lambda: report(1))
+        bodies["surface"], extras = fit_surfaces(block, inputs, settings, functions, n_jobs, tick)
+    if settings.with_network:
+        bodies["network"], curves = fit_network(block, inputs, settings, anchors, final_anchors, n_jobs)
+    if settings.with_network or not settings.with_surface:
+        report(len(block))
+
+    kept = choose_bodies(block, inputs, bodies, settings.score_threshold)
+    betas = [_assemble(t, kept, bodies, inputs) for t in range(len(block))]
+    sd = None
+    if settings.uncertainty:
+        sd = np.hstack([_deviations(t, kept, extras, block, inputs, functions) for t in range(len(block))])
+    return BlockResult(
+        index=block.index,
+        betas=np.hstack(betas),
+        terms=pd.concat(
+            [_describe(t, betas[t], block, inputs, extras, settings) for t in range(len(block))], ignore_index=True
+        ),
+        scores=_scores(block, inputs, bodies, kept),
+        training=_training(block, inputs, curves),
+        sd=sd,
+    )
+
+
+def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: dict[str, BodyResult], threshold: float) -> Ints:
+    """Index into ``BODIES`` of what each target and cell type keeps, by errors on choosing folds only.
+
+    The seed must beat the mean by ``threshold`` of R2, any refinement must beat what was kept before it and the mean by
+    ``threshold``. A network is compared on the one fold that did not train it. Types with few cells decide together.
+
+    Returns
+    -------
+    Targets x types.
+    """
+    last = inputs.fold == inputs.n_folds - 1
+    choosing = ~inputs.report
+    kept = np.zeros((len(block), inputs.n_types), dtype=np.int64)
+    for code, body in enumerate(BODIES[1:], start=1):
+        if body not in bodies:
+            continue
+        rows = last if body == "network" else choosing
+        errors = {b: _errors(block, inputs, bodies[b], rows) for b in BODIES[: code + 1] if b in bodies}
+        counts = np.bincount(inputs.cell_type[rows], minlength=inputs.n_types)
+        small = counts < _MIN_HELD
+        current = np.zeros_like(kept, dtype=float)
+        for c, b in enumerate(BODIES[:code]):
+            if b in errors:
+                current = np.where(kept == c, errors[b], current)
+        new, zero = errors[body].copy(), errors["zero"].copy()
+        for values in (new, zero, current):
+            values[:, small] = values[:, small].sum(axis=1, keepdims=True)
+        better = (new < current) & (new < (1 - threshold) * zero)
+        kept[better] = code
+    return kept
+
+
+def _errors(block: BlockDesign, inputs: FitInputs, body: BodyResult, rows: Bools) -> Floats:
+    squared = (block.y[rows] - body.prediction[rows]) ** 2
+    return sums_by_type(squared, inputs.cell_type[rows], inputs.n_types)
+
+
+def _assemble(t: int, kept: Ints, bodies: dict[str, BodyResult], inputs: FitInputs) -> Floats:
+    """Coefficients of one target, each type's from the body it keeps."""
+    out: Floats | None = None
+    for code in np.unique(kept[t]):
+        coefficients = bodies[BODIES[code]].deliver(t)
+        out = np.empty_like(coefficients) if out is None else out
+        rows = kept[t][inputs.cell_type] == code
+        out[rows] = coefficients[rows]
+    assert out is not None  # every type keeps one body
+    return out.astype(np.float32)
+
+
+def _deviations(
+    t: int,
+    kept: Ints,
+    extras: SurfaceExtras | None,
+    block: BlockDesign,
+    inputs: FitInputs,
+    functions: CellFunctions | None,
+) -> Floats:
+    columns = block.columns(t)
+    sd = np.full((inputs.n_cells, len(columns) + 1), np.nan, dtype=np.float32)
+    if extras is None or functions is None:
+        return sd
+    values = extras.fits[t].standard_deviations(functions) * block.y_spread[t]
+    values[:, :-1] /= block.spread[columns]
+    rows = kept[t][inputs.cell_type] == BODIES.index("surface")
+    sd[rows, 0], sd[rows, 1:] = values[rows, -1], values[rows, :-1]
+    return sd
+
+
+def _describe(
+    t: int, betas: Floats, block: BlockDesign, inputs: FitInputs, extras: SurfaceExtras | None, settings: FitSettings
+) -> pd.DataFrame:
+    """How much each column contributes, how well it is supported, and whether it counts as active.
+
+    The importance is the standard deviation of a term's contribution within cell types, in units of the target's.
+    """
+    columns = block.columns(t)
+    x = block.values[:, columns]
+    counts = np.maximum(np.bincount(inputs.cell_type, minlength=inputs.n_types), 1)[:, None]
+    centred = x - (sums_by_type(x, inputs.cell_type, inputs.n_types).T / counts)[inputs.cell_type]
+    importance = np.sqrt(np.mean((betas[:, 1:] * centred) ** 2, axis=0, dtype=np.float64)) / block.y_spread[t]
+    if extras is None:
+        evidence = np.full(len(columns), np.nan)
+        positive = importance[importance > 0]
+        active = importance > _ACTIVE_SHARE * (np.median(positive) if len(positive) else np.inf)
+    else:
+        evidence = extras.evidence[t]
+        active = evidence >= settings.surface.keep_threshold
+    return pd.DataFrame(
+        {
+            "importance": np.concatenate([[np.nan], importance]),
+            "evidence": np.concatenate([[np.nan], evidence]),
+            "active": np.concatenate([[True], active]),
+        }
+    )
+
+
+def _scores(block: BlockDesign, inputs: FitInputs, bodies: dict[str, BodyResult], kept: Ints) -> pd.DataFrame:
+    report, n_types = inputs.report, inputs.n_types
+    types = inputs.cell_type[report]
+    fitted = ~report
+    names = np.array([inputs.target_names[i] for i in block.index], dtype=object)
+    sst = _within(block.y[report], types, n_types)
+    columns: dict[str, Floats] = {
+        "target": np.repeat(names, n_types),
+        "cell_type": np.tile(np.arange(n_types), len(block)),
+        "n_cells": np.tile(np.bincount(inputs.cell_type, minlength=n_types), len(block)),
+        "n_report": np.tile(np.bincount(types, minlength=n_types), len(block)),
+        "sst_report": sst.ravel(),
+    }
+    errors = {}
+    for body in BODIES:
+        if body not in bodies:
+            columns[f"r2_{body}"] = np.full(sst.size, np.nan)
+            continue
+        errors[body] = _errors(block, inputs, bodies[body], report)
+        columns[f"r2_{body}"] = _r2(errors[body], sst)
+    columns["r2_kept"] = _r2(_kept(kept, errors), sst)
+    if inputs.raw is not None:
+        raw = inputs.raw[report][:, block.index]
+        raw_errors = {
+            b: sums_by_type((raw - bodies[b].prediction[report]) ** 2, types, n_types) for b in BODIES if b in bodies
+        }
+        columns["r2_kept_raw"] = _r2(_kept(kept, raw_errors), _within(raw, types, n_types))
+    for body in BODIES[1:]:
+        if body not in bodies:
+            columns[f"r2_train_{body}"] = np.full(sst.size, np.nan)
+            continue
+        here = fitted & np.isfinite(bodies[body].train).all(axis=1)
+        squared = sums_by_type((block.y[here] - bodies[body].train[here]) ** 2, inputs.cell_type[here], n_types)
+        columns[f"r2_train_{body}"] = _r2(squared, _within(block.y[here], inputs.cell_type[here], n_types))
+    columns["kept"] = np.array(BODIES, dtype=object)[kept.ravel()]
+    return pd.DataFrame(columns)
+
+
+def _kept(kept: Ints, values: dict[str, Floats]) -> Floats:
+    out = np.zeros(kept.shape)
+    for code, body in enumerate(BODIES):
+        if body in values:
+            out = np.where(kept == code, values[body], out)
+    return out
+
+
+def _within(y: Floats, types: Ints, n_types: int) -> Floats:
+    """Sum of squares about the mean of each type: targets x types."""
+    y = y.astype(np.float64)
+    counts = np.maximum(np.bincount(types, minlength=n_types), 1)
+    means = sums_by_type(y, types, n_types) / counts
+    return sums_by_type((y - means.T[types]) ** 2, types, n_types)
+
+
+def _r2(errors: Floats, sst: Floats) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(sst > 1e-12, 1 - errors / sst, np.nan).ravel()
+
+
+def _training(block: BlockDesign, inputs: FitInputs, curves: dict[str, Floats]) -> pd.DataFrame:
+    if not curves:
+        return pd.DataFrame({"target": pd.Series(dtype=object), "epoch": pd.Series(dtype=int),
+                             "train": pd.Series(dtype=float), "validation": pd.Series(dtype=float)})  # fmt: skip
+    n_epochs = len(curves["train"])
+    return pd.DataFrame(
+        {
+            "target": np.repeat([inputs.target_names[i] for i in block.index], n_epochs),
+            "epoch": np.tile(np.arange(n_epochs), len(block)),
+            "train": np.asarray(curves["train"]).T.ravel(),
+            "validation": np.asarray(curves["validation"]).T.ravel(),
+        }
+    )

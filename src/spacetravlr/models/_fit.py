@@ -1,0 +1,212 @@
+"""Fit all targets of a tissue, block by block, in memory, into a store, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr._anndata._fit import Tissue
+from spacetravlr._anndata._modulators import terms_table
+from spacetravlr._core.blocks import spatial_folds
+from spacetravlr._core.niche import niche_composition
+from spacetravlr.io._store import BetaStore
+from spacetravlr.models._block import BlockResult, fit_targets
+from spacetravlr.models._inputs import FitInputs, FitSettings
+
+if TYPE_CHECKING:
+    from spacetravlr._types import Ints
+
+logger = logging.getLogger(__name__)
+
+#: Targets fitted together; a shared network sees one block at a time.
+BLOCK_SIZE = 100
+
+
+@dataclass
+class FitResult:
+    """Coefficients and tables of all targets."""
+
+    betas: Any
+    """Cells x columns, float32: ndarray, or a dask array over the store."""
+    sd: Any | None
+    terms: pd.DataFrame
+    scores: pd.DataFrame
+    training: pd.DataFrame
+
+
+def fit_inputs(tissue: Tissue, *, n_folds: int, seed: int, n_jobs: int | None = None) -> FitInputs:
+    """Arrays of a fit: the tissue, its niches and its spatial folds (``n_folds`` that choose and one that reports)."""
+    return FitInputs(
+        expression=tissue.expression,
+        received=tissue.received,
+        terms=tissue.terms,
+        targets=tissue.targets,
+        target_names=tissue.target_names,
+        cell_type=tissue.cell_type,
+        n_types=len(tissue.type_names),
+        coordinates=tissue.coordinates,
+        slides=tissue.slides,
+        radius=tissue.radius,
+        composition=niche_composition(
+            tissue.coordinates,
+            tissue.cell_type,
+            len(tissue.type_names),
+            tissue.radius,
+            libraries=tissue.slides,
+            n_jobs=n_jobs,
+        ),
+        fold=spatial_folds(tissue.coordinates, n_folds + 1, slides=tissue.slides, rng=np.random.default_rng(seed)),
+        n_folds=n_folds,
+        raw=tissue.raw,
+    )
+
+
+def target_blocks(n_targets: int, block_size: int) -> list[Ints]:
+    """Consecutive targets, ``block_size`` at a time."""
+    return [np.arange(s, min(s + block_size, n_targets)) for s in range(0, n_targets, block_size)]
+
+
+def fit_tissue(
+    tissue: Tissue,
+    inputs: FitInputs,
+    settings: FitSettings,
+    *,
+    block_size: int = BLOCK_SIZE,
+    store: BetaStore | None = None,
+    client: Any = None,
+    n_jobs: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> FitResult:
+    """Fit every target of ``inputs``.
+
+    Parameters
+    ----------
+    tissue, inputs, settings
+        What to fit and how.
+    block_size
+        Targets a block.
+    store
+        Blocks are written there as they finish, and those already there are not fitted again.
+    client
+        ``dask.distributed.Client`` that blocks are sent to.
+    n_jobs
+        Threads of each block.
+    progress
+        Called with the number of targets finished since the last call.
+    """
+    report = progress or (lambda _: None)
+    blocks = target_blocks(len(inputs.targets), block_size)
+    missing = [b for b in range(len(blocks)) if store is None or not store.has(b)]
+    if len(missing) < len(blocks):
+        logger.info("%d of %d blocks of targets are in the store already", len(blocks) - len(missing), len(blocks))
+        report(sum(len(blocks[b]) for b in set(range(len(blocks))) - set(missing)))
+    done: dict[int, BlockResult] = {}
+    fitted = (
+        _local(inputs, settings, blocks, missing, n_jobs, report)
+        if client is None
+        else _remote(inputs, settings, blocks, missing, client, n_jobs, report)
+    )
+    for b, result in fitted:
+        if store is None:
+            done[b] = result
+        else:
+            store.write(
+                b, betas=result.betas, terms=result.terms, scores=result.scores, training=result.training, sd=result.sd
+            )
+    return _join(tissue, blocks, done, store)
+
+
+def _local(
+    inputs: FitInputs,
+    settings: FitSettings,
+    blocks: list[Ints],
+    missing: list[int],
+    n_jobs: int,
+    report: Callable[[int], None],
+) -> Iterator[tuple[int, BlockResult]]:
+    functions = inputs.functions() if settings.with_surface and missing else None
+    for b in missing:
+        yield b, fit_targets(inputs, settings, blocks[b], functions=functions, n_jobs=n_jobs, progress=report)
+
+
+def _remote(
+    inputs: FitInputs,
+    settings: FitSettings,
+    blocks: list[Ints],
+    missing: list[int],
+    client: Any,
+    n_jobs: int,
+    report: Callable[[int], None],
+) -> Iterator[tuple[int, BlockResult]]:
+    from distributed import as_completed
+
+    data = client.scatter(inputs, broadcast=True, hash=False)
+    futures = {client.submit(fit_targets, data, settings, blocks[b], n_jobs=n_jobs, pure=False): b for b in missing}
+    for future in as_completed(futures):
+        b = futures[future]
+        result = future.result()
+        report(len(blocks[b]))
+        yield b, result
+        future.release()
+
+
+def _join(tissue: Tissue, blocks: list[Ints], done: dict[int, BlockResult], store: BetaStore | None) -> FitResult:
+    parts = [done[b] if store is None else store.read(b) for b in range(len(blocks))]
+    sds = [part.sd for part in parts]
+    betas: Any
+    sd: Any = None
+    if store is None:
+        betas = np.hstack([part.betas for part in parts])
+        sd = None if sds[0] is None else np.hstack(sds)
+    else:
+        import dask.array as da
+
+        betas = da.concatenate([part.betas for part in parts], axis=1)
+        sd = None if sds[0] is None else da.concatenate(sds, axis=1)
+    terms = terms_table(tissue.design)
+    found = pd.concat([part.terms for part in parts], ignore_index=True)
+    for column in found.columns:
+        terms[column] = found[column].to_numpy()
+    scores = pd.concat([part.scores for part in parts], ignore_index=True)
+    codes = scores["cell_type"].to_numpy(int)
+    scores["cell_type"] = pd.Categorical.from_codes(codes, categories=tissue.type_names)
+    for column in ("target", "kept"):
+        scores[column] = pd.Categorical(scores[column].astype(str))
+    scores.index = scores.index.astype(str)
+    training = pd.concat([part.training for part in parts], ignore_index=True)
+    training.index = training.index.astype(str)
+    if len(training):
+        training["target"] = pd.Categorical(training["target"].astype(str))
+    return FitResult(betas, sd, terms, scores, training)
+
+
+def fingerprint(
+    tissue: Tissue, inputs: FitInputs, settings: FitSettings, block_size: int, obs_names: pd.Index
+) -> dict[str, str]:
+    """What must agree for the blocks of a store to be reused, as short digests that name what differs."""
+
+    def digest(*values: Any) -> str:
+        h = hashlib.sha256()
+        for value in values:
+            h.update(np.ascontiguousarray(value).tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+        return h.hexdigest()[:16]
+
+    return {
+        "cells": digest(list(obs_names)),
+        "targets": digest(tissue.target_names),
+        "expression": digest(inputs.expression, inputs.received),
+        "modulators": digest(
+            *(getattr(inputs.terms, n) for n in ("kind", "gene", "signal")), inputs.targets.indptr, inputs.targets.term
+        ),
+        "cell types": digest(inputs.cell_type, tissue.type_names),
+        "coordinates": digest(inputs.coordinates),
+        "folds": digest(inputs.fold, inputs.n_folds),
+        "settings": digest(settings),
+        "block_size": str(block_size),
+    }

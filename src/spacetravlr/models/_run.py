@@ -1,0 +1,183 @@
+"""From an AnnData and options to a finished fit: what ``tl.fit_betas`` and the estimator of one target share."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from spacetravlr import _keys
+from spacetravlr._anndata._fit import Tissue, read_tissue
+from spacetravlr._settings import settings as package_settings
+from spacetravlr._types import Rng
+from spacetravlr._utils import resolve_n_jobs
+from spacetravlr._validators import assert_in_range, assert_non_negative, assert_one_of, assert_positive
+from spacetravlr.io._store import BetaStore
+from spacetravlr.models._fit import BLOCK_SIZE, FitResult, fingerprint, fit_inputs, fit_tissue
+from spacetravlr.models._inputs import Body, FitInputs, FitSettings, Solver
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from spacetravlr.nn import NetworkConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Options of a fit, as :func:`spacetravlr.tl.fit_betas` describes them."""
+
+    body: Body = "auto"
+    encoder: str = "shared"
+    mode: str = "additive"
+    layer: str | None = None
+    raw_layer: str | None = None
+    cluster_key: str | None = None
+    modulators_key: str = _keys.MODULATORS
+    score_threshold: float = 0.01
+    n_folds: int = 3
+    min_cells: int = 30
+    lam: float | None = None
+    alpha: float | None = None
+    solver: Solver = "gram"
+    network: NetworkConfig | None = None
+    trainer_kwargs: dict[str, Any] | None = None
+    device: str = "auto"
+    block_size: int = BLOCK_SIZE
+    store: str | os.PathLike[str] | None = None
+    client: Any = None
+    uncertainty: bool = False
+    rng: Rng = 0
+    n_jobs: int | None = None
+    show_progress_bar: bool | None = None
+
+    def check(self) -> None:
+        """Raise on what cannot be right, before any work."""
+        assert_one_of(self.body, get_args(Body), name="body")
+        assert_one_of(self.encoder, ("shared", "per_target"), name="encoder")
+        assert_one_of(self.mode, ("additive", "multiplicative"), name="mode")
+        assert_one_of(self.solver, get_args(Solver), name="solver")
+        assert_one_of(self.device, ("auto", "cpu", "cuda", "mps"), name="device")
+        assert_in_range(self.score_threshold, 0.0, 1.0, name="score_threshold")
+        assert_in_range(self.n_folds, 2, 20, name="n_folds")
+        assert_positive(self.block_size, name="block_size")
+        assert_non_negative(self.min_cells, name="min_cells")
+        for name in ("lam", "alpha"):
+            value = getattr(self, name)
+            if value is not None:
+                assert_non_negative(value, name=name)
+        resolve_n_jobs(self.n_jobs)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished fit with what it was made of."""
+
+    tissue: Tissue
+    inputs: FitInputs
+    settings: FitSettings
+    result: FitResult
+    params: dict[str, Any]
+
+
+def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOptions) -> Fit:
+    """Read, check and fit; ``adata`` is not changed."""
+    options.check()
+    names = [targets] if isinstance(targets, str) else targets
+    tissue = read_tissue(
+        adata,
+        targets=names,
+        layer=options.layer,
+        raw_layer=options.raw_layer,
+        cluster_key=options.cluster_key,
+        modulators_key=options.modulators_key,
+    )
+    counts = np.bincount(tissue.cell_type, minlength=len(tissue.type_names))
+    small = [name for name, count in zip(tissue.type_names, counts, strict=True) if count < options.min_cells]
+    if small:
+        logger.warning(
+            "cell types with fewer than min_cells=%d cells use the seed of all cells together: %s",
+            options.min_cells, ", ".join(small),
+        )  # fmt: skip
+    if len(tissue.coordinates) < 4 * (options.n_folds + 1):
+        msg = (
+            f"Expected at least {4 * (options.n_folds + 1)} cells for `n_folds={options.n_folds}`, "
+            f"found {len(tissue.coordinates)}."
+        )
+        raise ValueError(msg)
+    settings = _settings(options)
+    seed = settings.seed
+    inputs = fit_inputs(tissue, n_folds=options.n_folds, seed=seed, n_jobs=options.n_jobs)
+    store = None
+    if options.store is not None:
+        store = BetaStore(options.store, fingerprint(tissue, inputs, settings, options.block_size, adata.obs_names))
+    n_targets = len(tissue.target_names)
+    logger.info(
+        "fitting %d targets with %d distinct terms at %d cells; coefficients take %.2f GB",
+        n_targets, len(tissue.terms), inputs.n_cells, 4e-9 * inputs.n_cells * tissue.targets.n_columns,
+    )  # fmt: skip
+    show = package_settings.show_progress_bar if options.show_progress_bar is None else options.show_progress_bar
+    from tqdm.auto import tqdm
+
+    with tqdm(total=n_targets, desc="targets", disable=not show) as bar:
+        result = fit_tissue(
+            tissue,
+            inputs,
+            settings,
+            block_size=options.block_size,
+            store=store,
+            client=options.client,
+            n_jobs=resolve_n_jobs(options.n_jobs),
+            progress=bar.update,
+        )
+    params = {
+        **tissue.params,
+        "body": options.body,
+        "encoder": options.encoder,
+        "mode": options.mode,
+        "score_threshold": options.score_threshold,
+        "n_folds": options.n_folds,
+        "min_cells": options.min_cells,
+        "solver": options.solver,
+        "evidence_threshold": settings.surface.keep_threshold,
+        "seed": seed,
+    }
+    return Fit(tissue, inputs, settings, result, params)
+
+
+def _settings(options: FitOptions) -> FitSettings:
+    network = options.network
+    if network is None and options.body in ("auto", "cnn", "vit"):
+        from spacetravlr.nn import NetworkConfig
+
+        network = NetworkConfig(
+            body="vit" if options.body == "vit" else "cnn",
+            mode=options.mode,
+            encoder=options.encoder,  # type: ignore[arg-type]
+        )
+    # a Generator is drawn from once, so that every target's stream follows from one number
+    rng = options.rng
+    seed = int(rng) if isinstance(rng, int | np.integer) else int(np.random.default_rng(rng).integers(2**31))
+    return FitSettings(
+        body=options.body,
+        score_threshold=options.score_threshold,
+        min_cells=options.min_cells,
+        lam=options.lam,
+        alpha=options.alpha,
+        solver=options.solver,
+        network=network,
+        trainer_kwargs=options.trainer_kwargs,
+        device=options.device,
+        uncertainty=options.uncertainty,
+        seed=seed,
+    )
+
+
+def network_params(settings: FitSettings) -> dict[str, Any]:
+    """Settings of the network as plain values, empty without one."""
+    return {} if settings.network is None else asdict(settings.network)

@@ -1,0 +1,176 @@
+"""Fit the coefficients of every target gene."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from spacetravlr import _keys
+from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._types import Rng
+from spacetravlr.models._run import FitOptions, network_params, run_fit
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from spacetravlr.nn import NetworkConfig
+
+
+def fit_betas(
+    adata: AnnData,
+    targets: Sequence[str] | str | None = None,
+    *,
+    body: Literal["auto", "surface", "cnn", "vit", "seed"] = "auto",
+    encoder: Literal["shared", "per_target"] = "shared",
+    mode: Literal["additive", "multiplicative"] = "additive",
+    layer: str | None = None,
+    raw_layer: str | None = None,
+    cluster_key: str | None = None,
+    modulators_key: str = _keys.MODULATORS,
+    score_threshold: float = 0.01,
+    n_folds: int = 3,
+    min_cells: int = 30,
+    lam: float | None = None,
+    alpha: float | None = None,
+    solver: Literal["gram", "group-lasso"] = "gram",
+    network: NetworkConfig | None = None,
+    trainer_kwargs: dict[str, Any] | None = None,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    block_size: int = 100,
+    store: str | os.PathLike[str] | None = None,
+    client: Any = None,
+    uncertainty: bool = False,
+    rng: Rng = 0,
+    n_jobs: int | None = None,
+    show_progress_bar: bool | None = None,
+    key_added: str = _keys.BETAS,
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Learn how each gene depends on its regulators and neighbours, at each cell.
+
+    For a target :math:`H` in cell :math:`j` (SPEC section 3),
+
+    .. math::
+
+        H_j = b_{0j} + \sum_m b_{jm} TF_{jm} + \sum_k b_{jk} L_{jk} R_{jk} + \sum_p b_{jp} L_{jp} TF_{jp}
+
+    with coefficients that vary from cell to cell. Three bodies compete: a sparse group lasso a cell type (*seed*),
+    smooth coefficient surfaces over cell type, niche and position (*surface*), and a network that refines the seed from
+    the niche image (*network*). Each cell type of each target keeps the best on held-out spatial blocks, or none of
+    them. Other blocks, which took no part in any choice, report the scores; the coefficients are then refitted on all
+    cells with the chosen settings.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`spacetravlr.pp.received_ligands` and :func:`spacetravlr.pp.modulators`, or SpatialData.
+    targets
+        Genes to model; all targets of the modulator table by default.
+    body
+        ``"auto"``: seed, surface and CNN compete; ``"surface"``, ``"cnn"``, ``"vit"``: that one and the seed;
+        ``"seed"``: the seed alone.
+    encoder
+        Networks: one ``"shared"`` body for a block of targets with a head each, or one body ``"per_target"``, whose
+        results do not depend on how targets are grouped.
+    mode
+        Networks: seed plus a departure (``"additive"``) or seed times a gate (``"multiplicative"``, as published).
+    layer
+        Expression; what the modulators were made with by default.
+    raw_layer
+        Un-imputed expression (``"X"`` for ``adata.X``): adds ``r2_kept_raw``, the held-out R2 against it.
+    cluster_key
+        Cell types; what the modulators were made with by default.
+    modulators_key
+        Key of the modulators.
+    score_threshold
+        Least gain of held-out R2 over the mean of the cell type; below it, coefficients are zero.
+    n_folds
+        Spatial folds that choose; one more fold reports.
+    min_cells
+        Cell types with fewer cells use the seed of all cells together.
+    lam, alpha
+        Penalties of the seed (group and single coefficients); chosen by held-out error by default.
+    solver
+        Solver of the seed: ``"gram"``, or the reference package ``"group-lasso"`` for the delivered fit (slow).
+    network
+        Settings of the network; replaces ``mode`` and ``encoder``.
+    trainer_kwargs
+        Passed to :class:`lightning.pytorch.Trainer`.
+    device
+        Where networks are trained.
+    block_size
+        Targets fitted together.
+    store
+        Folder (zarr) that blocks are written to as they finish. A later call picks up where an interrupted one stopped,
+        and the coefficients stay on disk.
+    client
+        ``dask.distributed.Client`` that fits the blocks.
+    uncertainty
+        Also keep the posterior standard deviation of each coefficient (surfaces only).
+    rng
+        Seed or generator: which blocks form a fold, and the start of networks.
+    n_jobs
+        Threads; ``None`` is ``st.settings.n_jobs``. The results do not depend on it.
+    show_progress_bar
+        Draw a progress bar; ``None`` is ``st.settings.show_progress_bar``.
+    key_added
+        Key of the result.
+    copy
+        Return a copy instead of writing to ``adata``.
+
+    Returns
+    -------
+    ``None``, or a copy of ``adata`` when ``copy``. Writes
+
+    ``adata.obsm['betas']`` : array (float32), cells x columns
+        Per target its intercept, then its terms; a dask array over the store when ``store`` is given.
+    ``adata.obsm['betas_sd']`` : array (float32), cells x columns
+        With ``uncertainty``; NaN where the surface was not kept.
+    ``adata.uns['betas']`` : dict
+        ``terms`` (one row a column: target, kind, tf, ligand, receptor, range, ``importance``: standard deviation of
+        the contribution within cell types in units of the target's, ``evidence``: log Bayes factor against absence,
+        ``active``), ``scores`` (one row a target and cell type: cells, held-out ``r2_zero``, ``r2_seed``,
+        ``r2_surface``, ``r2_network``, ``r2_kept``, training R2, ``kept``), ``training`` (learning curves), ``params``
+        and ``store``.
+
+    Raises
+    ------
+    KeyError
+        When something was not computed yet or a gene is not known.
+    ValueError
+        When an option or a value cannot be used; before any long work, and ``adata`` is left as it was.
+
+    Examples
+    --------
+    >>> import spacetravlr as st
+    >>> adata = st.datasets.simulated_tissue(n_cells=300, n_targets=2, rng=0)
+    >>> grn, lr, ligand_tf = st.datasets.simulated_priors(adata)
+    >>> st.pp.spatial_weights(adata)
+    >>> st.pp.received_ligands(adata, lr, layer="log1p")
+    >>> st.pp.modulators(adata, grn)
+    >>> st.tl.fit_betas(adata, body="surface", show_progress_bar=False)
+    >>> sorted(adata.uns["betas"]["scores"]["target"].unique())
+    ['PAX5', ...]
+    """
+    table = unwrap(adata)
+    options = FitOptions(
+        body=body, encoder=encoder, mode=mode, layer=layer, raw_layer=raw_layer, cluster_key=cluster_key,
+        modulators_key=modulators_key, score_threshold=score_threshold, n_folds=n_folds, min_cells=min_cells, lam=lam,
+        alpha=alpha, solver=solver, network=network, trainer_kwargs=trainer_kwargs, device=device,
+        block_size=block_size, store=store, client=client, uncertainty=uncertainty, rng=rng, n_jobs=n_jobs,
+        show_progress_bar=show_progress_bar,
+    )  # fmt: skip
+    fit = run_fit(table, targets, options)
+    out = table.copy() if copy else table
+    out.obsm[key_added] = fit.result.betas
+    if fit.result.sd is not None:
+        out.obsm[f"{key_added}_sd"] = fit.result.sd
+    out.uns[key_added] = {
+        "terms": fit.result.terms,
+        "scores": fit.result.scores,
+        "training": fit.result.training,
+        "params": {**fit.params, "network": network_params(fit.settings)},
+        "store": "" if store is None else os.fspath(store),
+    }
+    return out if copy else None
