@@ -50,7 +50,9 @@ def ligand_activity(
     orient
         What the rows of a wide ``potential`` are, see :func:`read_ligand_tf`.
 
-    Returns ------- Table with the columns ``ligand``, ``pearson``, ``auroc``, ``aupr``, ``aupr_corrected``, best
+    Returns
+    -------
+    Table with the columns ``ligand``, ``pearson``, ``auroc``, ``aupr``, ``aupr_corrected``, best
     first. A ligand with the same potential on every gene has a Pearson correlation of NaN.
 
     Raises

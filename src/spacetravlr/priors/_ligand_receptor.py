@@ -35,7 +35,9 @@ def read_ligand_receptor(source: Source, *, resource: str | None = None) -> pd.D
     resource
         Rows to keep of a table with a column ``resource`` (such as LIANA's, which holds several databases).
 
-    Returns ------- Table with the columns ``ligand``, ``receptor``, ``range`` ("secreted" or "contact") and
+    Returns
+    -------
+    Table with the columns ``ligand``, ``receptor``, ``range`` ("secreted" or "contact") and
     ``pathway`` ("" when unknown), no two rows alike in the first three.
 
     Raises
