@@ -6,9 +6,11 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import spacetravlr
 
@@ -126,6 +128,15 @@ def test_nn_sees_tensors_only(path: Path) -> None:
         if module.split(".")[0] in {"anndata", "pandas", "matplotlib", "scanpy", "squidpy"}
     ]
     assert not wrong
+
+
+def test_what_is_imported_is_required() -> None:
+    project = tomllib.loads((ARCHITECTURE.parents[1] / "pyproject.toml").read_text())["project"]
+    optional = [line for extra in project["optional-dependencies"].values() for line in extra]
+    declared = {Requirement(line).name.replace("-", "_") for line in [*project["dependencies"], *optional]}
+    declared = {{"scikit_learn": "sklearn"}.get(name, name) for name in declared}
+    imported = {module.split(".")[0] for path in FILES for module, _ in imports(ast.parse(path.read_text()))}
+    assert imported - declared - sys.stdlib_module_names - {"spacetravlr"} == set()
 
 
 def loaded_after(statements: str) -> set[str]:
