@@ -65,9 +65,9 @@ def modulators(
 
     A target's modulators come in three groups:
 
-    - TF: its regulators in the base network that are in the panel, not the target itself; - LR: all ligand-receptor
-    pairs of :func:`received_ligands` of which neither gene is the target and whose receptor has a
-      mean above ``receptor_threshold`` in at least one cell type;
+    - TF: its regulators in the base network that are in the panel, not the target itself;
+    - LR: all ligand-receptor pairs of :func:`received_ligands` of which neither gene is the target and whose receptor
+      has a mean above ``receptor_threshold`` in at least one cell type;
     - TFL: for each of its TF regulators the ``top_n`` ligands of the panel with the highest ligand-TF score above
       ``cutoff``. The target is never the ligand. In panels of 1,000 genes or more a pair is left out when the target or
       the TF is itself a regulator of the ligand. A TFL term uses the secreted signal of its ligand where there is one.
