@@ -39,9 +39,9 @@ def make_tissue(n_cells=240, **options):
     epochs = np.arange(1, 21)
     training = pd.concat(
         pd.DataFrame(
-            {"target": t, "epoch": epochs, "train": np.exp(-epochs / 5), "validation": 0.2 + np.exp(-epochs / 6)}
+            {"target": t, "epoch": epochs, "train": np.exp(-epochs / s), "validation": 0.1 + np.exp(-epochs / s)}
         )
-        for t in targets
+        for t, s in zip(targets, rng.uniform(3, 7, len(targets)), strict=True)
     )
     adata.obsm["betas"] = betas
     adata.uns["betas"] = {

@@ -134,7 +134,10 @@ def _neighbours(
     draw_values(
         values, ax, layout=layout, label=label, cmap=SEQUENTIAL, norm=Normalize(0, 1), size=size, background=GREY
     )
+    # a circle larger than the tissue is cut, rather than the tissue made small
+    limits = ax.get_xlim(), ax.get_ylim()
     ax.add_patch(Circle(tuple(centre), radius, fill=False, color="black", lw=1, ls=":"))
+    ax.set(xlim=limits[0], ylim=limits[1])
     ax.plot(*centre, marker="x", color="black", ms=7, mew=1.5)
     ax.set_title(f"{cell}, r = {radius:g} µm")
 

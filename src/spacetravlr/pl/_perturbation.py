@@ -1,0 +1,186 @@
+"""What a perturbation changes, and how far from the perturbed cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from spacetravlr import _keys, get
+from spacetravlr._anndata._expression import get_expression
+from spacetravlr._anndata._spatial import library_codes
+from spacetravlr._validators import assert_genes, assert_key, assert_one_of, assert_positive
+from spacetravlr.pl._figure import DIVERGING, centred, clean, finish, new_axes, new_grid
+from spacetravlr.pl._tissue import Layout, draw_values, tissue_layout
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+    from spacetravlr._types import Bools, Floats
+    from spacetravlr.pl._figure import Drawn
+
+Kind = Literal["map", "distance"]
+_N_BINS = 20
+
+
+def perturbation(
+    adata: AnnData,
+    genes: str | Sequence[str] | None = None,
+    *,
+    kind: Kind = "map",
+    n_top: int = 6,
+    max_distance: float | None = None,
+    perturbed_key: str = _keys.PERTURBED,
+    library_key: str | None = None,
+    library_id: str | None = None,
+    limit: float | None = None,
+    cmap: str = DIVERGING,
+    size: float | None = None,
+    ncols: int = 3,
+    ax: Axes | Sequence[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    title: str | None = None,
+    return_fig: bool = False,
+    save: str | PathLike[str] | None = None,
+) -> Drawn:
+    """Draw the change of expression that a perturbation causes.
+
+    ``kind="map"``: one map a gene, red is up and blue is down; when only some cells were perturbed, these are circled.
+    ``kind="distance"``: mean change against the distance to the nearest perturbed cell, one line a gene, with the
+    middle half of the cells shaded; the perturbed cells themselves stand at zero.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after ``tl.perturb``.
+    genes
+        Genes to draw; those that change most by default.
+    kind
+        ``"map"`` or ``"distance"``.
+    n_top
+        How many genes when none is named.
+    max_distance
+        Largest distance drawn, in micrometres.
+    perturbed_key
+        Key of the perturbation.
+    library_key
+        Column of ``obs`` with the slide of each cell; what the weights were made with by default.
+    library_id
+        Slide to show; all, side by side, by default.
+    limit
+        Change at the ends of the colour scale; the 99th percentile of each map by default.
+    cmap
+        Colour map.
+    size
+        Marker area in points squared; by default neighbouring cells just touch.
+    ncols
+        Panels in a row.
+    ax
+        Axes to draw on, one for each map.
+    figsize
+        Size of the figure, in inches.
+    title
+        Title.
+    return_fig
+        Return the figure.
+    save
+        File to write.
+
+    Returns
+    -------
+    Axes (a list for several maps), or the figure.
+
+    Raises
+    ------
+    KeyError
+        When there is no perturbation, or no such gene.
+    ValueError
+        When nothing changed, or distances are asked for and every cell was perturbed.
+    """
+    assert_one_of(kind, get_args(Kind), name="kind")
+    assert_positive(n_top, name="n_top")
+    hint = 'Call `st.tl.perturb(adata, "FOXO1")` first.'
+    assert_key(adata, "uns", perturbed_key, name="perturbed_key", hint=hint)
+    assert_key(adata, "layers", perturbed_key, name="perturbed_key", hint=hint)
+    names = _chosen(adata, genes, n_top, perturbed_key)
+    stored = adata.uns[perturbed_key]
+    before = get_expression(adata, names, layer=str(stored["layer"]) or None, check=False)
+    change = get_expression(adata, names, layer=perturbed_key, check=False) - before
+    cells = np.asarray(stored["cells"], dtype=bool)
+    label = str(stored.get("label", ", ".join(map(str, np.atleast_1d(stored["genes"])))))
+    layout = tissue_layout(adata, library_key=library_key, library_id=library_id)
+    if kind == "distance":
+        if cells.all():
+            msg = (
+                "Expected a perturbation of some cells for `kind='distance'`, found that all cells were perturbed; "
+                "call `st.tl.perturb(adata, ..., cells=...)`."
+            )
+            raise ValueError(msg)
+        single = new_axes(ax, figsize, (5.0, 3.6))  # type: ignore[arg-type]
+        key = library_key or str(adata.uns.get(_keys.SPATIAL_WEIGHTS, {}).get("library_key", ""))
+        _by_distance(change[layout.rows], names, _distance(adata, cells, layout, key), max_distance, single)
+        single.set_title(label)
+        return finish(single, title=title, return_fig=return_fig, save=save)
+    axes = new_grid(ax, len(names), figsize, (layout.panel[0] + 1.1, layout.panel[1] + 0.5), ncols)
+    for name, values, panel in zip(names, change.T, axes, strict=True):
+        text = f"change of {name}"
+        draw_values(values, panel, layout=layout, label=text, cmap=cmap, norm=centred(values, limit), size=size)
+        if not cells.all():
+            inside = cells[layout.rows]
+            area = panel.collections[-1].get_sizes()[0]  # type: ignore[attr-defined]
+            # half the width, because "." is drawn smaller than "o"
+            x, y = layout.xy[inside].T
+            panel.scatter(x, y, s=area / 4, facecolor="none", edgecolor="black", lw=0.5)
+        panel.set_title(f"{label} \N{RIGHTWARDS ARROW} {name}", fontsize=11)
+    return finish(axes, title=title, return_fig=return_fig, save=save)
+
+
+def _chosen(adata: AnnData, genes: str | Sequence[str] | None, n_top: int, perturbed_key: str) -> list[str]:
+    if genes is not None:
+        names = [genes] if isinstance(genes, str) else list(genes)
+        assert_genes(names, adata.var_names, name="genes")
+        return names
+    effect = get.perturbation_effect(adata, groupby=None, perturbed_key=perturbed_key)
+    effect = effect[~effect["perturbed"]].sort_values("mean_abs_change", ascending=False, kind="stable")
+    if effect.empty:
+        msg = "Expected the perturbation to change a gene, found no change; pass `genes` to draw it nevertheless."
+        raise ValueError(msg)
+    return [str(g) for g in effect["gene"].head(n_top)]
+
+
+def _distance(adata: AnnData, cells: Bools, layout: Layout, library_key: str) -> Floats:
+    """Distance of every shown cell to the nearest perturbed one on its slide, micrometres."""
+    from scipy.spatial import cKDTree
+
+    distance = np.full(len(layout.rows), np.inf)
+    codes = library_codes(adata, library_key or None)
+    slide = np.zeros(len(layout.rows), dtype=int) if codes is None else codes[layout.rows]
+    for s in np.unique(slide):
+        here = np.flatnonzero(slide == s)
+        sources = here[cells[layout.rows[here]]]
+        if len(sources):
+            distance[here] = cKDTree(layout.xy[sources]).query(layout.xy[here])[0]
+    return distance
+
+
+def _by_distance(change: Floats, names: list[str], distance: Floats, max_distance: float | None, ax: Axes) -> None:
+    reach = max_distance or float(np.quantile(distance[np.isfinite(distance)], 0.99))
+    outside = (distance > 0) & (distance <= reach)
+    n_bins = int(np.clip(outside.sum() // 15, 3, _N_BINS))
+    edges = np.unique(np.quantile(distance[outside], np.linspace(0, 1, n_bins + 1)))
+    which = np.clip(np.searchsorted(edges, distance, side="right") - 1, 0, len(edges) - 2)
+    members = [np.flatnonzero(distance == 0), *(np.flatnonzero(outside & (which == b)) for b in range(len(edges) - 1))]
+    members = [m for m in members if len(m)]
+    x = np.array([distance[m].mean() for m in members])
+    for name, values in zip(names, change.T, strict=True):
+        low, high = np.array([np.quantile(values[m], (0.25, 0.75)) for m in members]).T
+        (line,) = ax.plot(x, [values[m].mean() for m in members], marker="o", ms=3, lw=1.5, label=name)
+        ax.fill_between(x, low, high, color=line.get_color(), alpha=0.15, lw=0)
+    ax.axhline(0, color="black", lw=0.8)
+    ax.set(xlabel="distance to the nearest perturbed cell (µm)", ylabel="mean change of expression")
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    clean(ax)
