@@ -54,7 +54,7 @@ def perturbation_effect(
         assert_key(adata, "obs", groupby, name="groupby")
     change = after - before
     genes = np.flatnonzero(change.any(axis=0))
-    by_hand = set(np.atleast_1d(stored["genes"]).astype(str))
+    by_hand = {str(g) for g in np.atleast_1d(stored["genes"])}
     size = np.abs(change[:, genes])
     large = size > CHANGED * before[:, genes].max(axis=0)
     parts = []
@@ -215,7 +215,7 @@ def _perturbation_effects(
         types = adata.obs[cluster_key].astype(str)
         assert_one_of(cell_type, sorted(set(types)), name="cell_type")
         mask = (types == cell_type).to_numpy()
-    by_hand = set(np.atleast_1d(stored["genes"]).astype(str))
+    by_hand = {str(g) for g in np.atleast_1d(stored["genes"])}
     change = (after - before)[mask].mean(axis=0, dtype=np.float64)
     genes = np.flatnonzero((change != 0) & ~adata.var_names.isin(by_hand))
     r2 = np.full(len(genes), np.nan)

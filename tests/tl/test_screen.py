@@ -1,0 +1,152 @@
+"""A screen: what it says, that it resumes, and that it refuses what is not its own."""
+
+from __future__ import annotations
+
+import json
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import spacetravlr as st
+from spacetravlr.models import _screen
+
+
+def test_a_screen_is_the_mean_of_single_perturbations(adata):
+    screen = st.tl.genome_screen(adata)
+    assert list(screen.obs_names) == st.tl.possible_targets(adata)
+    types = list(screen.uns["screen"]["cell_types"])
+    assert types == ["T/NK", "B", "stroma"]
+    for gene in ("FOXO1", "CXCL13", "CXCR4"):
+        result = st.GeneFactory(adata).perturb(gene)
+        change = result.change_frame()
+        np.testing.assert_allclose(
+            screen[gene, change.columns].X.ravel(), change.mean().to_numpy(), rtol=1e-4, atol=1e-6
+        )
+        np.testing.assert_allclose(
+            screen[gene, change.columns].layers["mean_abs_change"].ravel(), change.abs().mean(), rtol=1e-4, atol=1e-6
+        )
+        top = result.to_frame().loc[:, change.columns].max() * 0 + adata[:, change.columns].layers["log1p"].max(axis=0)
+        np.testing.assert_allclose(
+            screen[gene, change.columns].layers["fraction_changed"].ravel(),
+            (change.abs() > 0.01 * top).mean(),
+            atol=1e-6,
+        )
+        for i, name in enumerate(types):
+            inside = (adata.obs["cell_type"] == name).to_numpy()
+            expected = change[inside].mean().to_numpy()
+            np.testing.assert_allclose(
+                screen[gene, change.columns].layers[f"change_{i}"].ravel(), expected, rtol=1e-4, atol=1e-6
+            )
+            of_type = st.get.screen(screen, cell_type=name)
+            np.testing.assert_array_equal(of_type.X, screen.layers[f"change_{i}"])
+            np.testing.assert_allclose(
+                of_type.var["baseline"], adata[inside, of_type.var_names].layers["log1p"].mean(axis=0), rtol=1e-5
+            )
+    assert screen.obs.loc["FOXO1", "n_genes_changed"] >= 3
+    assert not np.isnan(screen.var.loc[screen.var["modelled"], "r2"]).any()
+
+
+def test_batches_do_not_matter(adata):
+    genes = ["FOXO1", "CXCL12", "DLL1", "CXCR4", "NOTCH1"]
+    one, many = (st.tl.genome_screen(adata, genes=genes, batch_size=b) for b in (1, 5))
+    np.testing.assert_allclose(one.X, many.X, atol=1e-6)
+    assert list(one.obs_names) == genes
+
+
+def test_overexpression_in_some_cells(adata):
+    screen = st.tl.genome_screen(adata, mode="overexpression", genes=["FOXO1"], cells="cell_type == 'B'")
+    result = st.GeneFactory(adata).perturb({"FOXO1": "max"}, cells="cell_type == 'B'")
+    np.testing.assert_allclose(
+        screen[:, result.change_frame().columns].X.ravel(), result.change.mean(axis=0), rtol=1e-4, atol=1e-6
+    )
+    assert screen.obs["n_cells"].tolist() == [(adata.obs["cell_type"] == "B").sum()]
+
+
+def test_an_interrupted_screen_goes_on(adata, tmp_path, monkeypatch):
+    whole = st.tl.genome_screen(adata)
+    run_batch, done = _screen.run_batch, []
+
+    def interrupted(simulator, names, *args):
+        if len(done) >= 4:
+            raise KeyboardInterrupt
+        done.extend(names)
+        return run_batch(simulator, names, *args)
+
+    monkeypatch.setattr(_screen, "run_batch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        st.tl.genome_screen(adata, save_to=tmp_path / "ko", batch_size=2)
+    files = sorted(p.name for p in (tmp_path / "ko").iterdir())
+    assert files == sorted(["screen.json", *(f"{g}.npz" for g in done)])
+
+    again = []
+
+    def counted(simulator, names, *args):
+        again.extend(names)
+        return run_batch(simulator, names, *args)
+
+    monkeypatch.setattr(_screen, "run_batch", counted)
+    resumed = st.GeneFactory(adata).genome_screen(save_to=str(tmp_path / "ko"), mode="knockout", n_propagation=4)
+    assert set(again) == set(whole.obs_names) - set(done)
+    np.testing.assert_allclose(resumed.X, whole.X, atol=1e-6)
+    again.clear()
+    st.tl.genome_screen(adata, save_to=tmp_path / "ko")
+    assert not again
+
+
+def test_a_folder_of_another_screen_is_refused(adata, tmp_path):
+    st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"])
+    with pytest.raises(ValueError, match=r"another n_propagation \(4, now 2\); choose another folder"):
+        st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"], n_propagation=2)
+    with pytest.raises(ValueError, match=r"another mode \('knockout', now 'overexpression'\)"):
+        st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"], mode="overexpression")
+    with pytest.raises(ValueError, match="another cells or genes"):
+        st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"], cells="cell_type == 'B'")
+    adata.obsm["betas"] = adata.obsm["betas"] * 1.01
+    with pytest.raises(ValueError, match="another coefficients;"):
+        st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"])
+
+
+def test_files_hold_every_cell_when_asked(adata, tmp_path):
+    st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"], save_cells=True)
+    with np.load(tmp_path / "FOXO1.npz") as stored:
+        result = st.GeneFactory(adata).perturb("FOXO1")
+        np.testing.assert_array_equal(stored["gene_index"], result.gene_index)
+        np.testing.assert_allclose(stored["change"], result.change, atol=1e-6)
+    assert json.loads((tmp_path / "screen.json").read_text())["run"]["save_cells"] is True
+
+
+def test_gene_names_that_are_no_file_names(adata, tmp_path):
+    names = adata.var_names.to_series().replace({"FOXO1": "FOX/O:1"})
+    terms = adata.uns["betas"]["terms"]
+    terms["tf"] = terms["tf"].astype(str).replace({"FOXO1": "FOX/O:1"})
+    adata.var_names = names.to_numpy()
+    st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOX/O:1"])
+    assert (tmp_path / "FOX%2FO%3A1.npz").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*[Zz]arr:UserWarning")
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+def test_the_result_can_be_written(adata, tmp_path, suffix):
+    screen = st.tl.genome_screen(adata, genes=["FOXO1", "CXCL12"])
+    path = tmp_path / f"screen.{suffix}"
+    getattr(screen, f"write_{suffix}")(path)
+    back = ad.read_h5ad(path) if suffix == "h5ad" else ad.read_zarr(path)
+    assert list(st.get.screen(back, cell_type="T/NK").obs_names) == ["FOXO1", "CXCL12"]
+    assert len(st.get.ranked_effects(back)) == len(st.get.ranked_effects(screen))
+
+
+def test_damaged_files_and_other_mistakes(adata, tmp_path):
+    st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"])
+    (tmp_path / "FOXO1.npz").write_bytes(b"half a file")
+    with pytest.raises(ValueError, match="found it damaged .*delete it and run again"):
+        st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"])
+    with pytest.raises(KeyError, match=r"unknown 'FOXO' \(closest"):
+        st.tl.genome_screen(adata, genes=["FOXO"])
+    with pytest.raises(ValueError, match="Expected `mode` to be one of"):
+        st.tl.genome_screen(adata, mode="knockdown")
+    with pytest.raises(ValueError, match="Expected `batch_size` to be at least 1"):
+        st.tl.genome_screen(adata, batch_size=0)
+    with pytest.raises(ValueError, match="`n_propagation`"):
+        st.tl.genome_screen(adata, save_to=tmp_path / "new", n_propagation=0)
+    assert not (tmp_path / "new").exists()
