@@ -150,3 +150,26 @@ def test_damaged_files_and_other_mistakes(adata, tmp_path):
     with pytest.raises(ValueError, match="`n_propagation`"):
         st.tl.genome_screen(adata, save_to=tmp_path / "new", n_propagation=0)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_dask_workers_give_the_same(adata, tmp_path, processes):
+    distributed = pytest.importorskip("distributed")
+    genes = ["FOXO1", "CXCL12", "DLL1", "CXCR4"]
+    here = st.tl.genome_screen(adata, genes=genes, batch_size=1)
+    with (
+        distributed.LocalCluster(
+            n_workers=2 if processes else 1,
+            threads_per_worker=2,
+            processes=processes,
+            dashboard_address=None,
+            local_directory=tmp_path / "dask",
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        there = st.tl.genome_screen(
+            adata, genes=genes, batch_size=1, save_to=tmp_path / "ko", client=client, save_cells=True
+        )
+    np.testing.assert_array_equal(there.X, here.X)
+    assert list(there.obs_names) == genes
+    assert len(list((tmp_path / "ko").glob("*.npz"))) == 4
