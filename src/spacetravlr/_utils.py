@@ -50,7 +50,7 @@ def numba_threads(n_jobs: int | None) -> Iterator[int]:
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the first caller outside the package."""
-    package = os.path.dirname(__file__)  # noqa: PTH120 -- compared with frame file names, which are strings
+    package = str(Path(__file__).parent)
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_code.co_filename.startswith(package):
         frame, level = frame.f_back, level + 1
