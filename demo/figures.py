@@ -11,7 +11,7 @@ import numpy as np
 import spacetravlr as st
 
 CELL_TYPE = "cell_type"
-DPI = 110
+DPI = 90
 
 
 def draw(adata: ad.AnnData, screen: ad.AnnData, *, regulator: str, target: str, folder: Path) -> list[Path]:
@@ -39,31 +39,27 @@ def draw(adata: ad.AnnData, screen: ad.AnnData, *, regulator: str, target: str, 
 
 def overview(adata: ad.AnnData, *, regulator: str, target: str) -> plt.Figure:
     """One row: the fitted coefficient, the true one where it is known, the change, and the arrows."""
-    truth = true_coefficient(adata, regulator, target)
+    truth = with_true_betas(adata) if "true_betas" in adata.obsm else None
     n = 4 if truth is not None else 3
     figure, axes = plt.subplots(1, n, figsize=(4.6 * n, 4.2), layout="constrained")
-    axes = list(axes)
-    limit = None if truth is None else float(np.quantile(np.abs(truth), 0.99))
-    title = f"{regulator} on {target}"
-    st.pl.betas(adata, target, regulator, ax=axes.pop(0), limit=limit, title=f"{title}, fitted")
+    fitted = st.get.betas(adata, target)[f"beta_{regulator}"]
+    shared = {"limit": float(fitted.abs().quantile(0.99)) or None}
+    left = list(axes)
+    st.pl.betas(adata, target, regulator, ax=left.pop(0), title=f"{regulator} on {target}, fitted", **shared)
     if truth is not None:
-        x, y = np.asarray(adata.obsm["spatial"])[:, :2].T
-        style = {"s": 9, "cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "linewidths": 0}
-        axis = axes.pop(0)
-        figure.colorbar(axis.scatter(x, y, c=truth, **style), ax=axis, shrink=0.7)
-        axis.set(title=f"{title}, simulated", aspect="equal", xticks=[], yticks=[])
-    st.pl.perturbation(adata, target, ax=axes.pop(0), title=f"{target} without {regulator}")
-    st.pl.perturbation_vectors(adata, basis="spatial", color=CELL_TYPE, ax=axes.pop(0))
+        st.pl.betas(truth, target, regulator, ax=left.pop(0), title=f"{regulator} on {target}, simulated", **shared)
+    st.pl.perturbation(adata, target, ax=left.pop(0), title=f"{target} without {regulator}")
+    title = f"where cells without {regulator} belong"
+    st.pl.perturbation_vectors(adata, basis="spatial", color=CELL_TYPE, ax=left.pop(0), title=title)
     return figure
 
 
-def true_coefficient(adata: ad.AnnData, regulator: str, target: str) -> np.ndarray | None:
-    """The simulated coefficient of a transcription factor, where there is one."""
-    if "true_betas" not in adata.obsm:
-        return None
-    terms = adata.uns["simulation"]["terms"]
-    found = (terms["target"] == target) & (terms["kind"] == "tf") & (terms["tf"] == regulator)
-    return np.asarray(adata.obsm["true_betas"])[:, np.flatnonzero(found)[0]] if found.any() else None
+def with_true_betas(adata: ad.AnnData) -> ad.AnnData:
+    """A copy in which the simulated coefficients take the place of the fitted ones."""
+    truth = adata.copy()
+    truth.obsm["betas"] = truth.obsm["true_betas"]
+    truth.uns["betas"] = {**adata.uns["betas"], "terms": adata.uns["simulation"]["terms"]}
+    return truth
 
 
 def save(figure: plt.Figure, path: Path) -> Path:
