@@ -97,3 +97,20 @@ def test_batch_and_possible_targets(adata):
         alone = st.tl.perturb(adata, wanted, copy=True).layers["perturbed"]
         np.testing.assert_allclose(result.simulated, alone, atol=1e-6)
     assert st.tl.possible_targets(adata) == st.GeneFactory(adata).possible_targets()
+
+
+def test_spatialdata(adata):
+    from spatialdata import SpatialData
+    from spatialdata.models import TableModel
+
+    table = TableModel.parse(adata.copy())
+    sdata = SpatialData(tables={"cells": table})
+    st.tl.perturb(adata, "FOXO1")
+    st.tl.perturb(sdata, "FOXO1")
+    st.tl.perturbation_vectors(sdata)
+    np.testing.assert_array_equal(table.layers["perturbed"], adata.layers["perturbed"])
+    assert "perturbed_spatial" in table.obsm
+    assert len(st.get.ranked_effects(sdata)) == len(st.get.ranked_effects(adata))
+    assert st.get.betas(sdata, "CD79A").equals(st.get.betas(adata, "CD79A"))
+    with pytest.raises(TypeError, match="Expected `adata` to be AnnData or SpatialData, found `dict`"):
+        st.tl.perturb({}, "FOXO1")

@@ -44,6 +44,7 @@ def test_a_screen_is_the_mean_of_single_perturbations(adata):
                 of_type.var["baseline"], adata[inside, of_type.var_names].layers["log1p"].mean(axis=0), rtol=1e-5
             )
     assert screen.obs.loc["FOXO1", "n_genes_changed"] >= 3
+    assert screen.obs.loc[["FOXO1", "CXCL13", "CXCR4"], "role"].tolist() == ["tf", "ligand", "receptor"]
     assert not np.isnan(screen.var.loc[screen.var["modelled"], "r2"]).any()
 
 

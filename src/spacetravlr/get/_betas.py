@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING
 
 from spacetravlr import _keys
 from spacetravlr._anndata._betas import read_betas
+from spacetravlr._anndata._spatial import unwrap
 from spacetravlr.models._beta_frame import BetaFrame
 from spacetravlr.models._gene_factory import GeneFactory
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+    from spatialdata import SpatialData
 
 
-def betas(adata: AnnData, target: str, *, betas_key: str = _keys.BETAS) -> BetaFrame:
+def betas(adata: AnnData | SpatialData, target: str, *, betas_key: str = _keys.BETAS) -> BetaFrame:
     """Take the coefficients of one target.
 
     Parameters
@@ -36,11 +38,11 @@ def betas(adata: AnnData, target: str, *, betas_key: str = _keys.BETAS) -> BetaF
     KeyError
         When there are no coefficients, or none of ``target``; names the closest modelled genes.
     """
-    return BetaFrame.from_model(read_betas(adata, betas_key), target)
+    return BetaFrame.from_model(read_betas(unwrap(adata), betas_key), target)
 
 
 def derivatives(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     target: str,
     *,
     betas_key: str = _keys.BETAS,

@@ -9,13 +9,15 @@ import pandas as pd
 
 from spacetravlr import _keys
 from spacetravlr._anndata._expression import get_expression
+from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._validators import assert_genes, assert_key, assert_one_of
 from spacetravlr.models._held_out import held_out_r2
 from spacetravlr.models._screen import CHANGED
-from spacetravlr.models._screen_table import SCREEN, type_layer
+from spacetravlr.models._screen_table import ROLES, SCREEN, type_layer
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
     from spacetravlr._types import Floats
 
@@ -24,7 +26,7 @@ ALL = "all"
 
 
 def perturbation_effect(
-    adata: AnnData, *, groupby: str | None = _keys.CELL_TYPE, perturbed_key: str = _keys.PERTURBED
+    adata: AnnData | SpatialData, *, groupby: str | None = _keys.CELL_TYPE, perturbed_key: str = _keys.PERTURBED
 ) -> pd.DataFrame:
     """Tabulate the change of expression a perturbation causes, by cell type.
 
@@ -49,6 +51,7 @@ def perturbation_effect(
     KeyError
         When the perturbation or ``groupby`` is missing.
     """
+    adata = unwrap(adata)
     before, after, stored = _states(adata, perturbed_key)
     if groupby is not None:
         assert_key(adata, "obs", groupby, name="groupby")
@@ -80,7 +83,7 @@ def perturbation_effect(
 
 
 def ranked_effects(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     *,
     perturbation: str | None = None,
     cell_type: str | None = None,
@@ -127,6 +130,7 @@ def ranked_effects(
     ValueError
         When ``cell_type`` does not exist.
     """
+    adata = unwrap(adata)
     if SCREEN in adata.uns:
         tidy = _screen_effects(adata, perturbation, cell_type)
     else:
@@ -172,7 +176,7 @@ def screen(adata: AnnData, *, cell_type: str) -> AnnData:
     # the name of the result is not "screen", so that a part is never taken for the whole
     return AnnData(
         np.array(adata.layers[type_layer(i)]),
-        obs=adata.obs[["is_tf", "is_ligand", "is_receptor"]].copy(),
+        obs=adata.obs[[*(f"is_{role}" for role in ROLES), "role"]].copy(),
         var=var,
         uns={f"{SCREEN}_of_type": kept},
     )

@@ -11,11 +11,13 @@ import pandas as pd
 from spacetravlr import _keys
 from spacetravlr._anndata._betas import BetaModel, read_betas
 from spacetravlr._anndata._modulators import INTERCEPT, column_names
+from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._validators import assert_genes
 from spacetravlr.models._coefficients import coefficient_reader
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
     from spacetravlr._types import Bools, Floats, Ints
 
@@ -24,7 +26,7 @@ _TERM_COLUMNS = ("target", "kind", "tf", "ligand", "receptor", "range")
 
 
 def modulators(
-    adata: AnnData, *, target: str | Sequence[str] | None = None, betas_key: str = _keys.BETAS
+    adata: AnnData | SpatialData, *, target: str | Sequence[str] | None = None, betas_key: str = _keys.BETAS
 ) -> pd.DataFrame:
     """Tabulate the coefficients of each modulator, by cell type.
 
@@ -53,6 +55,7 @@ def modulators(
     KeyError
         When there are no coefficients, or none of ``target``.
     """
+    adata = unwrap(adata)
     model = read_betas(adata, betas_key)
     names = model.target_names
     wanted = names if target is None else [target] if isinstance(target, str) else list(target)

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from spacetravlr import _keys
 from spacetravlr._anndata._betas import read_betas
+from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._validators import assert_genes, assert_one_of
 from spacetravlr.models._held_out import target_scores
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+    from spatialdata import SpatialData
 
 Per = Literal["cell_type", "target"]
 
 
 def scores(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     *,
     target: str | Sequence[str] | None = None,
     per: Per = "cell_type",
@@ -51,7 +53,7 @@ def scores(
         When ``per`` is unknown.
     """
     assert_one_of(per, get_args(Per), name="per")
-    model = read_betas(adata, betas_key)
+    model = read_betas(unwrap(adata), betas_key)
     table = model.scores
     if target is not None:
         wanted = [target] if isinstance(target, str) else list(target)

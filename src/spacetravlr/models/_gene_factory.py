@@ -13,6 +13,7 @@ from spacetravlr import _keys
 from spacetravlr._anndata._betas import read_betas
 from spacetravlr._anndata._expression import get_expression
 from spacetravlr._anndata._received import operators
+from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._core.propagation import baseline, roles
 from spacetravlr._utils import numba_threads, warn
 from spacetravlr._validators import assert_unique_names
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from anndata import AnnData
+    from spatialdata import SpatialData
 
     from spacetravlr._core.propagation import InputChange
     from spacetravlr._core.response import Derivative, Tissue
@@ -65,16 +67,16 @@ class GeneFactory:
 
     def __init__(
         self,
-        adata: AnnData,
+        adata: AnnData | SpatialData,
         *,
         betas_key: str = _keys.BETAS,
         received_key: str | None = None,
         layer: str | None = None,
         n_jobs: int | None = None,
     ) -> None:
-        assert_unique_names(adata)
-        self.adata = adata
-        self.model = read_betas(adata, betas_key)
+        self.adata = unwrap(adata)
+        assert_unique_names(self.adata)
+        self.model = read_betas(self.adata, betas_key)
         self.betas_key = betas_key
         self.received_key = received_key or str(self.model.params.get("received_key") or _keys.RECEIVED)
         self.layer = layer if layer is not None else (str(self.model.params.get("layer") or "") or None)
@@ -301,7 +303,21 @@ class GeneFactory:
         )
 
     def wanted_changes(self, wanted: Sequence[Wanted], cells: Bools) -> list[InputChange]:
-        """Turn wanted values into changes at cells; warns of genes that play no role in any model."""
+        """Turn wanted values into changes at cells.
+
+        Warns of genes that play no role in any model, and of values above the largest of the tissue.
+
+        Parameters
+        ----------
+        wanted
+            The perturbations.
+        cells
+            Mask of the cells to perturb.
+
+        Returns
+        -------
+        One change a perturbation.
+        """
         possible = set(self.possible_targets())
         for gene in dict.fromkeys(g for w in wanted for g in w.genes if g not in possible):
             warn(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from spacetravlr.models._screen_files import ScreenResult
 
 SCREEN = "screen"
+ROLES = ("tf", "ligand", "receptor")
 
 
 def type_layer(i: int) -> str:
@@ -98,10 +99,13 @@ def _obs(
     position = factory.adata.var_names.get_indexer(index)
     others = genes[None, :] != position[:, None]
     modelled = others & np.isin(genes, factory.model.design.targets.gene)
+    plays = {f"is_{role}": index.isin(set(table[role].astype(str))) for role in ROLES}
     n_modelled = np.maximum(modelled.sum(axis=1), 1)
     return pd.DataFrame(
         {
-            **{f"is_{role}": index.isin(set(table[role].astype(str))) for role in ("tf", "ligand", "receptor")},
+            **plays,
+            # scanpy groups by categories
+            "role": pd.Categorical([" + ".join(r for r in ROLES if plays[f"is_{r}"][i]) for i in range(len(index))]),
             "baseline": factory.expression[:, position].mean(axis=0),
             "n_cells": np.full(len(results), int(cells.sum())),
             "n_cells_changed_by_hand": [r.n_perturbed for r in results],

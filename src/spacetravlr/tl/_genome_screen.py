@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from anndata import AnnData
+    from spatialdata import SpatialData
 
     from spacetravlr._core.response import Derivative
     from spacetravlr.models._perturbation import CellsLike
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def genome_screen(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     *,
     mode: ScreenMode = "knockout",
     save_to: str | PathLike[str] | None = None,
@@ -85,8 +86,9 @@ def genome_screen(
         Mean change over the cells of type ``uns['screen']['cell_types'][i]``; :func:`spacetravlr.get.screen` takes one
         type out by name.
     ``obs``
-        Roles of the perturbed gene (``is_tf``, ``is_ligand``, ``is_receptor``), its ``baseline``, ``n_cells`` chosen,
-        ``n_cells_changed_by_hand``, ``effect`` (mean size of the change over modelled genes) and ``n_genes_changed``.
+        Roles of the perturbed gene (``is_tf``, ``is_ligand``, ``is_receptor``, ``role``), its ``baseline``,
+        ``n_cells`` chosen, ``n_cells_changed_by_hand``, ``effect`` (mean size of the change over modelled genes) and
+        ``n_genes_changed``.
     ``var``
         ``baseline``, ``sd``, ``r2`` (held out, of the gene's model) and ``modelled``; by cell type in ``varm``.
 

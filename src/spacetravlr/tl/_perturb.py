@@ -13,13 +13,14 @@ from spacetravlr.models._gene_factory import GeneFactory
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
     from spacetravlr._core.response import Derivative
     from spacetravlr.models._perturbation import CellsLike, Perturbation, PerturbationLike
 
 
 def perturb(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     perturbation: PerturbationLike | None = None,
     *,
     fold: Mapping[str, float] | None = None,
@@ -90,11 +91,28 @@ def perturb(
         For unknown genes or cells, with the closest names, and for missing coefficients or layers.
     ValueError
         For negative or non-finite values, no gene, or no cell.
+
+    Examples
+    --------
+    >>> import spacetravlr as st
+    >>> adata = st.datasets.simulated_tissue(n_cells=200, n_targets=2, n_tfs=4, n_active_tfs=2, rng=0)
+    >>> grn, lr, _ = st.datasets.simulated_priors(adata)
+    >>> st.pp.spatial_weights(adata)
+    >>> st.pp.received_ligands(adata, lr, layer="log1p")
+    >>> st.pp.modulators(adata, grn)
+    >>> st.tl.fit_betas(adata, body="seed", show_progress_bar=False)
+    >>> st.tl.perturb(adata, "FOXO1")
+    >>> float(adata[:, "FOXO1"].layers["perturbed"].max())
+    0.0
+    >>> st.tl.perturb(adata, {"FOXO1": "max"}, cells="cell_type == 'B cell'", key_added="more")
+    >>> adata.uns["more"]["label"]
+    'FOXO1=max'
     """
     factory = GeneFactory(adata, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs)
     result = factory.perturb(perturbation, fold=fold, cells=cells, n_propagation=n_propagation, derivative=derivative)
-    out = adata.copy() if copy else adata
-    before = adata.X if factory.layer is None else adata.layers[factory.layer]
+    table = factory.adata
+    before = table.X if factory.layer is None else table.layers[factory.layer]
+    out = table.copy() if copy else table
     after = result.simulated
     out.layers[key_added] = sparse.csr_matrix(after) if sparse.issparse(before) else after
     out.uns[key_added] = _record(factory, result)

@@ -10,13 +10,14 @@ from spacetravlr.models._gene_factory import GeneFactory
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
     from spacetravlr._core.response import Derivative
     from spacetravlr.models._perturbation import CellsLike, Perturbation, PerturbationLike
 
 
 def perturb_batch(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     perturbations: Sequence[PerturbationLike],
     *,
     cells: CellsLike = None,

@@ -8,19 +8,20 @@ import numpy as np
 
 from spacetravlr import _keys
 from spacetravlr._anndata._expression import get_expression
-from spacetravlr._anndata._spatial import library_codes
+from spacetravlr._anndata._spatial import library_codes, unwrap
 from spacetravlr._core.transitions import Subtract, nearest_neighbours, project, transition_probabilities
 from spacetravlr._utils import as_generator, numba_threads, warn
 from spacetravlr._validators import assert_key, assert_one_of, assert_positive
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
     from spacetravlr._types import Floats, Ints, Rng
 
 
 def perturbation_vectors(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     *,
     basis: str = "spatial",
     n_neighbors: int = 50,
@@ -95,13 +96,14 @@ def perturbation_vectors(
         msg = f"Expected `n_neighbors` to be at least 1, found `{n_neighbors}`."
         raise ValueError(msg)
     hint = 'Call `st.tl.perturb(adata, "FOXO1")` first.'
-    assert_key(adata, "uns", perturbed_key, name="perturbed_key", hint=hint)
-    assert_key(adata, "layers", perturbed_key, name="perturbed_key", hint=hint)
-    embedding = _embedding(adata, basis)
-    libraries = _libraries(adata, basis, library_key)
+    table = unwrap(adata)
+    assert_key(table, "uns", perturbed_key, name="perturbed_key", hint=hint)
+    assert_key(table, "layers", perturbed_key, name="perturbed_key", hint=hint)
+    embedding = _embedding(table, basis)
+    libraries = _libraries(table, basis, library_key)
 
-    before = get_expression(adata, layer=str(adata.uns[perturbed_key]["layer"]) or None, check=False)
-    change = get_expression(adata, layer=perturbed_key, check=False) - before
+    before = get_expression(table, layer=str(table.uns[perturbed_key]["layer"]) or None, check=False)
+    change = get_expression(table, layer=perturbed_key, check=False) - before
     if not change.any():
         warn("The perturbation changes no gene at any cell, so that its arrows say nothing.")
     seed = int(as_generator(rng).integers(2**63))
@@ -113,13 +115,13 @@ def perturbation_vectors(
         arrows = project(transitions, embedding)
 
     stem = perturbed_key if key_added is None else key_added
-    out = adata.copy() if copy else adata
+    out = table.copy() if copy else table
     out.obsp[_keys.transitions(stem)] = transitions
     out.obsm[_keys.vectors(stem, basis)] = arrows
     return out if copy else None
 
 
-def _embedding(adata: AnnData, basis: str) -> Floats:
+def _embedding(adata: AnnData | SpatialData, basis: str) -> Floats:
     key = basis if basis in adata.obsm else f"X_{basis}"
     assert_key(
         adata, "obsm", key, name="basis", hint='Use "spatial" for the tissue, or call `sc.tl.umap(adata)` for "umap".'
@@ -131,7 +133,7 @@ def _embedding(adata: AnnData, basis: str) -> Floats:
     return embedding
 
 
-def _libraries(adata: AnnData, basis: str, library_key: str | None) -> Ints | None:
+def _libraries(adata: AnnData | SpatialData, basis: str, library_key: str | None) -> Ints | None:
     stored = adata.uns.get(_keys.SPATIAL_WEIGHTS, {})
     if library_key is None and basis == str(stored.get("spatial_key", _keys.SPATIAL)):
         library_key = str(stored.get("library_key", "")) or None

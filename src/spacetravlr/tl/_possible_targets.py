@@ -9,9 +9,10 @@ from spacetravlr.models._gene_factory import GeneFactory
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
 
-def possible_targets(adata: AnnData, *, betas_key: str = _keys.BETAS) -> list[str]:
+def possible_targets(adata: AnnData | SpatialData, *, betas_key: str = _keys.BETAS) -> list[str]:
     """List the genes whose change travels: all TFs, ligands and receptors of the fitted model.
 
     Parameters
