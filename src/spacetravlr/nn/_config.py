@@ -16,7 +16,7 @@ Images: TypeAlias = Floats | Callable[[Ints], Floats]
 Body = Literal["cnn", "vit"]
 Mode = Literal["additive", "multiplicative"]
 Encoder = Literal["shared", "per_target"]
-Precision = Literal["32-true", "bf16-mixed"]
+Precision = Literal["auto", "64-true", "32-true", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -143,14 +143,15 @@ class NetworkConfig:
     """Side of the niche image after pooling, in pixels."""
     cache_bytes: int = 512 * 2**20
     """Pooled images are kept between epochs when they take less than this."""
-    precision: Precision = "32-true"
-    """Precision of the training; ``"bf16-mixed"`` halves the memory on a GPU."""
+    precision: Precision = "auto"
+    """Precision of the training. ``"auto"`` is single for ``"shared"`` and double for ``"per_target"``: training amplifies
+    rounding errors, which depend on how many targets are computed together; in double they stay out of sight."""
 
     def __post_init__(self) -> None:
         assert_one_of(self.body, ("cnn", "vit"), name="body")
         assert_one_of(self.mode, ("additive", "multiplicative"), name="mode")
         assert_one_of(self.encoder, ("shared", "per_target"), name="encoder")
-        assert_one_of(self.precision, ("32-true", "bf16-mixed"), name="precision")
+        assert_one_of(self.precision, ("auto", "64-true", "32-true", "bf16-mixed"), name="precision")
         for name in ("n_epochs", "batch_size", "max_steps_per_epoch", "learning_rate", "patience", "clip", "width"):
             assert_positive(getattr(self, name), name=name)
         for name in ("weight_decay", "shrinkage", "group_penalty", "n_frequencies", "cache_bytes"):

@@ -86,7 +86,7 @@ def fit_block(
             "max_epochs": config.n_epochs,
             "accelerator": _accelerator(device),
             "devices": 1,
-            "precision": config.precision,
+            "precision": _precision(config, device),
             "logger": False,
             "enable_checkpointing": False,
             "enable_progress_bar": False,
@@ -99,6 +99,7 @@ def fit_block(
         trainer = pl.Trainer(**options)
         trainer.fit(module, datamodule=source)
         body_of = stopping.restore(module)
+        module.float()
     return BlockFit(
         data=data,
         config=config,
@@ -155,6 +156,13 @@ def _accelerator(device: str) -> str:
         msg = f"Expected `device` to be available on this machine, found `{device!r}`; use device='auto' or 'cpu'."
         raise ValueError(msg)
     return device
+
+
+def _precision(config: NetworkConfig, device: str) -> Any:
+    if config.precision != "auto":
+        return config.precision
+    on_mps = device == "mps" or (device == "auto" and torch.backends.mps.is_available())  # which has no double
+    return "64-true" if config.encoder == "per_target" and not on_mps else "32-true"
 
 
 @contextmanager

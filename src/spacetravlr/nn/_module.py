@@ -74,10 +74,10 @@ class RefinementModule(pl.LightningModule):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Every term of the loss, each of shape (n_targets,)."""
         embedding, change = self(batch)
-        terms = {"squared_error": _losses.squared_error(batch.residual, change.float())}
+        terms = {"squared_error": _losses.squared_error(batch.residual, change.to(batch.residual.dtype))}
         terms["shrinkage"] = self.shrinkage_weight * _losses.shrinkage(self.heads.weight, self.heads.scale)
         if self.config.mode == "additive":
-            mean_square = self.heads.mean_square_departure(embedding).float()
+            mean_square = self.heads.mean_square_departure(embedding).to(batch.residual.dtype)
             terms["group_penalty"] = self.config.group_penalty * _losses.group_penalty(mean_square, self.membership)
         return terms
 
@@ -91,7 +91,7 @@ class RefinementModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Squared error of every target on validation cells."""
         _, change = self(batch)
-        error = _losses.squared_error(batch.residual, change.float())
+        error = _losses.squared_error(batch.residual, change.to(batch.residual.dtype))
         self.epoch_loss["validation"].append((error, len(batch.cell_type)))
 
     def mean_loss(self, part: str) -> Tensor:
