@@ -264,7 +264,7 @@ def _objective(b, left, r, ptr, weights, lam, alpha):  # type: ignore[no-untyped
 
 @nb.njit(cache=True, nogil=True)
 def _extrapolate(past, past_left, values, left, r, ptr, weights, lam, alpha):  # type: ignore[no-untyped-def]
-    """Anderson step: the affine combination of the last iterates whose steps cancel best, if it lowers the objective."""
+    """Anderson step: the affine combination of iterates whose steps cancel best, if it lowers the objective."""
     k, n = past.shape[0] - 1, past.shape[1]
     products = np.zeros((k, k))
     for i in range(k):  # loops, not BLAS, whose own threads would compete with the caller's
