@@ -215,3 +215,26 @@ def test_messages_on_what_is_missing(adata):
         st.GeneFactory(adata).splash_betas("PAX")
     with pytest.raises(ValueError, match="Expected `perturbations` to be a sequence"):
         st.GeneFactory(adata).perturb_batch("FOXO1")
+
+
+def test_the_grid_engine_gives_nearly_the_same(adata):
+    sparse = st.GeneFactory(adata).perturb("CXCL12").change
+    lr = adata.uns["simulation"]["ligand_receptor"]
+    st.pp.spatial_weights(adata, method="grid")
+    st.pp.received_ligands(adata, lr, layer="log1p")
+    grid = st.GeneFactory(adata).perturb("CXCL12").change
+    assert np.abs(sparse).max() > 0.1
+    assert np.sqrt(np.mean((grid - sparse) ** 2)) < 0.01 * np.sqrt(np.mean(sparse**2))
+
+
+def test_a_change_stays_on_its_slide(adata):
+    lr = adata.uns["simulation"]["ligand_receptor"]
+    middle = adata.obsm["spatial"][:, 0] > np.median(adata.obsm["spatial"][:, 0])
+    adata.obs["slide"] = np.where(middle, "a", "b")
+    together = st.GeneFactory(adata).perturb("CXCL12", cells=middle).change[~middle]
+    assert np.abs(together).max() > 1e-3
+    st.pp.spatial_weights(adata, library_key="slide")
+    st.pp.received_ligands(adata, lr, layer="log1p")
+    apart = st.GeneFactory(adata).perturb("CXCL12", cells=middle).change
+    assert not apart[~middle].any()
+    assert np.abs(apart[middle]).max() > 0.1
