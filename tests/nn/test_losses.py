@@ -24,7 +24,7 @@ def test_shrinkage_sums_the_norms_of_the_heads():
 
 
 def test_group_penalty_weighs_each_group_by_the_root_of_its_size():
-    # The intercept is in no group, terms 1 and 2 are in group 0, term 3 is in group 1 and removed in a quarter of cells.
+    # The intercept is in no group, terms 1 and 2 in group 0, term 3 in group 1 and removed in a quarter of cells.
     membership = torch.tensor([[[0.0, 1.0, 1.0, 0.0]], [[0.0, 0.0, 0.0, 0.25]]])
     mean_square = torch.tensor([[100.0, 9.0, 16.0, 4.0]])
     expected = 2**0.5 * 5 + 0.25**0.5 * 1

@@ -144,7 +144,7 @@ class NetworkConfig:
     cache_bytes: int = 512 * 2**20
     """Pooled images are kept between epochs when they take less than this."""
     precision: Precision = "auto"
-    """Precision of the training. ``"auto"`` is single for ``"shared"`` and double for ``"per_target"``: training amplifies
+    """Precision of training. ``"auto"`` is single for ``"shared"`` and double for ``"per_target"``: training amplifies
     rounding errors, which depend on how many targets are computed together; in double they stay out of sight."""
 
     def __post_init__(self) -> None:
