@@ -14,10 +14,10 @@ where the change of a term :math:`z = x_g L_s` is, by the product rule at the st
 
     \Delta z = L_{t-1} (x_t - x_0) + x_{t-1} (L_t - L_0)
 
-or exactly :math:`x_t L_t - x_0 L_0`. The first part is left out where a receptor is expressed neither at the baseline nor
-in the previous round. (The previous round alone would undo every knockout of a receptor: set to zero in the first round,
-it would have no derivative in the second, and the targets would return.) A gene's role as TF or receptor uses the change
-of the cell's own expression, its roles as ligand the change of what the cell receives.
+or exactly :math:`x_t L_t - x_0 L_0`. The first part is left out where a receptor is expressed neither at the baseline
+nor in the previous round. (The previous round alone would undo every knockout of a receptor: set to zero in the first
+round, it would have no derivative in the second, and the targets would return.) A gene's role as TF or receptor uses
+the change of the cell's own expression, its roles as ligand the change of what the cell receives.
 
 Terms are shared by targets, so each round writes the change of every distinct term once a cell and a target costs one
 short dot product. A batch of perturbations reads the coefficients once. Only the genes that play a role are needed
