@@ -14,6 +14,7 @@ from spacetravlr._validators import assert_genes, assert_key
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+
     from spacetravlr._types import Floats
 
 _HINT = "Call `st.tl.fit_betas(adata)` first."

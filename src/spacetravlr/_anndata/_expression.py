@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from spacetravlr._validators import assert_expression, assert_genes, assert_key, looks_like_counts
 from spacetravlr._utils import warn
+from spacetravlr._validators import assert_expression, assert_genes, assert_key, looks_like_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
     from spacetravlr._types import Floats
 
 

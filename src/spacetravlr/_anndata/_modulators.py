@@ -58,7 +58,8 @@ def build_design(table: pd.DataFrame, genes: pd.Index, targets: Sequence[str] | 
     columns = {c: v[rows] for c, v in columns.items()}
     kind = np.array([KINDS[k] for k in columns["kind"]], dtype=np.int8)
     local = np.where(kind == Kind.LR, columns["receptor"], columns["tf"])
-    signal = np.where(columns["range"] == _keys.CONTACT, np.char.add(columns["ligand"].astype(str), _keys.CONTACT_SUFFIX), columns["ligand"])
+    contact = np.char.add(columns["ligand"].astype(str), _keys.CONTACT_SUFFIX)
+    signal = np.where(columns["range"] == _keys.CONTACT, contact, columns["ligand"])
     signal = np.where(kind == Kind.TF, "", signal).astype(str)
 
     assert_genes(pd.unique(pd.Series(local)), genes, name="modulators")
@@ -133,8 +134,8 @@ def terms_table(design: Design) -> pd.DataFrame:
 def column_names(table: pd.DataFrame) -> list[str]:
     """Names of the published method for the rows of one target's terms table.
 
-    ``beta0``, ``beta_<TF>``, ``beta_<ligand>$<receptor>``, ``beta_<ligand>#<TF>``; a contact pair whose secreted twin is
-    also a term is told apart as ``beta_<ligand>|contact$<receptor>``.
+    ``beta0``, ``beta_<TF>``, ``beta_<ligand>$<receptor>``, ``beta_<ligand>#<TF>``; a contact pair whose secreted twin
+    is also a term is told apart as ``beta_<ligand>|contact$<receptor>``.
     """
     names = []
     for row in table.itertuples(index=False):

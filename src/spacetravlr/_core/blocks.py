@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def spatial_blocks(coordinates: Floats, n_blocks: int) -> Ints:
     """Cut a tissue into ``n_blocks`` (a power of two) compact blocks of equal size.
 
-    Each cut halves a block across its longest direction (first principal axis), so that blocks follow the tissue when it
-    is moved or turned.
+    Each cut halves a block across its longest direction (first principal axis), so that blocks follow the tissue when
+    it is moved or turned.
 
     Parameters
     ----------

@@ -10,7 +10,8 @@ LR      receptor                the ligand's received signal
 TFL     transcription factor    the ligand's received signal
 ======  ======================  ==========================
 
-so that a regressor's value is :math:`z_{jm} = x_{j,\mathrm{gene}(m)} L_{j,\mathrm{signal}(m)}`, with :math:`L = 1` for TF.
+so that a regressor's value is :math:`z_{jm} = x_{j,\mathrm{gene}(m)} L_{j,\mathrm{signal}(m)}`, with :math:`L = 1`
+for TF.
 Distinct regressors are held once (:class:`Terms`) and targets point into them (:class:`Targets`).
 """
 

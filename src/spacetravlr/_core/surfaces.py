@@ -5,16 +5,17 @@ r"""Coefficient surfaces (SPEC section 3): coefficients as smooth functions of c
     b_{jk} = \gamma_{k c(j)} \Big( a_k + \sum_b \phi_b(s_j) w_{kb} + \sum_q \psi_q(n_j) u_{kq} \Big) + a_{k c(j)}
 
 with one variance a modulator and part (pooled, cell type, niche, space), learned from the evidence, and optional
-amplitudes :math:`\gamma` of the shared surface in each cell type. Parts enter by how much they would raise the evidence,
-leave by the Bayes factor against their absence, and correlated modulators are exchanged where that raises the evidence,
-so that a modulator without support ends with coefficients of exactly zero. The last modulator is the intercept.
+amplitudes :math:`\gamma` of the shared surface in each cell type. Parts enter by how much they would raise the
+evidence, leave by the Bayes factor against their absence, and correlated modulators are exchanged where that raises the
+evidence, so that a modulator without support ends with coefficients of exactly zero. The last modulator is the
+intercept.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class CellFunctions:
     cell_type: Ints
     """Codes 0..n_types-1."""
     niche: Floats
-    """Standardised niche composition, scaled so that a row's expected squared norm is one; no columns to leave it out."""
+    """Standardised niche composition, a row's expected squared norm being one; no columns to leave it out."""
     space: tuple[Floats, ...]
     """Spatial functions, one array for each length scale on offer."""
     n_types: int
@@ -149,15 +150,16 @@ def fit_surface(x: Floats, y: Floats, functions: CellFunctions, options: Surface
     options = options or SurfaceOptions()
     x = np.column_stack([x, np.ones(len(x))]).astype(np.float64)
     y = np.asarray(y, dtype=np.float64)
+    problem = _Problem(x, y, functions, options)
     flat = np.ones((functions.n_types, x.shape[1]))
-    best = _choose_scale(x, y, functions, flat, options, start=min(1, len(functions.space) - 1))
+    best = _choose_scale(problem, _Search(problem, flat, min(1, len(functions.space) - 1)).run())
     if options.amplitudes and functions.n_types > 1:
         for _ in range(2):
-            tried = _with_amplitudes(best, x, y, functions, options)
+            tried = _with_amplitudes(problem, best)
             if tried is None or tried.log_evidence <= best.log_evidence + 1.0:
                 break
             best = tried
-    return best
+    return _Search(problem, best.amplitudes, best.scale, warm=best).run(exchange=True) if options.exchange else best
 
 
 def refit_surface(fit: SurfaceFit, x: Floats, y: Floats, functions: CellFunctions, *, search: bool) -> SurfaceFit:
@@ -175,35 +177,31 @@ def refit_surface(fit: SurfaceFit, x: Floats, y: Floats, functions: CellFunction
     x = np.column_stack([x, np.ones(len(x))]).astype(np.float64)
     y = np.asarray(y, dtype=np.float64)
     if search:
-        return _Search(x, y, functions, fit.amplitudes, fit.scale, SurfaceOptions(exchange=False)).run()
-    return _Search(
-        x, y, functions, fit.amplitudes, fit.scale, SurfaceOptions(keep_threshold=-np.inf), warm=fit
-    ).polish()
+        return _Search(_Problem(x, y, functions, SurfaceOptions()), fit.amplitudes, fit.scale).run()
+    problem = _Problem(x, y, functions, SurfaceOptions(keep_threshold=-np.inf))
+    return _Search(problem, fit.amplitudes, fit.scale, warm=fit).polish()
 
 
-def _choose_scale(
-    x: Floats, y: Floats, functions: CellFunctions, amplitudes: Floats, options: SurfaceOptions, start: int
-) -> SurfaceFit:
-    """Climb from length scale ``start`` to a neighbour for as long as the evidence rises."""
-    fits = {start: _Search(x, y, functions, amplitudes, start, options).run()}
-    here = start
+def _choose_scale(problem: _Problem, fit: SurfaceFit) -> SurfaceFit:
+    """Climb from the length scale of ``fit`` to a neighbour for as long as the evidence rises."""
+    fits = {fit.scale: fit}
+    here = fit.scale
     while True:
         for scale in (here - 1, here + 1):
-            if 0 <= scale < len(functions.space) and scale not in fits:
-                fits[scale] = _Search(x, y, functions, amplitudes, scale, options).run()
+            if 0 <= scale < len(problem.functions.space) and scale not in fits:
+                fits[scale] = _Search(problem, fit.amplitudes, scale, warm=fits[here]).run()
         best = max(fits, key=lambda s: fits[s].log_evidence)
         if best == here:
             return fits[here]
         here = best
 
 
-def _with_amplitudes(
-    fit: SurfaceFit, x: Floats, y: Floats, functions: CellFunctions, options: SurfaceOptions
-) -> SurfaceFit | None:
+def _with_amplitudes(problem: _Problem, fit: SurfaceFit) -> SurfaceFit | None:
     """Refit with type amplitudes, started at the ratio of each type's mean coefficient to the mean over types."""
+    functions = problem.functions
     coefficients = fit.coefficients(functions)
     counts = np.bincount(functions.cell_type, minlength=functions.n_types)
-    sums = np.zeros((functions.n_types, x.shape[1]))
+    sums = np.zeros((functions.n_types, coefficients.shape[1]))
     np.add.at(sums, functions.cell_type, coefficients)
     means = sums / np.maximum(counts, 1)[:, None]
     present = counts > 0
@@ -216,16 +214,16 @@ def _with_amplitudes(
     amplitudes[:, active] = np.clip(means[:, active] / centre[active], 0.1, 4.0)
     amplitudes[~present] = 1.0
     amplitudes /= amplitudes[present].mean(axis=0)
-    refit = _choose_scale(x, y, functions, amplitudes, options, fit.scale)
-    for last in (False, True):
-        amplitudes = _update_amplitudes(refit, x, y, functions)
-        search = _Search(x, y, functions, amplitudes, refit.scale, options, warm=refit)
-        refit = search.run() if last else search.polish()
-    return refit
+    refit = _Search(problem, amplitudes, fit.scale).run()
+    for _ in range(2):
+        amplitudes = _update_amplitudes(problem, refit)
+        refit = _Search(problem, amplitudes, refit.scale, warm=refit).polish()
+    return _choose_scale(problem, _Search(problem, refit.amplitudes, refit.scale, warm=refit).run())
 
 
-def _update_amplitudes(fit: SurfaceFit, x: Floats, y: Floats, functions: CellFunctions) -> Floats:
-    """One step of alternating least squares for the amplitudes, shrunk to where they were by a learned variance."""
+def _update_amplitudes(problem: _Problem, fit: SurfaceFit) -> Floats:
+    """One step of alternating least squares for the amplitudes, shrunk towards one by a learned variance."""
+    x, y, functions, _ = problem
     n_types = functions.n_types
     shared = sorted({k for k, part in fit.blocks if part != Part.TYPE and k != x.shape[1] - 1})
     if not shared:
@@ -253,20 +251,21 @@ def _update_amplitudes(fit: SurfaceFit, x: Floats, y: Floats, functions: CellFun
     return amplitudes
 
 
+class _Problem(NamedTuple):
+    """Standardised modulators (the intercept last), response, cell functions and options of one target."""
+
+    x: Floats
+    y: Floats
+    functions: CellFunctions
+    options: SurfaceOptions
+
+
 class _Search:
     """Search for the parts of one target at one length scale and with given amplitudes."""
 
-    def __init__(
-        self,
-        x: Floats,
-        y: Floats,
-        functions: CellFunctions,
-        amplitudes: Floats,
-        scale: int,
-        options: SurfaceOptions,
-        warm: SurfaceFit | None = None,
-    ) -> None:
-        self.options, self.scale, self.amplitudes = options, scale, amplitudes
+    def __init__(self, problem: _Problem, amplitudes: Floats, scale: int, *, warm: SurfaceFit | None = None) -> None:
+        x, y, functions, self.options = problem
+        self.scale, self.amplitudes = scale, amplitudes
         self.intercept = x.shape[1] - 1
         self.matrices = functions.of(scale)
         scaled = x * amplitudes[functions.cell_type]
@@ -282,13 +281,11 @@ class _Search:
             self._add(warm.blocks, [max(float(np.mean(w**2)), 1e-4) for w in warm.weights])
             self.model.noise = warm.noise
 
-    def run(self) -> SurfaceFit:
-        """Add and drop parts until nothing changes, exchange modulators, then drop those without support."""
+    def run(self, *, exchange: bool = False) -> SurfaceFit:
+        """Add and drop parts until nothing changes, exchange modulators if asked to, drop those without support."""
         posterior = self._grow()
-        if self.options.exchange and self._exchange(posterior):
+        if exchange and self._exchange(posterior):
             posterior = self._grow()
-        else:
-            posterior = self.model.learn(self.options.n_steps)
         return self._finish(posterior)
 
     def polish(self) -> SurfaceFit:

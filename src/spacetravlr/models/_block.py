@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: Bodies in the order in which each must beat the ones before it.
 BODIES = ("zero", "seed", "surface", "network")
-_MIN_HELD = 20  # held-out cells of a type below which types decide together
+_PRIOR_CELLS = 50  # held-out cells of a type at which its own errors weigh as much as those over all types
 _ACTIVE_SHARE = 0.05  # of the median importance, where there is no evidence: the threshold of the published analyses
 
 
@@ -76,7 +76,7 @@ def fit_targets(
     report = progress or (lambda _: None)
     block = block_design(inputs, np.asarray(index))
     bodies: dict[str, BodyResult] = {"zero": fit_zero(block, inputs)}
-    bodies["seed"], anchors, final_anchors = fit_seed(block, inputs, settings, n_jobs)
+    bodies["seed"], seeds = fit_seed(block, inputs, settings, n_jobs)
     extras: SurfaceExtras | None = None
     curves: dict[str, Floats] = {}
     if settings.with_surface:
@@ -84,7 +84,7 @@ def fit_targets(
         tick = (lambda: None) if settings.with_network else (lambda: report(1))
         bodies["surface"], extras = fit_surfaces(block, inputs, settings, functions, n_jobs, tick)
     if settings.with_network:
-        bodies["network"], curves = fit_network(block, inputs, settings, anchors, final_anchors, n_jobs)
+        bodies["network"], curves = fit_network(block, inputs, settings, seeds, n_jobs)
     if settings.with_network or not settings.with_surface:
         report(len(block))
 
@@ -108,33 +108,36 @@ def fit_targets(
 def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: dict[str, BodyResult], threshold: float) -> Ints:
     """Index into ``BODIES`` of what each target and cell type keeps, by errors on choosing folds only.
 
-    The seed must beat the mean by ``threshold`` of R2, any refinement must beat what was kept before it and the mean by
-    ``threshold``. A network is compared on the one fold that did not train it. Types with few cells decide together.
+    Each body must beat what was kept before it, and the mean of the type by ``threshold`` of R2. A network is compared
+    on the one fold that did not train it. The fewer held-out cells a type has, the more all types decide together.
 
     Returns
     -------
     Targets x types.
     """
     last = inputs.fold == inputs.n_folds - 1
-    choosing = ~inputs.report
     kept = np.zeros((len(block), inputs.n_types), dtype=np.int64)
     for code, body in enumerate(BODIES[1:], start=1):
         if body not in bodies:
             continue
-        rows = last if body == "network" else choosing
-        errors = {b: _errors(block, inputs, bodies[b], rows) for b in BODIES[: code + 1] if b in bodies}
-        counts = np.bincount(inputs.cell_type[rows], minlength=inputs.n_types)
-        small = counts < _MIN_HELD
-        current = np.zeros_like(kept, dtype=float)
-        for c, b in enumerate(BODIES[:code]):
-            if b in errors:
-                current = np.where(kept == c, errors[b], current)
-        new, zero = errors[body].copy(), errors["zero"].copy()
-        for values in (new, zero, current):
-            values[:, small] = values[:, small].sum(axis=1, keepdims=True)
-        better = (new < current) & (new < (1 - threshold) * zero)
+        rows = last if body == "network" else ~inputs.report
+        ratios = {b: _error_ratios(block, inputs, bodies, b, rows) for b in BODIES[: code + 1] if b in bodies}
+        current = _kept(kept, {b: r for b, r in ratios.items() if b != body})
+        better = (ratios[body] < current) & (ratios[body] < 1 - threshold)
         kept[better] = code
     return kept
+
+
+def _error_ratios(
+    block: BlockDesign, inputs: FitInputs, bodies: dict[str, BodyResult], body: str, rows: Bools
+) -> Floats:
+    """Held-out error relative to the type mean's, drawn towards the ratio over all types where cells are few."""
+    errors, zero = (_errors(block, inputs, bodies[b], rows) for b in (body, "zero"))
+    counts = np.bincount(inputs.cell_type[rows], minlength=inputs.n_types)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = np.where(zero > 1e-12, errors / zero, 1.0)
+        overall = np.where(zero.sum(axis=1) > 1e-12, errors.sum(axis=1) / zero.sum(axis=1), 1.0)[:, None]
+    return (counts * own + _PRIOR_CELLS * overall) / (counts + _PRIOR_CELLS)
 
 
 def _errors(block: BlockDesign, inputs: FitInputs, body: BodyResult, rows: Bools) -> Floats:

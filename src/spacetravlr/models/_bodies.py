@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -38,7 +38,7 @@ class BodyResult:
     """What one body predicts, and the coefficients it would deliver."""
 
     prediction: Floats
-    """Each cell predicted without itself: choosing cells by step 1, reporting cells by step 2; NaN where there is none."""
+    """Each cell predicted without itself: choosing cells by step 1, reporting cells by step 2; NaN where not done."""
     train: Floats
     """Predictions of step 2 at the cells it was fitted on; cells x targets, NaN elsewhere."""
     deliver: Callable[[int], Floats]
@@ -73,17 +73,31 @@ def fit_zero(block: BlockDesign, inputs: FitInputs) -> BodyResult:
     return BodyResult(prediction, train, deliver)
 
 
+class SeedStages(NamedTuple):
+    """Seeds by what they were fitted on; each of shape (targets, types, 1 + widest target), original units."""
+
+    without_last: Floats
+    """All choosing folds but the last."""
+    choosing: Floats
+    final: Floats
+    """All cells."""
+
+
 def fit_seed(
     block: BlockDesign, inputs: FitInputs, settings: FitSettings, n_jobs: int
-) -> tuple[BodyResult, Floats, Floats]:
-    """Sparse group lasso a cell type; also returns the seeds of step 2 and of step 4 (targets x types x 1 + width)."""
+) -> tuple[BodyResult, SeedStages]:
+    """Sparse group lasso a cell type."""
     n_folds = inputs.n_folds + 1
     grams = fold_grams(
         block.values, block.y, inputs.cell_type * n_folds + inputs.fold, n_groups=inputs.n_types * n_folds
     )
     common: dict[str, Any] = {
-        "groups": block.group, "n_folds": n_folds, "min_cells": settings.min_cells, "alpha": settings.alpha, "n_jobs": n_jobs,
-    }  # fmt: skip
+        "groups": block.group,
+        "n_folds": n_folds,
+        "min_cells": settings.min_cells,
+        "alpha": settings.alpha,
+        "n_jobs": n_jobs,
+    }
     choosing = list(range(inputs.n_folds))
     with threadpool_limits(1):
         chosen = fit_seeds(grams, block.indptr, block.term, folds=choosing, lam=settings.lam, **common)
@@ -105,7 +119,7 @@ def fit_seed(
     def deliver(t: int) -> Floats:
         return final[t][inputs.cell_type, : len(block.columns(t)) + 1]
 
-    return BodyResult(prediction, train, deliver), chosen.coef, final
+    return BodyResult(prediction, train, deliver), SeedStages(held[-1], chosen.coef, final)
 
 
 @dataclass
@@ -171,14 +185,14 @@ def fit_network(
     block: BlockDesign,
     inputs: FitInputs,
     settings: FitSettings,
-    anchors: Floats,
-    final_anchors: Floats,
+    seeds: SeedStages,
     n_jobs: int,
 ) -> tuple[BodyResult, dict[str, Floats]]:
     """A network that refines the seeds; also returns its learning curves (epochs x targets).
 
-    The last choosing fold decides when to stop and which body is kept; the other choosing folds train. The delivered
-    network trains on every cell but those of that fold; it is trained when first asked for.
+    Each training stops by its own stopping blocks, which lie among the cells it may see. Three trainings in all, since
+    a network is dear: without the last choosing fold, to be compared there; without the reporting fold, to be scored
+    there; and on every cell, to be delivered (trained when first asked for).
     """
     from spacetravlr.nn import BlockData, NetworkConfig, fit_block
 
@@ -197,8 +211,6 @@ def fit_network(
             out[t, :, :m] = block.to_standard(t, seeds[t, : inputs.n_types, :m])
         return out
 
-    validation = inputs.fold == inputs.n_folds - 1
-
     def images(cells: Ints) -> Floats:
         return niche_images(
             inputs.coordinates, inputs.cell_type, inputs.n_types, inputs.radius, _IMAGE_SIDE,
@@ -206,6 +218,7 @@ def fit_network(
         )  # fmt: skip
 
     names = [inputs.target_names[i] for i in block.index]
+    choosing = ~inputs.report
     data = BlockData(
         images=images,
         composition=np.asarray(inputs.composition, dtype=np.float32),
@@ -214,31 +227,32 @@ def fit_network(
         design=((block.values - block.mean) / block.spread).astype(np.float32),
         term_index=term_index,
         y=((block.y - block.y_mean) / block.y_spread).astype(np.float32),
-        anchors=standard(anchors),
-        train=~validation & ~inputs.report,
-        validation=validation,
+        anchors=standard(seeds.choosing),
+        train=choosing & ~inputs.stopping,
+        validation=choosing & inputs.stopping,
         group=group,
         seeds=np.array([target_seed(settings.seed, name) for name in names], dtype=np.uint64),
     )
     options: dict[str, Any] = {"trainer_kwargs": settings.trainer_kwargs, "device": settings.device, "n_jobs": n_jobs}
     fit = fit_block(data, config, **options)
     prediction, train = np.full(block.y.shape, np.nan), np.full(block.y.shape, np.nan)
-    for start in range(0, n, _CHUNK):
-        rows = np.arange(start, min(start + _CHUNK, n))
-        b = fit.coefficients(rows)
-        for t in range(len(block)):
-            columns = block.columns(t)
-            x = data.design[rows][:, columns]
-            y = b[:, t, 0] + (b[:, t, 1 : len(columns) + 1] * x).sum(axis=1)
-            y = block.y_mean[t] + block.y_spread[t] * y
-            prediction[rows, t] = np.where(data.train[rows], np.nan, y)
-            train[rows, t] = np.where(data.train[rows], y, np.nan)
+    prediction[inputs.report] = _predict_network(block, data, fit, np.flatnonzero(inputs.report))
+    train[choosing] = _predict_network(block, data, fit, np.flatnonzero(choosing))
+
+    last = inputs.n_folds - 1
+    seen = _fitted(inputs, last)
+    without_last = replace(
+        data, train=seen & ~inputs.stopping, validation=seen & inputs.stopping, anchors=standard(seeds.without_last)
+    )
+    rows = np.flatnonzero(inputs.fold == last)
+    prediction[rows] = _predict_network(block, without_last, fit_block(without_last, config, **options), rows)
     final: list[Any] = []
 
     def deliver(t: int) -> Floats:
         if not final:
-            # the delivered networks share nothing with the scores but their settings
-            everything = replace(data, train=~validation, anchors=standard(final_anchors))
+            everything = replace(
+                data, train=~inputs.stopping, validation=inputs.stopping, anchors=standard(seeds.final)
+            )
             final.append(fit_block(everything, config, **options))
         m = len(block.columns(t)) + 1
         chunks = [np.arange(s, min(s + _CHUNK, n)) for s in range(0, n, _CHUNK)]
@@ -246,6 +260,18 @@ def fit_network(
         return block.to_original(t, np.concatenate([b[:, 1:], b[:, :1]], axis=1))
 
     return BodyResult(prediction, train, deliver), fit.curves
+
+
+def _predict_network(block: BlockDesign, data: Any, fit: Any, cells: Ints) -> Floats:
+    prediction = np.empty((len(cells), len(block)))
+    for start in range(0, len(cells), _CHUNK):
+        rows = cells[start : start + _CHUNK]
+        coefficients, design = fit.coefficients(rows), data.design[rows]
+        for t in range(len(block)):
+            columns = block.columns(t)
+            y = coefficients[:, t, 0] + (coefficients[:, t, 1 : len(columns) + 1] * design[:, columns]).sum(axis=1)
+            prediction[start : start + len(rows), t] = block.y_mean[t] + block.y_spread[t] * y
+    return prediction
 
 
 def target_seed(seed: int, name: str) -> int:

@@ -84,7 +84,7 @@ class SpatialCellularProgramsEstimator:
         return self
 
     def get_betas(self) -> BetaFrame:
-        """Coefficients at each cell (cells x ``beta0``, ``beta_<TF>``, ``beta_<ligand>$<receptor>``, ``beta_<ligand>#<TF>``).
+        """Coefficients: cells x ``beta0``, ``beta_<TF>``, ``beta_<ligand>$<receptor>``, ``beta_<ligand>#<TF>``.
 
         Raises
         ------

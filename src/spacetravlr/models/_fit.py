@@ -63,6 +63,7 @@ def fit_inputs(tissue: Tissue, *, n_folds: int, seed: int, n_jobs: int | None = 
         ),
         fold=spatial_folds(tissue.coordinates, n_folds + 1, slides=tissue.slides, rng=np.random.default_rng(seed)),
         n_folds=n_folds,
+        stopping=spatial_folds(tissue.coordinates, 5, slides=tissue.slides, rng=np.random.default_rng([seed, 1])) == 0,
         raw=tissue.raw,
     )
 

@@ -71,6 +71,8 @@ class FitInputs:
     """Spatial fold of each cell; the last fold reports, the others choose."""
     n_folds: int
     """Folds that choose."""
+    stopping: Bools
+    """Cells (in blocks of their own, a fifth of all) that tell a network in training when to stop."""
     raw: Floats | None = None
     """Un-imputed expression of the targets, cells x targets, for a second held-out score."""
 
@@ -147,7 +149,7 @@ class BlockDesign:
         return np.concatenate([intercept[..., None], scaled], axis=-1)
 
     def to_standard(self, t: int, coefficients: Floats) -> Floats:
-        """Coefficients of target ``t`` (..., intercept then terms, original units) as the same in standardised units."""
+        """Coefficients of target ``t`` (..., intercept then terms, original units) in standardised units."""
         columns = self.columns(t)
         scaled = coefficients[..., 1:] * (self.spread[columns] / self.y_spread[t])
         intercept = (

@@ -64,7 +64,8 @@ def fit_betas(
     Parameters
     ----------
     adata
-        Annotated data after :func:`spacetravlr.pp.received_ligands` and :func:`spacetravlr.pp.modulators`, or SpatialData.
+        Annotated data after :func:`spacetravlr.pp.received_ligands` and :func:`spacetravlr.pp.modulators`, or
+        SpatialData.
     targets
         Genes to model; all targets of the modulator table by default.
     body
@@ -151,7 +152,7 @@ def fit_betas(
     >>> st.pp.modulators(adata, grn)
     >>> st.tl.fit_betas(adata, body="surface", show_progress_bar=False)
     >>> sorted(adata.uns["betas"]["scores"]["target"].unique())
-    ['PAX5', ...]
+    ['CD79A', 'PAX5']
     """
     table = unwrap(adata)
     options = FitOptions(
