@@ -119,13 +119,3 @@ class BlockModel:
             inverse, logdet = inverse_and_logdet(posterior.covariance[np.ix_(index, index)])
             factors[i] = 0.5 * (logdet - np.log(prior[index]).sum() + weights @ inverse @ weights)
         return factors
-
-    def without(self, posterior: Posterior, blocks: Sequence[int]) -> tuple[Floats, Bools]:
-        """Posterior mean if ``blocks`` were absent (zero there), and which features remain."""
-        index = np.concatenate([self.block(b) for b in blocks])
-        remains = np.ones(len(posterior.mean), dtype=bool)
-        remains[index] = False
-        inverse, _ = inverse_and_logdet(posterior.covariance[np.ix_(index, index)])
-        mean = posterior.mean - posterior.covariance[:, index] @ (inverse @ posterior.mean[index])
-        mean[index] = 0.0
-        return mean, remains

@@ -5,10 +5,9 @@ r"""Coefficient surfaces (SPEC section 3): coefficients as smooth functions of c
     b_{jk} = \gamma_{k c(j)} \Big( a_k + \sum_b \phi_b(s_j) w_{kb} + \sum_q \psi_q(n_j) u_{kq} \Big) + a_{k c(j)}
 
 with one variance a modulator and part (pooled, cell type, niche, space), learned from the evidence, and optional
-amplitudes :math:`\gamma` of the shared surface in each cell type. Parts enter by how much they would raise the
-evidence, leave by the Bayes factor against their absence, and correlated modulators are exchanged where that raises the
-evidence, so that a modulator without support ends with coefficients of exactly zero. The last modulator is the
-intercept.
+amplitudes :math:`\gamma` of the shared surface in each cell type. Modulators enter by how much their parts would raise
+the evidence and leave by the Bayes factor against their absence, so that a modulator without support ends with
+coefficients of exactly zero. The last modulator is the intercept.
 """
 
 from __future__ import annotations
@@ -47,17 +46,15 @@ class SurfaceOptions:
     """A modulator stays active when its log Bayes factor against absence is above this."""
     add_threshold: float = 2.0
     """A part is tried when its approximate gain of log evidence is above this."""
-    max_added: int = 16
-    """Parts tried at once."""
+    max_added: int = 3
+    """Modulators added at once; few, since each that enters changes what the others have left to explain."""
     max_features: int = 1000
     """Largest number of features of one target."""
-    n_rounds: int = 15
-    n_steps: int = 5
+    n_rounds: int = 40
+    n_steps: int = 3
     """Variance updates a round."""
     amplitudes: bool = True
     """Whether to try amplitudes of the shared surface in each cell type."""
-    exchange: bool = True
-    """Whether to try to exchange correlated modulators."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +156,7 @@ def fit_surface(x: Floats, y: Floats, functions: CellFunctions, options: Surface
             if tried is None or tried.log_evidence <= best.log_evidence + 1.0:
                 break
             best = tried
-    return _Search(problem, best.amplitudes, best.scale, warm=best).run(exchange=True) if options.exchange else best
+    return best
 
 
 def refit_surface(fit: SurfaceFit, x: Floats, y: Floats, functions: CellFunctions, *, search: bool) -> SurfaceFit:
@@ -281,12 +278,9 @@ class _Search:
             self._add(warm.blocks, [max(float(np.mean(w**2)), 1e-4) for w in warm.weights])
             self.model.noise = warm.noise
 
-    def run(self, *, exchange: bool = False) -> SurfaceFit:
-        """Add and drop parts until nothing changes, exchange modulators if asked to, drop those without support."""
-        posterior = self._grow()
-        if exchange and self._exchange(posterior):
-            posterior = self._grow()
-        return self._finish(posterior)
+    def run(self) -> SurfaceFit:
+        """Add and drop parts until nothing changes, then drop modulators without support."""
+        return self._finish(self._grow())
 
     def polish(self) -> SurfaceFit:
         """Only learn the variances of the parts that are there."""
@@ -351,87 +345,32 @@ class _Search:
         return gain, variance
 
     def _try_best(self, score: Floats) -> bool:
-        """Add the best parts, at most one a modulator; says whether there were any."""
+        """Add the best modulators, each with all of its parts that would help; says whether there were any.
+
+        Judging the parts of a modulator together matters: a wrong modulator that is correlated with the right one can
+        match its mean effect, but seldom its mean effect and its surface.
+        """
         gain, variance = self.gains(score)
         for block in self.blocks:
             gain[block] = -np.inf
         for block, times in self.dropped.items():
             if times > 1:
                 gain[block] = -np.inf
-        part = gain.argmax(axis=1)
-        best = gain[np.arange(len(gain)), part]
-        least = max(self.options.add_threshold, 0.03 * float(best.max()))
+        gain[gain <= self.options.add_threshold] = 0.0
+        total = gain.sum(axis=1)
         room = self.options.max_features - self.model.features.shape[1]
         chosen: list[tuple[int, int]] = []
-        for k in np.argsort(-best, kind="stable")[: self.options.max_added]:
-            size = self.matrices[part[k]].shape[1]
-            if best[k] > least and size <= room:
-                chosen.append((int(k), int(part[k])))
-                room -= size
+        for k in np.argsort(-total, kind="stable")[: self.options.max_added]:
+            if total[k] <= 0.03 * total.max():
+                break
+            for part in np.flatnonzero(gain[k]):
+                size = self.matrices[part].shape[1]
+                if size <= room:
+                    chosen.append((int(k), int(part)))
+                    room -= size
         if chosen:
             self._add(chosen, [float(variance[b]) for b in chosen])
         return bool(chosen)
-
-    def _exchange(self, posterior: Posterior) -> bool:
-        """Swap a modulator for a rival where the evidence rises; says whether anything changed."""
-        changed = False
-        refused: set[tuple[int, int]] = set()
-        for _ in range(3):
-            again = False
-            for k in self._modulators():
-                mine = self._of(k)
-                rival = self._best_rival(posterior, k, mine)
-                if rival is None or (k, rival) in refused:
-                    continue
-                saved = self._save()
-                parts = [self.blocks[i][1] for i in mine]
-                variances = [float(self.model.variances[i]) for i in mine]
-                self._keep(np.array([other != k for other, _ in self.blocks]))
-                self._add([(rival, p) for p in parts], variances)
-                tried = self.model.learn(3)
-                if tried.log_evidence > posterior.log_evidence + 0.5:
-                    posterior, changed, again = tried, True, True
-                else:
-                    refused.add((k, rival))
-                    self._restore(saved)
-            if not again:
-                break
-        return changed
-
-    def _best_rival(self, posterior: Posterior, k: int, mine: list[int]) -> int | None:
-        """The modulator that would gain most in place of ``k``, if it gains more than ``k`` itself."""
-        mean, remains = self.model.without(posterior, mine)
-        score = (self.model.y - self.model.features @ mean) / self.model.noise
-        gain, _ = self.gains(score)
-        gain[:, Part.POOLED] = self._pooled_gain(posterior, score, remains)
-        parts = sorted({self.blocks[i][1] for i in mine})
-        total = np.maximum(gain[:, parts], 0.0).sum(axis=1)
-        mine_gain = total[k]
-        total[[*self._modulators(), self.intercept]] = -np.inf
-        rival = int(np.argmax(total))
-        return rival if total[rival] > mine_gain + 0.5 else None
-
-    def _pooled_gain(self, posterior: Posterior, score: Floats, remains: Bools) -> Floats:
-        """Gain of each modulator's pooled part at its best variance, with what the model already explains taken out."""
-        x = self.x[Part.POOLED]
-        inside = np.flatnonzero(remains)
-        gone = np.flatnonzero(~remains)
-        cross = self.model.features.T @ x
-        covariance = posterior.covariance
-        correction = np.linalg.solve(covariance[np.ix_(gone, gone)], covariance[np.ix_(gone, inside)])
-        shrunk = covariance[np.ix_(inside, inside)] - covariance[np.ix_(inside, gone)] @ correction
-        explained = (cross[inside] * (shrunk @ cross[inside])).sum(axis=0) / self.model.noise
-        s = np.maximum((x**2).sum(axis=0) - explained, 1e-9) / self.model.noise
-        ratio = (x.T @ score) ** 2 / s
-        return 0.5 * np.where(ratio > 1, ratio - 1 - np.log(np.maximum(ratio, 1)), 0.0)
-
-    def _save(self) -> tuple[object, ...]:
-        m = self.model
-        return (m.features, m.sizes, m.variances, m._gram, m._cross, m.noise, list(self.blocks))
-
-    def _restore(self, saved: tuple[object, ...]) -> None:
-        m = self.model
-        m.features, m.sizes, m.variances, m._gram, m._cross, m.noise, self.blocks = saved  # type: ignore[assignment]
 
     def _finish(self, posterior: Posterior) -> SurfaceFit:
         """Drop modulators below the threshold one at a time, the weakest first."""
