@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.cluster import KMeans
+
+from spacetravlr._core.blocks import spatial_folds
 
 _RIDGES = np.geomspace(1e-4, 10.0, 11)
 _GWR_RIDGES = np.array([1e-4, 1e-2, 1e-1])
@@ -41,32 +42,16 @@ class Cells(NamedTuple):
 Method = Callable[[Cells, Cells], np.ndarray]
 
 
-def spatial_folds(coordinates: np.ndarray, n_folds: int, *, blocks_per_fold: int = 5, seed: int = 0) -> np.ndarray:
-    """Fold of each cell: compact blocks of about equal size, dealt to the folds."""
-    n_blocks = min(n_folds * blocks_per_fold, len(coordinates))
-    labels = KMeans(n_blocks, n_init=1, random_state=seed).fit_predict(coordinates)
-    sizes = np.bincount(labels, minlength=n_blocks)
-    order = np.random.default_rng(seed).permutation(n_blocks)
-    order = order[np.argsort(-sizes[order], kind="stable")]
-    fold_of_block, load = np.empty(n_blocks, dtype=int), np.zeros(n_folds)
-    for block in order:
-        fold_of_block[block] = np.argmin(load)
-        load[fold_of_block[block]] += sizes[block]
-    return fold_of_block[labels]
-
-
 def predict(coefficients: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Predicted targets, (n, T)."""
     return coefficients[..., 0] + np.einsum("ntm,nm->nt", coefficients[..., 1:], x)
 
 
-def held_out_r2(method: Method, cells: Cells, folds: np.ndarray) -> np.ndarray:
-    """R2 of each target over all folds, each predicted from the others, against the cell type's training mean."""
-    error, total = np.zeros(cells.y.shape[1]), np.zeros(cells.y.shape[1])
-    for fold in np.unique(folds):
-        train, at = cells.take(folds != fold), cells.take(folds == fold)
-        error += ((at.y - predict(method(train, at), at.x)) ** 2).sum(axis=0)
-        total += ((at.y - _type_means(train)[at.types]) ** 2).sum(axis=0)
+def held_out_r2(method: Method, cells: Cells, report: np.ndarray) -> np.ndarray:
+    """R2 of each target at the cells of ``report``, fitted on the others, against the mean of each type there."""
+    train, at = cells.take(~report), cells.take(report)
+    error = ((at.y - predict(method(train, at), at.x)) ** 2).sum(axis=0)
+    total = sum(((y - y.mean(axis=0)) ** 2).sum(axis=0) for y in (at.y[at.types == c] for c in np.unique(at.types)))
     return 1 - error / total
 
 
@@ -81,7 +66,7 @@ def ridge(train: Cells, at: Cells) -> np.ndarray:
     def fit(x: np.ndarray, y: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
         errors = np.zeros((len(_RIDGES), y.shape[1]))
         if len(x) >= 4 * _INNER_FOLDS:
-            folds = spatial_folds(coordinates, _INNER_FOLDS, blocks_per_fold=3)
+            folds = spatial_folds(coordinates, _INNER_FOLDS, rng=np.random.default_rng(0))
             for fold in range(_INNER_FOLDS):
                 out = folds == fold
                 path = _ridge_path(x[~out], y[~out], _RIDGES)
@@ -101,7 +86,7 @@ def gwr(train: Cells, at: Cells) -> np.ndarray:
     error at held-out cells of spatial blocks.
     """
     extent = np.ptp(train.coordinates, axis=0).max()
-    folds = spatial_folds(train.coordinates, _INNER_FOLDS)
+    folds = spatial_folds(train.coordinates, _INNER_FOLDS, rng=np.random.default_rng(0))
     errors = np.zeros((len(_BANDWIDTHS), len(_GWR_RIDGES), train.y.shape[1]))
     rng = np.random.default_rng(0)
     for fold in range(_INNER_FOLDS):
@@ -122,13 +107,6 @@ def gwr(train: Cells, at: Cells) -> np.ndarray:
 
 
 METHODS: dict[str, Method] = {"least squares": least_squares, "ridge": ridge, "GWR": gwr}
-
-
-def _type_means(cells: Cells) -> np.ndarray:
-    means = np.tile(cells.y.mean(axis=0), (int(cells.types.max(initial=0)) + 1000, 1))
-    for c in np.unique(cells.types):
-        means[c] = cells.y[cells.types == c].mean(axis=0)
-    return means
 
 
 def _per_type(train: Cells, at: Cells, fit: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
