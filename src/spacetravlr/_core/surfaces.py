@@ -46,7 +46,7 @@ class SurfaceOptions:
     """A modulator stays active when its log Bayes factor against absence is above this."""
     add_threshold: float = 2.0
     """A part is tried when its approximate gain of log evidence is above this."""
-    max_added: int = 3
+    max_added: int = 6
     """Modulators added at once; few, since each that enters changes what the others have left to explain."""
     max_features: int = 1000
     """Largest number of features of one target."""
