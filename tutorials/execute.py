@@ -22,11 +22,23 @@ def main() -> None:
         notebook = nbformat.read(path, as_version=4)
         NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(FOLDER)}}).execute()
         if arguments.inplace:
-            for cell in notebook.cells:
-                # times differ at each run and would be all that a diff shows
-                cell.metadata.pop("execution", None)
+            clean(notebook)
             nbformat.write(notebook, path)
         print(f"{path.name}: {time.perf_counter() - start:.0f} s")
+
+
+def clean(notebook: nbformat.NotebookNode) -> None:
+    """Drop what differs from machine to machine: times, and warnings that other packages raise on import."""
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        cell["outputs"] = [output for output in cell.get("outputs", []) if not is_foreign_warning(output)]
+        if cell.cell_type != "code":
+            del cell["outputs"]
+
+
+def is_foreign_warning(output: nbformat.NotebookNode) -> bool:
+    """Whether an output is a warning that points into another package."""
+    return output.get("name") == "stderr" and "site-packages" in output["text"]
 
 
 if __name__ == "__main__":
