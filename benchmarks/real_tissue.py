@@ -44,7 +44,7 @@ def run(name: str, *, n_targets: int, body: str, seed: int, n_jobs: int | None, 
         st.pp.received_ligands(adata, lr, layer="imputed", ligand_tf=ligand_tf, n_jobs=n_jobs)
         st.pp.modulators(adata, grn, ligand_tf=ligand_tf, layer="imputed", targets=targets, cutoff=LIGAND_TF_CUTOFF)
     with watch("fit"):
-        st.tl.fit_betas(adata, body=body, rng=seed, n_jobs=n_jobs)
+        st.tl.fit_betas(adata, body=body, raw_layer="log1p", rng=seed, n_jobs=n_jobs)
     gene = strongest(adata, 1)[0]
     with watch("knockout"):
         st.tl.perturb(adata, {gene: 0}, n_jobs=n_jobs)

@@ -210,6 +210,10 @@ def block():
     return x, y, types, folds, kinds, indptr, np.concatenate(terms), grams
 
 
+def type_means(values: np.ndarray, types: np.ndarray) -> np.ndarray:
+    return np.array([values[types == c].mean(axis=0) for c in range(N_TYPES)])
+
+
 def test_grams_are_sums_of_products(block) -> None:
     x, y, types, folds, _, _, _, grams = block
     for c, f in [(0, 0), (2, 3)]:
@@ -250,7 +254,10 @@ def test_seed_with_a_given_penalty_is_the_single_solution(block) -> None:
         columns = term[indptr[t] : indptr[t + 1]]
         for c in range(N_TYPES + 1):
             at = np.isin(folds, used) & ((types == c) | (c == N_TYPES))
-            one = solve(x[at][:, columns], y[at, t], kinds[columns], lam=0.1, tol=1e-10)
+            z, target = x[at][:, columns].astype(float), y[at, t].astype(float)
+            if c == N_TYPES:  # slopes from the variation within types
+                z, target = (v - type_means(v, types[at])[types[at]] + v.mean(axis=0) for v in (z, target))
+            one = solve(z, target, kinds[columns], lam=0.1, tol=1e-10)
             np.testing.assert_allclose(seeds.coef[t, c, 1 : 1 + len(columns)], one.coef, atol=1e-5)
             assert seeds.coef[t, c, 0] == pytest.approx(one.intercept, abs=1e-3)
             assert not seeds.coef[t, c, 1 + len(columns) :].any()
@@ -283,6 +290,15 @@ def test_penalty_is_the_best_held_out(block) -> None:
     assert (careful.coef[:, :, 1:] != 0).sum() < (seeds.coef[:, :, 1:] != 0).sum()
 
 
+def test_chosen_penalties_can_be_given_back(block) -> None:
+    *_, kinds, indptr, term, grams = block
+    chosen = fit_seeds(grams, indptr, term, groups=kinds, n_folds=N_FOLDS, tol=1e-10)
+    again = fit_seeds(grams, indptr, term, groups=kinds, n_folds=N_FOLDS, tol=1e-10, lam=chosen.lam)
+    assert np.isnan(chosen.lam).any()  # a target that does not vary in a type
+    np.testing.assert_allclose(again.coef, chosen.coef, atol=1e-5)
+    np.testing.assert_allclose(again.lam, chosen.lam)
+
+
 def test_errors_are_those_of_the_predictions(block) -> None:
     x, y, types, folds, kinds, indptr, term, grams = block
     seeds = fit_seeds(grams, indptr, term, groups=kinds, n_folds=N_FOLDS, folds=[0, 1])
@@ -310,15 +326,31 @@ def test_training_r2_and_zero_model(block) -> None:
     assert seeds.coef[2, 1, 0] == pytest.approx(4.0)
 
 
-def test_small_types_carry_the_pooled_seed(block) -> None:
-    *_, types, _, kinds, indptr, term, grams = block
+def test_small_types_carry_pooled_slopes_and_their_own_intercept(block) -> None:
+    x, y, types, _, kinds, indptr, term, grams = block
     few = int((types == 2).sum()) + 1
     seeds = fit_seeds(grams, indptr, term, groups=kinds, n_folds=N_FOLDS, min_cells=few)
     whole = fit_seeds(grams, indptr, term, groups=kinds, n_folds=N_FOLDS, pooled=True)
     assert list(seeds.is_pooled) == [False, False, True]
     assert seeds.coef.shape[1] == 3
-    np.testing.assert_array_equal(seeds.coef[:, 2], whole.coef[:, 3])
+    np.testing.assert_array_equal(seeds.coef[:, 2, 1:], whole.coef[:, 3, 1:])
     np.testing.assert_array_equal(seeds.coef[:, :2], whole.coef[:, :2])
+    for t in range(3):
+        columns = term[indptr[t] : indptr[t + 1]]
+        mean = x[types == 2][:, columns].mean(axis=0, dtype=float) @ seeds.coef[t, 2, 1 : 1 + len(columns)]
+        assert seeds.coef[t, 2, 0] + mean == pytest.approx(y[types == 2, t].mean(dtype=float), abs=1e-6)
+
+
+def test_differences_between_types_do_not_pass_for_regulation() -> None:
+    """A regressor that tells types apart, as the target does, and goes the other way within them."""
+    rng = np.random.default_rng(0)
+    types, folds = np.repeat([0, 1, 2], [200, 200, 6]), rng.integers(3, size=406)
+    x = (rng.normal(size=406) + 5.0 * types)[:, None]
+    y = 10.0 * types - (x[:, 0] - 5.0 * types) + 0.1 * rng.normal(size=406)
+    grams = fold_grams(x, y, types * 3 + folds, n_groups=9)
+    seeds = fit_seeds(grams, [0, 1], [0], groups=np.array([0]), n_folds=3, min_cells=20, pooled=True)
+    np.testing.assert_allclose(seeds.coef[0, :, 1], -1.0, atol=0.1)
+    np.testing.assert_allclose(seeds.coef[0, :3, 0] + seeds.coef[0, :3, 1] * [0.0, 5.0, 10.0], [0, 10, 20], atol=0.5)
 
 
 def test_threads_and_blocks_do_not_matter(block) -> None:

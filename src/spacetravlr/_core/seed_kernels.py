@@ -2,6 +2,9 @@
 
 Every job gathers a target's own cross products from those of the block, so its cost depends on the number of its terms
 and of folds and not on the number of cells. Jobs are independent: results do not depend on the number of threads.
+
+Cross products are centred within each cell type, on the means of the training folds. The seed of several types together
+so has one set of slopes and an intercept a type: what differs between types does not pass for regulation within them.
 """
 
 from __future__ import annotations
@@ -55,36 +58,85 @@ def squared_error(intercept, beta, n, x, y, xx, xy, yy):  # type: ignore[no-unty
 
 
 @nb.njit(cache=True, nogil=True)
-def _gather(members, fold, n_folds, columns, t, n, x, y, xx, xy, yy, to_x, to_xx, to_xy):  # type: ignore[no-untyped-def]
-    """Add up one target's sums over the types of a stratum in one fold; returns cells, sum and squares of y."""
-    cells, y_sum, y_square = 0.0, 0.0, 0.0
-    to_x[:] = 0.0
-    to_xx[:] = 0.0
-    to_xy[:] = 0.0
-    for q in range(members.shape[0]):
-        code = members[q] * n_folds + fold
-        if n[code] == 0.0:
-            continue
-        cells += n[code]
-        y_sum += y[code, t]
-        y_square += yy[code, t]
-        for i in range(columns.shape[0]):
-            to_x[i] += x[code, columns[i]]
-            to_xy[i] += xy[code, t, columns[i]]
-            row = xx[code, columns[i]]
-            for k in range(columns.shape[0]):
-                to_xx[i, k] += row[columns[k]]
-    return cells, y_sum, y_square
+def _gather(code, columns, t, x, xx, xy, to_x, to_xx, to_xy):  # type: ignore[no-untyped-def]
+    """Copy one target's sums over one group of cells."""
+    for i in range(columns.shape[0]):
+        to_x[i] = x[code, columns[i]]
+        to_xy[i] = xy[code, t, columns[i]]
+        row = xx[code, columns[i]]
+        for k in range(columns.shape[0]):
+            to_xx[i, k] = row[columns[k]]
 
 
 @nb.njit(cache=True, nogil=True)
-def _original_units(b, mean, sd, y_mean, beta):  # type: ignore[no-untyped-def]
-    """Fill ``beta`` with coefficients in the units of the input; returns the intercept."""
-    intercept = y_mean
+def _add_centred(scale, n, x, y, xx, xy, yy, x_mean, y_mean, to_xx, to_xy):  # type: ignore[no-untyped-def]
+    """Add ``scale`` times the products of (x - x_mean) and (y - y_mean) over n cells; returns that of y with itself."""
+    for i in range(x.shape[0]):
+        along = x[i] - n * x_mean[i]
+        for k in range(x.shape[0]):
+            to_xx[i, k] += scale * (xx[i, k] - along * x_mean[k] - x_mean[i] * x[k])
+        to_xy[i] += scale * (xy[i] - along * y_mean - x_mean[i] * y)
+    return scale * (yy - (y - n * y_mean) * y_mean - y_mean * y)
+
+
+@nb.njit(cache=True, nogil=True)
+def _split_sums(members, folds, n_folds, columns, t, n, x, y, xx, xy, yy):  # type: ignore[no-untyped-def]
+    """Training and held-out products with each fold left out in turn, and with none left out (the last row).
+
+    Returns cells, xx, xy, yy of the training cells, then the same of the held-out cells.
+    """
+    m, n_parts = columns.shape[0], folds.shape[0]
+    train_n, train_yy = np.zeros(n_parts + 1), np.zeros(n_parts + 1)
+    train_xx, train_xy = np.zeros((n_parts + 1, m, m)), np.zeros((n_parts + 1, m))
+    out_n, out_yy = np.zeros(n_parts), np.zeros(n_parts)
+    out_xx, out_xy = np.zeros((n_parts, m, m)), np.zeros((n_parts, m))
+    raw, raw_y = np.zeros((n_parts + 1, m)), np.zeros(n_parts + 1)
+    part_x, part_xx, part_xy = np.empty((n_parts, m)), np.empty((n_parts, m, m)), np.empty((n_parts, m))
+    for member in members:
+        codes = member * n_folds + folds
+        whole_x, whole_xx, whole_xy = np.zeros(m), np.zeros((m, m)), np.zeros(m)
+        whole_n, whole_y, whole_yy = 0.0, 0.0, 0.0
+        for f in range(n_parts):
+            _gather(codes[f], columns, t, x, xx, xy, part_x[f], part_xx[f], part_xy[f])
+            whole_x += part_x[f]
+            whole_xx += part_xx[f]
+            whole_xy += part_xy[f]
+            whole_n += n[codes[f]]
+            whole_y += y[codes[f], t]
+            whole_yy += yy[codes[f], t]
+        for q in range(n_parts + 1):
+            left = whole_n - (n[codes[q]] if q < n_parts else 0.0)
+            if left == 0.0:
+                continue  # a type without training cells has no mean to predict from
+            x_mean = (whole_x - part_x[q]) / left if q < n_parts else whole_x / left
+            y_mean = (whole_y - (y[codes[q], t] if q < n_parts else 0.0)) / left
+            train_n[q] += left
+            train_yy[q] += _add_centred(
+                1.0, whole_n, whole_x, whole_y, whole_xx, whole_xy, whole_yy, x_mean, y_mean, train_xx[q], train_xy[q]
+            )
+            raw_y[q] += whole_yy
+            for i in range(m):
+                raw[q, i] += whole_xx[i, i]
+            if q < n_parts and n[codes[q]] > 0.0:
+                args = (n[codes[q]], part_x[q], y[codes[q], t], part_xx[q], part_xy[q], yy[codes[q], t], x_mean, y_mean)
+                out_n[q] += n[codes[q]]
+                out_yy[q] += _add_centred(1.0, *args, out_xx[q], out_xy[q])
+                train_yy[q] += _add_centred(-1.0, *args, train_xx[q], train_xy[q])
+    for q in range(n_parts + 1):
+        if train_yy[q] <= _FLAT * raw_y[q]:
+            train_yy[q] = 0.0
+        for i in range(m):
+            if train_xx[q, i, i] <= _FLAT * raw[q, i]:
+                train_xx[q, i, :] = 0.0
+                train_xx[q, :, i] = 0.0
+    return train_n, train_xx, train_xy, train_yy, out_n, out_xx, out_xy, out_yy
+
+
+@nb.njit(cache=True, nogil=True)
+def _original_units(b, sd, beta):  # type: ignore[no-untyped-def]
+    """Fill ``beta`` with coefficients in the units of the input."""
     for i in range(b.shape[0]):
         beta[i] = b[i] / sd[i] if b[i] != 0.0 else 0.0
-        intercept -= beta[i] * mean[i]
-    return intercept
 
 
 @nb.njit(cache=True, nogil=True)
@@ -111,95 +163,70 @@ def _fit_one(  # type: ignore[no-untyped-def]
     members, folds, n_folds, columns, ptr, t, n, x, y, xx, xy, yy, lam, alpha, l1_ratio, path, patience, one_se, tols,
     max_sweeps, beta, out,
 ):  # fmt: skip
-    """Fit one target in one stratum; fills ``beta`` and ``out`` (intercept, lambda, R2 in training and folds, mean)."""
+    """Fit one target in one stratum; fills ``beta`` (original units) and ``out`` (lambda, R2 in training and folds)."""
     m, n_parts = columns.shape[0], folds.shape[0]
-    part_x, part_xx, part_xy = np.empty((n_parts, m)), np.empty((n_parts, m, m)), np.empty((n_parts, m))
-    part_n, part_y, part_yy = np.empty(n_parts), np.empty(n_parts), np.empty(n_parts)
-    for f in range(n_parts):
-        part_n[f], part_y[f], part_yy[f] = _gather(
-            members, folds[f], n_folds, columns, t, n, x, y, xx, xy, yy, part_x[f], part_xx[f], part_xy[f]
-        )
-    cells = part_n.sum()
     beta[:] = 0.0
     out[:] = np.nan
-    out[0] = 0.0
-    if cells == 0.0:
+    train_n, train_xx, train_xy, train_yy, out_n, out_xx, out_xy, out_yy = _split_sums(
+        members, folds, n_folds, columns, t, n, x, y, xx, xy, yy
+    )
+    cells = train_n[n_parts]
+    if cells < 2.0 or train_yy[n_parts] == 0.0 or m == 0:
         return
-    whole_x, whole_xx, whole_xy = np.zeros(m), np.zeros((m, m)), np.zeros(m)
-    for f in range(n_parts):
-        whole_x += part_x[f]
-        whole_xx += part_xx[f]
-        whole_xy += part_xy[f]
-    whole_y, whole_yy = part_y.sum(), part_yy.sum()
-    gram, r, mean, sd = np.empty((m, m)), np.empty(m), np.empty(m), np.empty(m)
-    y_mean, variance = standardise(cells, whole_x, whole_y, whole_xx, whole_xy, whole_yy, gram, r, mean, sd)
-    out[0] = y_mean
-    out[4] = y_mean
-    if cells < 2.0 or variance == 0.0 or m == 0:
-        return
-    weights = group_weights(np.diag(gram), ptr)
-    top = largest_lambda(r, ptr, weights, alpha, l1_ratio)
+    zero = np.zeros(m)
+    grams, rs, sds = np.empty((n_parts + 1, m, m)), np.empty((n_parts + 1, m)), np.empty((n_parts + 1, m))
+    weights, variance, mean = np.empty((n_parts + 1, ptr.shape[0] - 1)), np.zeros(n_parts + 1), np.empty(m)
+    for q in range(n_parts + 1):
+        rs[q] = 0.0
+        if train_n[q] > 0.0:
+            variance[q] = standardise(
+                train_n[q], zero, 0.0, train_xx[q], train_xy[q], train_yy[q], grams[q], rs[q], mean, sds[q]
+            )[1]
+            weights[q] = group_weights(np.diag(grams[q]), ptr)
+    top = largest_lambda(rs[n_parts], ptr, weights[n_parts], alpha, l1_ratio)
     if top == 0.0:
         return
 
     lambdas = top * path
     chosen = 0
-    used = np.flatnonzero(part_n)
-    n_used = used.shape[0]
+    used = np.flatnonzero(out_n)
     if lam >= 0.0:
         lambdas = lambdas[lambdas > lam]  # the way down to the wanted value
         lambdas = np.append(lambdas, lam)
         chosen = lambdas.shape[0] - 1
-    elif n_used > 1:
-        grams, rs = np.empty((n_used, m, m)), np.empty((n_used, m))
-        means, sds = np.empty((n_used, m)), np.empty((n_used, m))
-        fold_mean, fold_variance = np.empty(n_used), np.empty(n_used)
-        fold_weights = np.empty((n_used, weights.shape[0]))
-        for q in range(n_used):
-            f = used[q]
-            fold_mean[q], fold_variance[q] = standardise(
-                cells - part_n[f], whole_x - part_x[f], whole_y - part_y[f], whole_xx - part_xx[f],
-                whole_xy - part_xy[f], whole_yy - part_yy[f], grams[q], rs[q], means[q], sds[q],
-            )  # fmt: skip
-            fold_weights[q] = group_weights(np.diag(grams[q]), ptr)
-        b, residual = np.zeros((n_used, m)), rs.copy()
-        errors = np.zeros((lambdas.shape[0], n_used))
-        scratch = np.empty(m)
+    elif used.shape[0] > 0:
+        b, residual = np.zeros((n_parts, m)), rs[:n_parts].copy()
+        errors = np.zeros((lambdas.shape[0], used.shape[0]))
         best, best_error, tried = 0, math.inf, 0
         for i in range(lambdas.shape[0]):
             l1 = alpha if alpha >= 0.0 else l1_ratio * lambdas[i]
-            for q in range(n_used):
-                if fold_variance[q] > 0.0:
-                    descend(grams[q], rs[q], fold_variance[q], ptr, fold_weights[q], lambdas[i], l1, b[q], residual[q],
-                            tols[0], max_sweeps)  # fmt: skip
-                f = used[q]
-                intercept = _original_units(b[q], means[q], sds[q], fold_mean[q], scratch)
-                errors[i, q] = squared_error(
-                    intercept, scratch, part_n[f], part_x[f], part_y[f], part_xx[f], part_xy[f], part_yy[f]
-                )
+            for u in range(used.shape[0]):
+                q = used[u]
+                if variance[q] > 0.0:
+                    descend(grams[q], rs[q], variance[q], ptr, weights[q], lambdas[i], l1, b[q], residual[q], tols[0],
+                            max_sweeps)  # fmt: skip
+                _original_units(b[q], sds[q], beta)
+                errors[i, u] = squared_error(0.0, beta, out_n[q], zero, 0.0, out_xx[q], out_xy[q], out_yy[q])
             tried = i + 1
             if errors[i].sum() < best_error:
                 best, best_error = i, errors[i].sum()
             if i - best >= patience:
                 break
-        chosen = _choose(errors, part_n[used], tried, one_se)
-        null = 0.0
-        for q in range(n_used):
-            f = used[q]
-            null += part_yy[f] - 2.0 * fold_mean[q] * part_y[f] + part_n[f] * fold_mean[q] ** 2
-        if null > 0.0:
-            out[3] = 1.0 - errors[chosen].sum() / null
+        chosen = _choose(errors, out_n[used], tried, one_se)
+        if out_yy.sum() > 0.0:
+            out[2] = 1.0 - errors[chosen].sum() / out_yy.sum()
 
-    coefficients, left = np.zeros(m), r.copy()
+    last = n_parts
+    coefficients, left = np.zeros(m), rs[last].copy()
     for i in range(chosen + 1):
         l1 = alpha if alpha >= 0.0 else l1_ratio * lambdas[i]
         tol = tols[1] if i == chosen else tols[0]
-        descend(gram, r, variance, ptr, weights, lambdas[i], l1, coefficients, left, tol, max_sweeps)
-    out[0] = _original_units(coefficients, mean, sd, y_mean, beta)
-    out[1] = lambdas[chosen]
-    out[2] = 1.0 - squared_error(out[0], beta, cells, whole_x, whole_y, whole_xx, whole_xy, whole_yy) / (
-        cells * variance
-    )
+        descend(grams[last], rs[last], variance[last], ptr, weights[last], lambdas[i], l1, coefficients, left, tol,
+                max_sweeps)  # fmt: skip
+    _original_units(coefficients, sds[last], beta)
+    out[0] = lambdas[chosen]
+    error = squared_error(0.0, beta, cells, zero, 0.0, train_xx[last], train_xy[last], train_yy[last])
+    out[1] = 1.0 - error / train_yy[last]
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
@@ -207,19 +234,18 @@ def fit_block(  # type: ignore[no-untyped-def]
     strata_ptr, strata, folds, n_folds, indptr, term, ptrs, n, x, y, xx, xy, yy, lam, alpha, l1_ratio, path, patience,
     one_se, tols, max_sweeps, coef, out,
 ):  # fmt: skip
-    """Fit every target in every stratum; ``coef`` (T, S, 1 + widest) and ``out`` (T, S, 5) are filled."""
+    """Fit every target in every stratum; ``coef`` (T, S, widest) and ``out`` (T, S, 3) are filled."""
     n_strata = strata_ptr.shape[0] - 1
     for job in nb.prange(coef.shape[0] * n_strata):
         t, s = job // n_strata, job % n_strata
         columns = term[indptr[t] : indptr[t + 1]]
         beta = np.zeros(columns.shape[0])
-        result = np.empty(5)
+        result = np.empty(3)
         _fit_one(
             strata[strata_ptr[s] : strata_ptr[s + 1]], folds, n_folds, columns, ptrs[t], t, n, x, y, xx, xy, yy,
             lam[t, s], alpha, l1_ratio, path, patience, one_se, tols, max_sweeps, beta, result,
         )  # fmt: skip
-        coef[t, s, 0] = result[0]
-        coef[t, s, 1 : 1 + columns.shape[0]] = beta
+        coef[t, s, : columns.shape[0]] = beta
         out[t, s] = result
 
 
@@ -235,7 +261,6 @@ def error_block(codes, indptr, term, n, x, y, xx, xy, yy, coef, errors):  # type
         beta = coef[t, s, 1 + support]
         to_x, to_xx, to_xy = np.empty(m), np.empty((m, m)), np.empty(m)
         for q in range(codes.shape[1]):
-            cells, y_sum, y_square = _gather(
-                codes[s, q : q + 1], 0, 1, columns, t, n, x, y, xx, xy, yy, to_x, to_xx, to_xy
-            )
-            errors[t, s, q] = squared_error(coef[t, s, 0], beta, cells, to_x, y_sum, to_xx, to_xy, y_square)
+            code = codes[s, q]
+            _gather(code, columns, t, x, xx, xy, to_x, to_xx, to_xy)
+            errors[t, s, q] = squared_error(coef[t, s, 0], beta, n[code], to_x, y[code, t], to_xx, to_xy, yy[code, t])

@@ -38,14 +38,14 @@ _CV_TOL = 4e-3  # duality gap, as part of the variance, of the fits that choose 
 
 @dataclass(frozen=True)
 class Seeds:
-    """Seeds of T targets in S strata (the cell types, then all cells pooled when asked for)."""
+    """Seeds of T targets in S strata (the cell types, then the pooled seed when asked for)."""
 
     coef: NDArray[np.float64]
     """Intercept, then the target's terms in the order of ``term``, then zeros; shape (T, S, 1 + widest target)."""
     lam: NDArray[np.float64]
     """Chosen penalty, shape (T, S); NaN where nothing could be fitted (fewer than 2 cells, constant target)."""
     r2_train: NDArray[np.float64]
-    """R2 on the cells fitted, shape (T, S); NaN where nothing could be fitted."""
+    """R2 within types on the cells fitted (with pooled slopes: on all types), shape (T, S); NaN where nothing was."""
     r2_cv: NDArray[np.float64]
     """Held-out R2 over the folds that chose the penalty, against the training mean (optimistic: it was chosen on)."""
     y_mean: NDArray[np.float64]
@@ -53,7 +53,7 @@ class Seeds:
     n: NDArray[np.float64]
     """Cells fitted, shape (S,)."""
     is_pooled: Bools
-    """Types with fewer than ``min_cells`` cells, or none, which carry the pooled seed, shape (S,)."""
+    """Types with fewer than ``min_cells`` cells, or none, which carry the pooled slopes, shape (S,)."""
 
 
 def fit_seeds(
@@ -91,11 +91,12 @@ def fit_seeds(
     folds
         Folds to use, for choosing the penalty and for the fit; all by default. Other folds take no part in either.
     min_cells
-        Types with fewer cells in ``folds`` (and those with none) get the pooled seed.
+        Types with fewer cells in ``folds`` (and those with none) get the pooled seed: slopes of all types together,
+        from the variation within types, with an intercept of their own.
     pooled
-        Add the seed of all cells together as a last stratum.
+        Add the pooled seed as a last stratum; its intercept is that of all cells.
     lam
-        Penalty, one for all or of shape (T, S), in units of the target; chosen by held-out error when None.
+        Penalty, one for all or of shape (T, S), in units of the target; chosen by held-out error where NaN or None.
     alpha
         Penalty on single coefficients; default ``l1_ratio * lambda``.
     l1_ratio
@@ -129,37 +130,36 @@ def fit_seeds(
     n_targets, n_strata = len(indptr) - 1, len(strata)
     indptr = np.asarray(indptr, dtype=np.int64)
     order, ptrs = _order_by_group(indptr, np.asarray(term), np.asarray(groups))
-    coef = np.zeros((n_targets, n_strata, 1 + int(np.diff(indptr).max(initial=0))))
-    out = np.full((n_targets, n_strata, 5), np.nan)
+    slopes = np.zeros((n_targets, n_strata, int(np.diff(indptr).max(initial=0))))
+    out = np.full((n_targets, n_strata, 3), np.nan)
     wanted = np.full((n_targets, n_strata), -1.0)
     if lam is not None:
         given = np.asarray(lam, dtype=np.float64)
-        if not (np.isfinite(given).all() and (given >= 0).all()):
+        if np.isinf(given).any() or (given < 0).any():
             msg = f"Expected `lam` to be finite and at least zero, found `{lam}`."
             raise ValueError(msg)
-        wanted[:, : given.shape[1] if given.ndim == 2 else None] = given
+        wanted[:, : given.shape[1] if given.ndim == 2 else None] = np.where(np.isnan(given), -1.0, given)
     with numba_threads(n_jobs):
         fit_block(
             np.cumsum([0, *map(len, strata)]), np.concatenate(strata).astype(np.int64), used, n_folds, indptr,
             np.asarray(term, dtype=np.int64)[order], ptrs, grams.n, grams.x, grams.y, grams.xx, grams.xy, grams.yy,
             wanted, -1.0 if alpha is None else float(alpha), float(l1_ratio), _path(n_lambdas, lambda_min_ratio),
-            _PATIENCE, rule == "1se", np.array([max(_CV_TOL, tol), tol]), max_sweeps, coef, out,
+            _PATIENCE, rule == "1se", np.array([max(_CV_TOL, tol), tol]), max_sweeps, slopes, out,
         )  # fmt: skip
-    _restore_order(coef, indptr, order)
-    _shift_intercepts(coef, grams, indptr, np.asarray(term), sign=-1.0)
-    coef[..., 0] += grams.y_shift[:, None]
-    out[..., 4] += grams.y_shift[:, None]
+    _restore_order(slopes, indptr, order)
     is_pooled = np.zeros(n_strata, dtype=bool)
     if small.any():
         is_pooled[:n_types] = small
-        coef[:, is_pooled], out[:, is_pooled] = coef[:, [-1]], out[:, [-1]]
+        slopes[:, is_pooled], out[:, is_pooled] = slopes[:, [-1]], out[:, [-1]]
+    x_mean, y_mean = _means(grams, n_types, n_folds, used)
+    intercepts = y_mean[:n_strata].T - _products(slopes, x_mean[:n_strata], indptr, np.asarray(term))
     keep = slice(None) if pooled or not small.any() else slice(n_types)
     return Seeds(
-        coef=coef[:, keep],
-        lam=out[:, keep, 1],
-        r2_train=out[:, keep, 2],
-        r2_cv=out[:, keep, 3],
-        y_mean=out[:, keep, 4],
+        coef=np.concatenate([intercepts[:, keep, None], slopes[:, keep]], axis=2),
+        lam=out[:, keep, 0],
+        r2_train=out[:, keep, 1],
+        r2_cv=out[:, keep, 2],
+        y_mean=y_mean[:n_strata].T[:, keep],
         n=np.append(cells, cells.sum())[:n_strata][keep],
         is_pooled=is_pooled[keep],
     )
@@ -197,8 +197,9 @@ def seed_errors(
     used = np.arange(n_folds) if folds is None else np.asarray(folds, dtype=np.int64)
     shifted = np.array(coef[:, :n_types], dtype=np.float64)
     indptr = np.asarray(indptr, dtype=np.int64)
-    _shift_intercepts(shifted, grams, indptr, np.asarray(term), sign=1.0)
-    shifted[..., 0] -= grams.y_shift[:, None]
+    # the sums are of shifted columns
+    x_shift = np.broadcast_to(grams.x_shift, (n_types, len(grams.x_shift)))
+    shifted[..., 0] += _products(shifted[..., 1:], x_shift, indptr, np.asarray(term)) - grams.y_shift[:, None]
     codes = np.arange(n_types)[:, None] * n_folds + used
     errors = np.empty((len(indptr) - 1, n_types, len(used)))
     with numba_threads(n_jobs):
@@ -237,13 +238,29 @@ def _order_by_group(indptr: Ints, term: Ints, groups: Ints) -> tuple[NDArray[np.
     return order, np.cumsum(counts, axis=1)
 
 
-def _restore_order(coef: NDArray[np.float64], indptr: Ints, order: NDArray[np.intp]) -> None:
+def _restore_order(slopes: NDArray[np.float64], indptr: Ints, order: NDArray[np.intp]) -> None:
     for t, (start, stop) in enumerate(zip(indptr[:-1], indptr[1:], strict=True)):
-        sorted_coef = coef[t, :, 1 : 1 + stop - start].copy()
-        coef[t][:, 1 + order[start:stop] - start] = sorted_coef
+        by_group = slopes[t, :, : stop - start].copy()
+        slopes[t][:, order[start:stop] - start] = by_group
 
 
-def _shift_intercepts(coef: NDArray[np.float64], grams: FoldGrams, indptr: Ints, term: Ints, *, sign: float) -> None:
-    """Move intercepts between the frame of the input (``sign=-1``) and the shifted frame of the sums (``sign=1``)."""
+def _means(
+    grams: FoldGrams, n_types: int, n_folds: int, folds: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means of regressors and targets in each type, then over all cells; a type without cells has those of all."""
+    n = grams.n.reshape(n_types, n_folds)[:, folds].sum(axis=1)
+    out = []
+    for sums, shift in ((grams.x, grams.x_shift), (grams.y, grams.y_shift)):
+        total = sums.reshape(n_types, n_folds, -1)[:, folds].sum(axis=1)
+        overall = total.sum(axis=0) / max(n.sum(), 1.0)
+        own = np.where(n[:, None] > 0, total / np.maximum(n, 1.0)[:, None], overall)
+        out.append(np.vstack([own, overall]) + shift)
+    return out[0], out[1]
+
+
+def _products(slopes: NDArray[np.float64], x: NDArray[np.float64], indptr: Ints, term: Ints) -> NDArray[np.float64]:
+    """Slopes (T, S, widest) times one row of regressors a stratum (S, K): shape (T, S)."""
+    out = np.empty(slopes.shape[:2])
     for t, (start, stop) in enumerate(zip(indptr[:-1], indptr[1:], strict=True)):
-        coef[t, :, 0] += sign * (coef[t, :, 1 : 1 + stop - start] @ grams.x_shift[term[start:stop]])
+        out[t] = np.einsum("sm,sm->s", slopes[t, :, : stop - start], x[:, term[start:stop]])
+    return out
