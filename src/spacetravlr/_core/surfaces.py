@@ -48,7 +48,10 @@ class SurfaceOptions:
     """A part is tried when its approximate gain of log evidence is above this."""
     max_added: int = 6
     """Modulators added at once; few, since each that enters changes what the others have left to explain."""
-    max_features: int = 1000
+    min_share: float = 0.003
+    """Both thresholds are at least this share of the evidence that the whole model has gained over a constant: on
+    smoothed (imputed) expression cells repeat one another, and differences of evidence run high for all modulators."""
+    max_features: int = 500
     """Largest number of features of one target."""
     n_rounds: int = 40
     n_steps: int = 3
@@ -175,7 +178,7 @@ def refit_surface(fit: SurfaceFit, x: Floats, y: Floats, functions: CellFunction
     y = np.asarray(y, dtype=np.float64)
     if search:
         return _Search(_Problem(x, y, functions, SurfaceOptions()), fit.amplitudes, fit.scale).run()
-    problem = _Problem(x, y, functions, SurfaceOptions(keep_threshold=-np.inf))
+    problem = _Problem(x, y, functions, SurfaceOptions(keep_threshold=-np.inf, min_share=-np.inf))
     return _Search(problem, fit.amplitudes, fit.scale, warm=fit).polish()
 
 
@@ -268,6 +271,7 @@ class _Search:
         scaled = x * amplitudes[functions.cell_type]
         self.x = [x if part == Part.TYPE else scaled for part in Part]
         self.model = BlockModel(y, max(float(y.var()), 1e-12))
+        self._null = -0.5 * len(y) * (np.log(self.model.noise) + 1.0)
         self.blocks: list[tuple[int, int]] = []
         self.dropped: dict[tuple[int, int], int] = {}
         self._squares = [(a**2).T @ (m**2) for a, m in zip(self.x, self.matrices, strict=True)]
@@ -307,9 +311,12 @@ class _Search:
         for _ in range(self.options.n_rounds):
             posterior = self._prune(self.model.learn(self.options.n_steps))
             score = (self.model.y - self.model.features @ posterior.mean) / self.model.noise
-            if not self._try_best(score):
+            if not self._try_best(score, self._at_least(self.options.add_threshold, posterior)):
                 return posterior
         return self._prune(self.model.learn(self.options.n_steps))
+
+    def _at_least(self, threshold: float, posterior: Posterior) -> float:
+        return max(threshold, self.options.min_share * (posterior.log_evidence - self._null))
 
     def _prune(self, posterior: Posterior) -> Posterior:
         """Drop the parts whose absence raises the evidence; the overall mean always stays."""
@@ -344,7 +351,7 @@ class _Search:
             variance[rows, part] = _VARIANCE_GRID[tried.argmax(axis=0)]
         return gain, variance
 
-    def _try_best(self, score: Floats) -> bool:
+    def _try_best(self, score: Floats, threshold: float) -> bool:
         """Add the best modulators, each with all of its parts that would help; says whether there were any.
 
         Judging the parts of a modulator together matters: a wrong modulator that is correlated with the right one can
@@ -357,6 +364,8 @@ class _Search:
             if times > 1:
                 gain[block] = -np.inf
         gain[gain <= self.options.add_threshold] = 0.0
+        total = gain.sum(axis=1)
+        gain[total <= threshold] = 0.0
         total = gain.sum(axis=1)
         room = self.options.max_features - self.model.features.shape[1]
         chosen: list[tuple[int, int]] = []
@@ -377,7 +386,7 @@ class _Search:
         evidence = np.full(self.intercept + 1, -np.inf)
         while modulators := self._modulators():
             factors = self.model.log_bayes_factors(posterior, [self._of(k) for k in modulators])
-            if factors.min() >= self.options.keep_threshold:
+            if factors.min() >= self._at_least(self.options.keep_threshold, posterior):
                 evidence[modulators] = factors
                 break
             weakest = modulators[int(factors.argmin())]

@@ -194,7 +194,7 @@ def _describe(
         active = importance > _ACTIVE_SHARE * (np.median(positive) if len(positive) else np.inf)
     else:
         evidence = extras.evidence[t]
-        active = evidence >= settings.surface.keep_threshold
+        active = np.isfinite(evidence)
     return pd.DataFrame(
         {
             "importance": np.concatenate([[np.nan], importance]),
