@@ -101,7 +101,7 @@ def fit_seed(
     choosing = list(range(inputs.n_folds))
     with threadpool_limits(1):
         chosen = fit_seeds(grams, block.indptr, block.term, folds=choosing, lam=settings.lam, **common)
-        lam = np.nan_to_num(chosen.lam, nan=0.0)
+        lam = chosen.lam  # NaN, where nothing could be fitted, lets the solver choose again
         held = [
             fit_seeds(grams, block.indptr, block.term, folds=[f for f in choosing if f != held], lam=lam, **common).coef
             for held in choosing
