@@ -87,7 +87,8 @@ def fetch_ligand_tf(organism: str) -> pd.DataFrame | None:
 
 def variable_targets(adata: ad.AnnData, grn: pd.DataFrame, n_targets: int) -> list[str]:
     """The most variable genes that have a measured regulator."""
-    measured = grn[grn["tf"].isin(adata.var_names) & (grn["tf"] != grn["target"])]
+    edges = grn[["tf", "target"]].astype(str)
+    measured = edges[edges["tf"].isin(adata.var_names) & (edges["tf"] != edges["target"])]
     variable = sc.pp.highly_variable_genes(adata, layer="log1p", inplace=False)
     ranked = variable.set_index(adata.var_names)["dispersions_norm"].sort_values(ascending=False).index
     chosen = [gene for gene in ranked if gene in set(measured["target"])][:n_targets]
