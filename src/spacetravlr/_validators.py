@@ -70,7 +70,7 @@ def assert_genes(genes: Iterable[str], known: Iterable[str], *, name: str, where
     """Raise ``KeyError`` for genes not in ``known``, with the closest names."""
     known_list = [str(k) for k in known]
     known_set = set(known_list)
-    missing = [g for g in genes if g not in known_set]
+    missing = [str(g) for g in genes if str(g) not in known_set]
     if not missing:
         return
     hints = []

@@ -64,6 +64,9 @@ def read_tissue(
     names = list(dict.fromkeys(table["target"].astype(str)))
     if targets is not None:
         targets = [targets] if isinstance(targets, str) else list(targets)
+        if not targets:
+            msg = "Expected `targets` to name at least one gene, found an empty list; `None` takes all."
+            raise ValueError(msg)
         assert_genes(targets, adata.var_names, name="targets")
         empty = sorted(set(targets) - set(names))
         if empty:

@@ -52,50 +52,63 @@ def build_design(table: pd.DataFrame, genes: pd.Index, targets: Sequence[str] | 
     Targets come in the order of ``targets`` (default: first appearance in the table), a target's terms in the order of
     the table. Rows of kind "intercept" are skipped.
     """
-    columns = {c: table[c].astype(str).to_numpy() for c in COLUMNS}
-    names = list(dict.fromkeys(columns["target"])) if targets is None else list(targets)
-    rows = np.flatnonzero((columns["kind"] != INTERCEPT) & np.isin(columns["target"], names))
-    columns = {c: v[rows] for c, v in columns.items()}
-    kind = np.array([KINDS[k] for k in columns["kind"]], dtype=np.int8)
-    local = np.where(kind == Kind.LR, columns["receptor"], columns["tf"])
-    contact = np.char.add(columns["ligand"].astype(str), _keys.CONTACT_SUFFIX)
-    signal = np.where(columns["range"] == _keys.CONTACT, contact, columns["ligand"])
-    signal = np.where(kind == Kind.TF, "", signal).astype(str)
-
-    assert_genes(pd.unique(pd.Series(local)), genes, name="modulators")
+    target, kind, tf, ligand, receptor, signal_range = (_categories(table[c]) for c in COLUMNS)
+    names = list(dict.fromkeys(target.values[target.codes])) if targets is None else list(targets)
     assert_genes(names, genes, name="targets")
-    signal_names = sorted(set(signal) - {""})
-    ligands = [_keys.parse_signal(s)[0] for s in signal_names]
-    assert_genes(ligands, genes, name="modulators")
-    signals = Signals(
-        genes.get_indexer(ligands).astype(np.int32),
-        np.array([s.endswith(_keys.CONTACT_SUFFIX) for s in signal_names], dtype=bool),
-    )
-    frame = pd.DataFrame(
-        {
-            "kind": kind,
-            "gene": genes.get_indexer(local).astype(np.int32),
-            "signal": pd.Index([*signal_names, ""]).get_indexer(signal).astype(np.int32),
-        }
-    )
-    frame.loc[frame["signal"] == len(signal_names), "signal"] = -1
-    code, distinct = pd.factorize(pd.MultiIndex.from_frame(frame))
-    distinct_frame = distinct.to_frame(index=False, name=list(frame.columns)) if len(frame) else frame
-    terms = Terms(
-        distinct_frame["kind"].to_numpy(np.int8),
-        distinct_frame["gene"].to_numpy(np.int32),
-        distinct_frame["signal"].to_numpy(np.int32),
-    )
-    position = pd.Index(names).get_indexer(columns["target"])
-    order = np.argsort(position, kind="stable")
+    kind_of_row = kind.look_up({name: int(code) for name, code in KINDS.items()})
+    position = target.look_up({name: i for i, name in enumerate(names)})
+    rows = np.flatnonzero((kind_of_row >= 0) & (position >= 0))
+    kind_of_row, position = kind_of_row[rows], position[rows]
+
+    is_lr, has_signal = kind_of_row == Kind.LR, kind_of_row != Kind.TF
+    local = np.where(is_lr, receptor.genes(genes, rows, is_lr), tf.genes(genes, rows, ~is_lr))
+    ligand_gene = ligand.genes(genes, rows, has_signal)
+    contact = signal_range.look_up({_keys.CONTACT: 1})[rows] == 1
+    pairs = np.unique(np.stack([ligand_gene[has_signal], contact[has_signal]], axis=1), axis=0).astype(np.int64)
+    labels = [_keys.signal_name(str(genes[g]), _keys.CONTACT if c else _keys.SECRETED) for g, c in pairs]
+    order = np.argsort(np.array(labels, dtype=str), kind="stable")
+    signal_of = np.full((len(genes), 2), -1, dtype=np.int64)
+    signal_of[pairs[order, 0], pairs[order, 1]] = np.arange(len(order))
+    signal = np.where(has_signal, signal_of[ligand_gene, contact.astype(int)], -1)
+
+    key = (kind_of_row * len(genes) + local) * (len(order) + 1) + signal + 1
+    _, first, code = np.unique(key, return_index=True, return_inverse=True)
+    by_target = np.argsort(position, kind="stable")
     counts = np.bincount(position, minlength=len(names))
-    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return Design(
-        signals,
-        terms,
-        Targets(genes.get_indexer(names).astype(np.int32), indptr, code[order].astype(np.int32)),
+        Signals(pairs[order, 0].astype(np.int32), pairs[order, 1].astype(bool)),
+        Terms(kind_of_row[first].astype(np.int8), local[first].astype(np.int32), signal[first].astype(np.int32)),
+        Targets(
+            genes.get_indexer(names).astype(np.int32),
+            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            code[by_target].astype(np.int32),
+        ),
         genes,
-        signal_names,
+        [labels[i] for i in order],
+    )
+
+
+class _Categories(NamedTuple):
+    """A column of strings as codes; tables run to millions of rows."""
+
+    codes: np.ndarray
+    values: np.ndarray
+
+    def look_up(self, numbers: dict[str, int]) -> np.ndarray:
+        """Number of each row's value, -1 where it has none."""
+        return np.array([*(numbers.get(str(v), -1) for v in self.values), -1], dtype=np.int64)[self.codes]
+
+    def genes(self, genes: pd.Index, rows: np.ndarray, used: np.ndarray) -> np.ndarray:
+        """Gene index of ``rows`` where ``used``, -1 elsewhere; ``KeyError`` for unknown genes."""
+        codes = self.codes[rows]
+        assert_genes(self.values[np.unique(codes[used])], genes, name="modulators")
+        return np.where(used, np.append(genes.get_indexer(self.values), -1)[codes], -1)
+
+
+def _categories(column: pd.Series) -> _Categories:
+    values = column if isinstance(column.dtype, pd.CategoricalDtype) else column.astype(str).astype("category")
+    return _Categories(
+        values.cat.codes.to_numpy(np.int64), np.array([str(v) for v in values.cat.categories], dtype=object)
     )
 
 
