@@ -38,6 +38,8 @@ def inverse_and_logdet(matrix: Floats) -> tuple[Floats, float]:
         When the matrix is not positive definite.
     """
     inverse = np.ascontiguousarray(matrix, dtype=np.float64)
+    if not len(inverse):
+        return inverse, 0.0
     n, info = ctypes.c_int(len(inverse)), ctypes.c_int(0)
     upper = ctypes.c_char(b"U")  # the lower triangle of a C-ordered array
     arguments = [ctypes.byref(upper), ctypes.byref(n), inverse.ctypes.data_as(ctypes.c_void_p), ctypes.byref(n)]
