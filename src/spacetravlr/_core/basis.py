@@ -68,7 +68,7 @@ def spatial_basis(
     coordinates
         Cells x dimensions.
     share
-        Length scale as a share of the largest extent of each slide.
+        Length scale as a share of the extent of each slide along its longest direction.
     slides
         Slide of each cell, 0..n-1; one slide when not given.
     n_landmarks
@@ -84,7 +84,7 @@ def spatial_basis(
     for slide in range(n_slides):
         xyz = coordinates[slides == slide]
         centres = _spread(xyz, n_landmarks)
-        scale = share * max(float(np.ptp(xyz, axis=0).max()), 1e-12)
+        scale = share * _extent(xyz)
         values, vectors = np.linalg.eigh(_kernel(centres, centres, scale))
         values, vectors = values[::-1], vectors[:, ::-1]
         kept = int(np.searchsorted(np.cumsum(values) / values.sum(), energy)) + 1
@@ -93,6 +93,13 @@ def spatial_basis(
         projections.append(vectors[:, :kept] / np.sqrt(values[:kept]))
         scales.append(scale)
     return SpatialBasis(tuple(landmarks), tuple(projections), tuple(scales))
+
+
+def _extent(xyz: Floats) -> float:
+    """Length of an evenly filled tissue along its longest direction, whichever way the tissue is turned."""
+    centred = xyz - xyz.mean(axis=0)
+    longest = float(np.linalg.eigvalsh(centred.T @ centred / len(xyz))[-1])
+    return max(float(np.sqrt(12.0 * max(longest, 0.0))), 1e-12)
 
 
 def _spread(xyz: Floats, n: int) -> Floats:
