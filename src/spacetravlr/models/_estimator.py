@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spacetravlr._anndata._modulators import terms_table
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr.models._beta_frame import BetaFrame
 from spacetravlr.models._run import Fit, FitOptions, run_fit
@@ -75,9 +74,10 @@ class SpatialCellularProgramsEstimator:
         """
         adata = unwrap(self.adata)
         fit: Fit = run_fit(adata, self.target_gene, FitOptions(**self.options))
-        table = terms_table(fit.tissue.design)
         values = np.asarray(fit.result.betas, dtype=np.float32)
-        self.betas_ = BetaFrame.from_array(values, target=self.target_gene, terms=table, obs_names=adata.obs_names)
+        self.betas_ = BetaFrame.from_array(
+            values, target=self.target_gene, terms=fit.result.terms, obs_names=adata.obs_names
+        )
         self.scores_ = fit.result.scores
         self.terms_ = fit.result.terms
         self.training_ = fit.result.training

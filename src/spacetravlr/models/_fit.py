@@ -202,11 +202,12 @@ def fingerprint(
         "cells": digest(list(obs_names)),
         "targets": digest(tissue.target_names),
         "expression": digest(inputs.expression, inputs.received),
+        "raw expression": digest(inputs.raw),
         "modulators": digest(
             *(getattr(inputs.terms, n) for n in ("kind", "gene", "signal")), inputs.targets.indptr, inputs.targets.term
         ),
         "cell types": digest(inputs.cell_type, tissue.type_names),
-        "coordinates": digest(inputs.coordinates),
+        "coordinates": digest(inputs.coordinates, inputs.slides, inputs.radius),
         "folds": digest(inputs.fold, inputs.n_folds),
         "settings": digest(settings),
         "block_size": str(block_size),
