@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 #: Bodies in the order in which each must beat the ones before it.
 BODIES = ("zero", "seed", "surface", "network")
 _PRIOR_CELLS = 50  # held-out cells of a type at which its own errors weigh as much as those over all types
+_TIE = 1e-6  # of the type mean's error: a network that stopped where it began differs from its seed by rounding alone
 _ACTIVE_SHARE = 0.05  # of the median importance, where there is no evidence: the threshold of the published analyses
 
 
@@ -123,7 +124,7 @@ def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: dict[str, BodyR
         rows = last if body == "network" else ~inputs.report
         ratios = {b: _error_ratios(block, inputs, bodies, b, rows) for b in BODIES[: code + 1] if b in bodies}
         current = _kept(kept, {b: r for b, r in ratios.items() if b != body})
-        better = (ratios[body] < current) & (ratios[body] < 1 - threshold)
+        better = (ratios[body] < current - _TIE) & (ratios[body] < 1 - threshold)
         kept[better] = code
     return kept
 
@@ -131,11 +132,14 @@ def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: dict[str, BodyR
 def _error_ratios(
     block: BlockDesign, inputs: FitInputs, bodies: dict[str, BodyResult], body: str, rows: Bools
 ) -> Floats:
-    """Held-out error relative to the type mean's, drawn towards the ratio over all types where cells are few."""
+    """Held-out error relative to the type mean's, drawn towards the ratio over all types where cells are few.
+
+    Where a target does not vary within a type, nothing beats the mean: the ratio is infinite.
+    """
     errors, zero = (_errors(block, inputs, bodies[b], rows) for b in (body, "zero"))
     counts = np.bincount(inputs.cell_type[rows], minlength=inputs.n_types)
     with np.errstate(divide="ignore", invalid="ignore"):
-        own = np.where(zero > 1e-12, errors / zero, 1.0)
+        own = np.where(zero > 1e-12, errors / zero, np.where(counts > 0, np.inf, 1.0))
         overall = np.where(zero.sum(axis=1) > 1e-12, errors.sum(axis=1) / zero.sum(axis=1), 1.0)[:, None]
     return (counts * own + _PRIOR_CELLS * overall) / (counts + _PRIOR_CELLS)
 
