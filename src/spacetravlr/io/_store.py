@@ -43,7 +43,7 @@ class BetaStore:
     Raises
     ------
     ValueError
-        When the folder holds something else, or a fit with another fingerprint.
+        When it is not a folder, holds something else, or a fit with another fingerprint.
     OSError
         When the folder cannot be written.
     """
@@ -53,14 +53,17 @@ class BetaStore:
 
         self.path = Path(path)
         meta = self.path / _META
+        if self.path.exists() and not self.path.is_dir():
+            msg = f"Expected `store` to be a folder, found the file {self.path}; pass another name."
+            raise ValueError(msg)
         if self.path.exists() and any(self.path.iterdir()) and not meta.exists():
             msg = f"Expected `store` to be a new folder or one written by fit_betas, found other files in {self.path}."
             raise ValueError(msg)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not meta.exists():
-                zarr.open_group(self.path, mode="a")
                 self._write_text(meta, json.dumps(fingerprint, sort_keys=True))
+            zarr.open_group(self.path, mode="a")
         except OSError as error:
             msg = f"Expected `store` to be a folder that can be written, found {self.path} ({error.strerror or error})."
             raise OSError(error.errno, msg) from error
