@@ -167,6 +167,8 @@ def fit_betas(
     out.obsm[key_added] = fit.result.betas
     if fit.result.sd is not None:
         out.obsm[f"{key_added}_sd"] = fit.result.sd
+    elif key_added in out.uns:  # those of the fit that this one replaces
+        out.obsm.pop(f"{key_added}_sd", None)
     out.uns[key_added] = {
         "terms": fit.result.terms,
         "scores": fit.result.scores,
