@@ -48,7 +48,7 @@ class SurfaceOptions:
     """A part is tried when its approximate gain of log evidence is above this."""
     max_added: int = 6
     """Modulators added at once; few, since each that enters changes what the others have left to explain."""
-    min_share: float = 0.003
+    min_share: float = 0.002
     """Both thresholds are at least this share of the evidence that the whole model has gained over a constant: on
     smoothed (imputed) expression cells repeat one another, and differences of evidence run high for all modulators."""
     max_features: int = 500
