@@ -4,8 +4,9 @@
 
 Simulated tissues of 1,200 cells in 4 types, where the true model explains 94 % of the variance within types: 8 active
 and 6 truly-zero transcription factors a target, with coefficients that follow position, a symmetric pattern, the cell
-type or the niche; and one setting with 4 true ligand-receptor pairs among 128 false ones. Every method sees the same
-cells and candidate regulators.
+type or the niche; one setting with 4 true ligand-receptor pairs among 128 false ones; and the default tissue of
+``st.datasets.simulated_tissue``, whose targets take the kinds of field in turn and are acted on by factors, pairs and a
+ligand-TF pair. Every method sees the same cells and candidate regulators.
 
 * **R2**: on cells in spatial blocks that took no part in any choice, the same for all methods, against the mean of the
   cell type there.
@@ -49,6 +50,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "n_ligand_tf": 0,
         "n_active_ligand_tf": 0,
     },
+    "mixed": {"fields": "mixed"},
 }
 SEED, N_FOLDS = 0, 3  # of the fits; what decides on which cells they report
 BODIES = ("seed", "surface", "cnn", "vit", "auto")
