@@ -10,8 +10,7 @@ from spacetravlr._settings import settings
 
 if TYPE_CHECKING:
     from spacetravlr import datasets, get, io, nn, pl, pp, priors, tl
-    from spacetravlr.models import BetaFrame, GeneFactory, SpatialCellularProgramsEstimator, compute_all_derivatives
-    from spacetravlr.pp import (
+    from spacetravlr._published import (
         compute_radius_weights,
         gaussian_kernel_2d,
         init_received_ligands,
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
         ligands_receptors_interactions,
         received_ligands,
     )
+    from spacetravlr.models import BetaFrame, GeneFactory, SpatialCellularProgramsEstimator, compute_all_derivatives
 
 __all__ = [
     "BetaFrame",

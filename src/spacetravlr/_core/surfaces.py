@@ -210,7 +210,7 @@ def _with_amplitudes(problem: _Problem, fit: SurfaceFit) -> SurfaceFit | None:
     active[-1] = False
     if not active.any():
         return None
-    amplitudes = np.ones_like(means)
+    amplitudes: Floats = np.ones_like(means)
     amplitudes[:, active] = np.clip(means[:, active] / centre[active], 0.1, 4.0)
     amplitudes[~present] = 1.0
     amplitudes /= amplitudes[present].mean(axis=0)

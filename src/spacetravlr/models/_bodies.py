@@ -106,7 +106,7 @@ def fit_seed(
             fit_seeds(grams, block.indptr, block.term, folds=[f for f in choosing if f != held], lam=lam, **common).coef
             for held in choosing
         ]
-        final = fit_seeds(grams, block.indptr, block.term, lam=lam, **common).coef
+        final: Floats = fit_seeds(grams, block.indptr, block.term, lam=lam, **common).coef
     if settings.solver == "group-lasso":
         final = _reference_seeds(block, inputs, settings, lam, final)
     prediction, train = np.full(block.y.shape, np.nan), np.full(block.y.shape, np.nan)

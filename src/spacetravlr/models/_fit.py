@@ -159,7 +159,7 @@ def _remote(
 
 def _join(tissue: Tissue, blocks: list[Ints], done: dict[int, BlockResult], store: BetaStore | None) -> FitResult:
     parts = [done[b] if store is None else store.read(b) for b in range(len(blocks))]
-    sds = [part.sd for part in parts]
+    sds: list[Any] = [part.sd for part in parts]
     betas: Any
     sd: Any = None
     if store is None:

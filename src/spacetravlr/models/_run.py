@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -33,8 +33,8 @@ class FitOptions:
     """Options of a fit, as :func:`spacetravlr.tl.fit_betas` describes them."""
 
     body: Body = "auto"
-    encoder: str = "shared"
-    mode: str = "additive"
+    encoder: Literal["shared", "per_target"] = "shared"
+    mode: Literal["additive", "multiplicative"] = "additive"
     layer: str | None = None
     raw_layer: str | None = None
     cluster_key: str | None = None
@@ -47,7 +47,7 @@ class FitOptions:
     solver: Solver = "gram"
     network: NetworkConfig | None = None
     trainer_kwargs: dict[str, Any] | None = None
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     block_size: int = BLOCK_SIZE
     store: str | os.PathLike[str] | None = None
     client: Any = None
@@ -158,7 +158,7 @@ def _settings(options: FitOptions) -> FitSettings:
         network = NetworkConfig(
             body="vit" if options.body == "vit" else "cnn",
             mode=options.mode,
-            encoder=options.encoder,  # type: ignore[arg-type]
+            encoder=options.encoder,
         )
     # a Generator is drawn from once, so that every target's stream follows from one number
     rng = options.rng
