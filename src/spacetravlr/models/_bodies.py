@@ -233,8 +233,8 @@ def fit_network(
         group=group,
         seeds=np.array([target_seed(settings.seed, name) for name in names], dtype=np.uint64),
     )
-    # One thread: batches are small, and torch's threads spin while they wait, which on a busy machine costs twenty times
-    # what they gain.
+    # One thread: batches are small, and torch's threads spin while they wait, which on a busy machine costs twenty
+    # times what they gain.
     options: dict[str, Any] = {"trainer_kwargs": settings.trainer_kwargs, "device": settings.device, "n_jobs": 1}
     fit = fit_block(data, config, **options)
     prediction, train = np.full(block.y.shape, np.nan), np.full(block.y.shape, np.nan)
