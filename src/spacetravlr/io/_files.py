@@ -72,7 +72,7 @@ def write(adata: AnnData, path: str | os.PathLike[str]) -> None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
-        with _no_format_news():
+        with no_format_news():
             adata.write_zarr(Path(folder) / "new.zarr")
         if file.exists():
             shutil.move(file, Path(folder) / "old.zarr")
@@ -80,7 +80,7 @@ def write(adata: AnnData, path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def _no_format_news() -> Iterator[None]:
+def no_format_news() -> Iterator[None]:
     """Silence what anndata and zarr say about their own formats: nothing that this user could act upon."""
     with warnings.catch_warnings():
         for message in ("Writing zarr v2 data", "zarr v3 autosharding", "Consolidated metadata"):

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from spacetravlr.io._files import no_format_news
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -115,8 +117,9 @@ class BetaStore:
                     continue
                 chunks = (min(_ROWS, max(values.shape[0], 1)), max(values.shape[1], 1))
                 group.create_array(name, data=np.ascontiguousarray(values, dtype=np.float32), chunks=chunks)
-            for name, frame in (("terms", terms), ("scores", scores), ("training", training)):
-                write_elem(group, name, frame.rename(index=str))
+            with no_format_news():
+                for name, frame in (("terms", terms), ("scores", scores), ("training", training)):
+                    write_elem(group, name, frame.rename(index=str))
             if not self.has(block):
                 temporary.rename(self.path / _name(block))
         except OSError as error:

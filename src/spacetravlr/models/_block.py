@@ -8,16 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spacetravlr.models._bodies import (
-    BodyResult,
-    SurfaceExtras,
-    fit_network,
-    fit_seed,
-    fit_surfaces,
-    fit_zero,
-    sums_by_type,
-)
+from spacetravlr.models._bodies import BodyResult, fit_zero, sums_by_type
 from spacetravlr.models._inputs import BlockDesign, FitInputs, FitSettings, block_design
+from spacetravlr.models._network_body import fit_network
+from spacetravlr.models._seed_body import fit_seed
+from spacetravlr.models._surface_body import SurfaceExtras, fit_surfaces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +78,9 @@ def fit_targets(
     if settings.with_surface:
         functions = functions or inputs.functions()
         tick = (lambda: None) if settings.with_network else (lambda: report(1))
-        bodies["surface"], extras = fit_surfaces(block, inputs, settings, functions, n_jobs, tick)
+        bodies["surface"], extras = fit_surfaces(
+            block, inputs, settings, functions, bodies["seed"], seeds, n_jobs, tick
+        )
     if settings.with_network:
         bodies["network"], curves = fit_network(block, inputs, settings, seeds, n_jobs)
     if settings.with_network or not settings.with_surface:
@@ -192,13 +189,11 @@ def _describe(
     counts = np.maximum(np.bincount(inputs.cell_type, minlength=inputs.n_types), 1)[:, None]
     centred = x - (sums_by_type(x, inputs.cell_type, inputs.n_types).T / counts)[inputs.cell_type]
     importance = np.sqrt(np.mean((betas[:, 1:] * centred) ** 2, axis=0, dtype=np.float64)) / block.y_spread[t]
-    if extras is None:
-        evidence = np.full(len(columns), np.nan)
+    evidence = np.full(len(columns), np.nan) if extras is None else extras.evidence[t]
+    active = np.isfinite(evidence)
+    if not len(columns) or np.isnan(evidence).all():
         positive = importance[importance > 0]
         active = importance > _ACTIVE_SHARE * (np.median(positive) if len(positive) else np.inf)
-    else:
-        evidence = extras.evidence[t]
-        active = np.isfinite(evidence)
     return pd.DataFrame(
         {
             "importance": np.concatenate([[np.nan], importance]),

@@ -1,0 +1,133 @@
+"""Coefficient surfaces, on their own or as departures from the seed."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from spacetravlr._core.surfaces import CellFunctions, SurfaceFit, fit_surface, refit_surface
+from spacetravlr.models._bodies import BodyResult, fitted_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spacetravlr._types import Bools, Floats
+    from spacetravlr.models._inputs import BlockDesign, FitInputs, FitSettings
+    from spacetravlr.models._seed_body import SeedStages
+
+
+@dataclass
+class SurfaceExtras:
+    """What only surfaces know."""
+
+    evidence: list[Floats]
+    """Log Bayes factor of each term of each target; NaN throughout where the surface departs from the seed."""
+    fits: list[SurfaceFit]
+    """Fits of step 4, standardised units."""
+
+
+class _Target(NamedTuple):
+    """One target in standardised units."""
+
+    x: Floats
+    y: Floats
+    mean: float
+    spread: float
+    cell_type: Floats
+
+    def offset(self, anchor: Floats) -> Floats:
+        """Prediction of the seed ``anchor`` (types x intercept and terms) at all cells."""
+        b = anchor[self.cell_type]
+        return b[:, 0] + (self.x * b[:, 1:]).sum(axis=1)
+
+    def original(self, fit: SurfaceFit, where: CellFunctions, rows: Bools, offset: Floats) -> Floats:
+        """Prediction of a surface on top of ``offset`` at ``rows``, in original units."""
+        b = fit.coefficients(where)
+        return self.mean + self.spread * (offset[rows] + (b[:, :-1] * self.x[rows]).sum(axis=1) + b[:, -1])
+
+
+def fit_surfaces(
+    block: BlockDesign,
+    inputs: FitInputs,
+    settings: FitSettings,
+    functions: CellFunctions,
+    seed: BodyResult,
+    stages: SeedStages,
+    n_jobs: int,
+    progress: Callable[[], None],
+) -> tuple[BodyResult, SurfaceExtras]:
+    """Coefficient surfaces, one target a thread.
+
+    A target has surfaces of its own, with truly zero coefficients, unless they fit their training cells worse than the
+    seed predicts held-out ones. That happens on smoothed expression, which takes more terms than surfaces can hold; there
+    the surface describes how coefficients depart from the seed.
+    """
+    shape = block.y.shape
+    prediction, train = np.full(shape, np.nan), np.full(shape, np.nan)
+    choose = ~inputs.report
+    folds = range(inputs.n_folds + 1)
+    at = {held: (functions.take(fitted_rows(inputs, held)), functions.take(inputs.fold == held)) for held in folds}
+    nothing = np.zeros(inputs.n_cells)
+
+    def one(t: int) -> tuple[SurfaceFit, SurfaceFit, bool]:
+        columns = block.columns(t)
+        target = _Target(
+            ((block.values[:, columns] - block.mean[columns]) / block.spread[columns]).astype(np.float64),
+            (block.y[:, t].astype(np.float64) - block.y_mean[t]) / block.y_spread[t],
+            float(block.y_mean[t]),
+            float(block.y_spread[t]),
+            inputs.cell_type,
+        )
+        x, y = target.x, target.y
+        inside, outside = at[inputs.n_folds]
+        offset = nothing
+        fit = fit_surface(x[choose], y[choose], inside, settings.surface)
+        fitted = target.original(fit, inside, choose, offset)
+        departs = _mean_square(block.y[choose, t] - fitted) > _mean_square(
+            block.y[choose, t] - seed.prediction[choose, t]
+        )
+        if departs:
+            offset = target.offset(_anchor(block, inputs, t, stages.choosing))
+            fit = fit_surface(x[choose], (y - offset)[choose], inside, settings.surface)
+            fitted = target.original(fit, inside, choose, offset)
+        train[choose, t] = fitted
+        prediction[inputs.report, t] = target.original(fit, outside, inputs.report, offset)
+        for held in range(inputs.n_folds):
+            if departs:
+                offset = target.offset(_anchor(block, inputs, t, stages.held[held]))
+            seen, rows = fitted_rows(inputs, held), inputs.fold == held
+            inside, outside = at[held]
+            again = refit_surface(fit, x[seen], (y - offset)[seen], inside, search=True)
+            prediction[rows, t] = target.original(again, outside, rows, offset)
+        if departs:
+            offset = target.offset(_anchor(block, inputs, t, stages.final))
+        final = refit_surface(fit, x, y - offset, functions, search=False)
+        progress()
+        return fit, final, departs
+
+    with threadpool_limits(1), ThreadPoolExecutor(n_jobs) as pool:
+        fits = list(pool.map(one, range(len(block))))
+
+    def deliver(t: int) -> Floats:
+        _, final, departs = fits[t]
+        coefficients = final.coefficients(functions)
+        if departs:
+            anchor = _anchor(block, inputs, t, stages.final)[inputs.cell_type]
+            coefficients += np.concatenate([anchor[:, 1:], anchor[:, :1]], axis=1)
+        return block.to_original(t, coefficients)
+
+    evidence = [np.full(len(f.evidence) - 1, np.nan) if departs else f.evidence[:-1] for f, _, departs in fits]
+    return BodyResult(prediction, train, deliver), SurfaceExtras(evidence, [final for _, final, _ in fits])
+
+
+def _anchor(block: BlockDesign, inputs: FitInputs, t: int, seeds: Floats) -> Floats:
+    """Seed of target ``t`` in standardised units: types x (intercept, terms)."""
+    return block.to_standard(t, seeds[t, : inputs.n_types, : len(block.columns(t)) + 1])
+
+
+def _mean_square(residual: Floats) -> float:
+    return float(np.mean(residual**2))
