@@ -1,0 +1,466 @@
+"""From an AnnData to coefficients in an AnnData."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata.tests.helpers import assert_equal
+
+import spacetravlr as st
+from spacetravlr.models import _fit as fitting
+
+TYPES = ["T/NK", "B", "stroma"]
+TARGETS = ["PAX5", "CD79A", "MS4A1", "CD19"]
+FEW_EPOCHS = {"n_epochs": 3, "batch_size": 128, "encoder": "per_target"}
+
+
+def _prepare(adata, *, library_key=None, **weights):
+    st.pp.spatial_weights(adata, library_key=library_key, **weights)
+    grn, lr, ligand_tf = st.datasets.simulated_priors(adata)
+    st.pp.received_ligands(adata, lr, layer="log1p")
+    st.pp.modulators(adata, grn, ligand_tf=ligand_tf)
+    return adata
+
+
+def _simulate(**options):
+    defaults = {
+        "n_cells": 240, "n_cell_types": 3, "n_targets": 4, "n_tfs": 6, "n_active_tfs": 3, "n_pairs": 5,
+        "n_active_pairs": 2, "n_contact_pairs": 1, "n_ligand_tf": 2, "fields": "position", "rng": 0,
+    }  # fmt: skip
+    adata = st.datasets.simulated_tissue(**{**defaults, **options})
+    if adata.obs["cell_type"].cat.categories.size == 3:
+        adata.obs["cell_type"] = adata.obs["cell_type"].cat.rename_categories(TYPES)
+    return adata
+
+
+@pytest.fixture(scope="module")
+def base():
+    return _prepare(_simulate())
+
+
+@pytest.fixture
+def ready(base):
+    return base.copy()
+
+
+@pytest.fixture(scope="module")
+def fitted(base):
+    return st.tl.fit_betas(base, body="surface", uncertainty=True, raw_layer="noise_free", copy=True, n_jobs=1)
+
+
+def _fit(adata, targets=None, **options):
+    return st.tl.fit_betas(adata, targets, **{"body": "surface", "copy": True, "n_jobs": 1, **options})
+
+
+def _same(a, b, targets=TARGETS, atol=1e-5):
+    for target in targets:
+        x, y = st.get.betas(a, target), st.get.betas(b, target)
+        assert x.columns.tolist() == y.columns.tolist()
+        np.testing.assert_allclose(x, y, atol=atol)
+        one, two = (st.get.scores(adata, target=target).set_index("cell_type") for adata in (a, b))
+        assert one["kept"].astype(str).to_dict() == two["kept"].astype(str).to_dict()
+        np.testing.assert_allclose(one["r2_kept"], two["r2_kept"].loc[one.index], atol=1e-5)
+
+
+# what is written
+
+
+def test_what_is_written(base, fitted):
+    assert set(fitted.obsm) - set(base.obsm) == {"betas", "betas_sd"}
+    assert set(fitted.uns) - set(base.uns) == {"betas"}
+    trimmed = fitted.copy()
+    for key in ("betas", "betas_sd"):
+        del trimmed.obsm[key]
+    del trimmed.uns["betas"]
+    assert_equal(trimmed, base)
+    stored = fitted.uns["betas"]
+    assert set(stored) == {"terms", "scores", "training", "params", "store"}
+    truth = base.uns["simulation"]["terms"]
+    columns = ["target", "kind", "tf", "ligand", "receptor", "range"]
+    pd.testing.assert_frame_equal(stored["terms"][columns].astype(str), truth[columns].astype(str))
+    assert fitted.obsm["betas"].dtype == np.float32
+    assert fitted.obsm["betas"].shape == fitted.obsm["betas_sd"].shape == (240, len(truth))
+    assert len(stored["scores"]) == 12
+    assert list(stored["scores"]["target"].unique()) == TARGETS
+    assert set(stored["scores"]["cell_type"]) == set(TYPES)
+    assert stored["store"] == ""
+    assert stored["params"]["layer"] == "log1p"
+    assert stored["params"]["cluster_key"] == "cell_type"
+    assert stored["params"]["received_key"] == "received_ligands"
+    assert stored["params"]["body"] == "surface"
+
+
+def test_uncertainty(fitted):
+    sd = fitted.obsm["betas_sd"]
+    scores, terms = fitted.uns["betas"]["scores"], fitted.uns["betas"]["terms"]
+    betas = fitted.obsm["betas"]
+    kept = scores.pivot(index="target", columns="cell_type", values="kept")
+    for target in TARGETS:
+        columns = (terms["target"] == target).to_numpy()
+        for name in TYPES:
+            rows = (fitted.obs["cell_type"] == name).to_numpy()
+            here = sd[np.ix_(rows, columns)]
+            if kept.loc[target, name] == "surface":
+                assert np.all(here >= 0)
+                assert np.all((here == 0) == (betas[np.ix_(rows, columns)] == 0))
+            else:
+                assert np.isnan(here).all()
+    truth = fitted.obsm["true_betas"]
+    active = truth.any(axis=0) & (terms["kind"] != "intercept").to_numpy()
+    inside = np.abs(betas - truth)[:, active] <= 1.96 * sd[:, active]
+    assert np.nanmean(inside) > 0.7
+
+
+def test_a_later_fit_without_uncertainty_leaves_no_old_deviations(fitted):
+    adata = fitted.copy()
+    st.tl.fit_betas(adata, "PAX5", body="seed")
+    assert "betas_sd" not in adata.obsm
+    assert adata.obsm["betas"].shape[1] == len(adata.uns["betas"]["terms"])
+
+
+def test_scores_against_raw_expression(base, fitted):
+    scores = fitted.uns["betas"]["scores"]
+    assert scores["r2_kept_raw"].notna().all()
+    assert not np.allclose(scores["r2_kept_raw"], scores["r2_kept"])
+    same = _fit(base, "PAX5", body="seed", raw_layer="X").uns["betas"]["scores"]
+    np.testing.assert_allclose(same["r2_kept_raw"], same["r2_kept"], atol=1e-6)
+    assert "r2_kept_raw" not in _fit(base, "PAX5", body="seed").uns["betas"]["scores"]
+
+
+def test_raw_scores_are_those_of_the_targets_asked_for(base, fitted):
+    swapped = _fit(base, ["CD19", "PAX5"], raw_layer="noise_free").uns["betas"]["scores"].set_index("target")
+    whole = fitted.uns["betas"]["scores"].set_index("target")
+    for target in ("CD19", "PAX5"):
+        np.testing.assert_allclose(swapped.loc[target, "r2_kept_raw"], whole.loc[target, "r2_kept_raw"], atol=1e-5)
+
+
+def test_key_added_and_copy(ready):
+    before = ready.copy()
+    assert st.tl.fit_betas(ready, "PAX5", body="seed", key_added="mine") is None
+    assert "betas" not in ready.obsm
+    assert "betas" not in ready.uns
+    assert st.get.betas(ready, "PAX5", betas_key="mine").shape[0] == 240
+    out = st.tl.fit_betas(before, "PAX5", body="seed", copy=True)
+    assert "betas" in out.obsm
+    assert "betas" not in before.obsm
+
+
+def test_other_layer_and_cell_types(ready):
+    ready.layers["doubled"] = 2 * ready.layers["log1p"]
+    ready.obs["half"] = pd.Categorical(np.where(np.arange(240) % 3 == 0, "left/right", "right"))
+    out = _fit(ready, "PAX5", body="seed", layer="doubled", cluster_key="half")
+    assert out.uns["betas"]["params"]["layer"] == "doubled"
+    assert set(out.uns["betas"]["scores"]["cell_type"]) == {"left/right", "right"}
+
+
+def test_a_subset_of_the_cells_works(base):
+    out = _fit(base[::2].copy(), "PAX5", body="seed")
+    assert out.obsm["betas"].shape[0] == 120
+
+
+def test_seeds_without_cell_types(base):
+    adata = base.copy()
+    adata.uns["modulators"]["params"]["cluster_key"] = ""
+    scores = _fit(adata, "PAX5", body="seed").uns["betas"]["scores"]
+    assert scores["cell_type"].tolist() == ["all"]
+
+
+# results depend on nothing but the data and the seed
+
+
+@pytest.mark.parametrize("body", ["surface", "seed"])
+@pytest.mark.parametrize("change", [{"n_jobs": 2}, {"block_size": 1}, {"block_size": 3, "n_jobs": 2}])
+def test_threads_and_blocks_do_not_matter(base, fitted, body, change):
+    whole = fitted if body == "surface" else _fit(base, body="seed")
+    _same(_fit(base, body=body, **change), whole)
+
+
+@pytest.mark.parametrize("body", ["surface", "seed"])
+def test_order_and_choice_of_targets_do_not_matter(base, fitted, body):
+    whole = fitted if body == "surface" else _fit(base, body="seed")
+    few = ["CD19", "PAX5"]
+    out = _fit(base, few, body=body)
+    assert list(dict.fromkeys(out.uns["betas"]["terms"]["target"])) == few
+    _same(out, whole, few)
+
+
+def test_order_of_genes_does_not_matter(base, fitted):
+    order = np.random.default_rng(0).permutation(base.n_vars)
+    _same(_fit(base[:, order].copy()), fitted)
+
+
+@pytest.fixture(scope="module")
+def networks(base):
+    """Independent networks with a step large enough that they are kept somewhere."""
+    return _network(base)
+
+
+def _network(adata, targets=None, **options):
+    config = st.nn.NetworkConfig(**FEW_EPOCHS, learning_rate=0.02)
+    return _fit(adata, targets, body="cnn", network=config, device="cpu", **options)
+
+
+@pytest.mark.parametrize("change", [{"n_jobs": 2}, {"block_size": 1}, {"targets": TARGETS[::-1]}])
+def test_networks_of_their_own_depend_on_nothing_else_either(base, networks, change):
+    assert (networks.uns["betas"]["scores"]["kept"] == "network").any()
+    _same(_network(base, **change), networks, atol=1e-4)
+
+
+def test_networks_depend_on_the_seed(base, networks):
+    other = _network(base, ["PAX5"], rng=1)
+    curves = [a.uns["betas"]["training"].query("target == 'PAX5'")["train"].to_numpy() for a in (networks, other)]
+    assert not np.allclose(*(c[:2] for c in curves))
+
+
+def test_a_generator_stands_for_one_seed(base):
+    first, again, other = (_fit(base, "PAX5", body="seed", rng=np.random.default_rng(s)) for s in (5, 5, 6))
+    np.testing.assert_array_equal(first.obsm["betas"], again.obsm["betas"])
+    assert first.uns["betas"]["params"]["seed"] != other.uns["betas"]["params"]["seed"]
+
+
+def test_moving_and_turning_the_tissue_does_not_matter(base):
+    small = base[:140].copy()  # few enough that every cell is a landmark of the spatial functions
+    moved = small.copy()
+    turn = np.array([[np.cos(0.7), -np.sin(0.7)], [np.sin(0.7), np.cos(0.7)]])
+    moved.obsm["spatial"] = small.obsm["spatial"] @ turn.T + [500.0, -80.0]
+    _same(_fit(moved), _fit(small), atol=1e-3)
+
+
+def test_order_of_cells_does_not_matter(base):
+    small = base[:140].copy()
+    order = np.random.default_rng(0).permutation(140)
+    _same(_fit(small[order].copy())[small.obs_names], _fit(small), atol=1e-3)
+
+
+def test_units_of_the_coordinates_do_not_matter(base, fitted):
+    adata = _simulate()
+    adata.obsm["spatial"] = adata.obsm["spatial"] / 1000  # millimetres
+    _prepare(adata, microns_per_unit=1000)
+    _same(_fit(adata), fitted, atol=1e-3)
+
+
+# several slides, three dimensions, containers
+
+
+@pytest.mark.parametrize("n_dims", [2, 3])
+def test_several_slides(n_dims):
+    adata = _prepare(_simulate(n_slides=2, n_dims=n_dims, n_targets=2), library_key="slide")
+    st.tl.fit_betas(adata, n_jobs=1, body="cnn" if n_dims == 3 else "surface", device="cpu",
+                    network=st.nn.NetworkConfig(n_epochs=1))  # fmt: skip
+    assert np.isfinite(adata.obsm["betas"]).all()
+    scores = adata.uns["betas"]["scores"]
+    assert (scores["n_report"] > 0).all()
+    assert scores["r2_kept"].notna().all()
+
+
+def test_where_a_slide_lies_does_not_matter():
+    adata = _prepare(_simulate(n_slides=2, n_targets=2), library_key="slide")
+    moved = adata.copy()
+    moved.obsm["spatial"][(adata.obs["slide"] == "slide 2").to_numpy()] += 1e5
+    _same(_fit(moved), _fit(adata), ["PAX5", "CD79A"], atol=1e-3)
+
+
+def test_spatialdata(base):
+    from spatialdata import SpatialData
+    from spatialdata.models import TableModel
+
+    table = base.copy()
+    del table.uns["simulation"]
+    sdata = SpatialData(tables={"cells": TableModel.parse(table)})
+    st.tl.fit_betas(sdata, "PAX5", body="seed")
+    _same(sdata.tables["cells"], _fit(base, "PAX5", body="seed"), ["PAX5"])
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+@pytest.mark.parametrize("what", ["surface", "network"])
+def test_round_trip(fitted, networks, tmp_path, suffix, what):
+    adata = fitted if what == "surface" else networks
+    st.io.write(adata, tmp_path / f"fit{suffix}")
+    back = st.io.read(tmp_path / f"fit{suffix}")
+    for key in [k for k in ("betas", "betas_sd") if k in adata.obsm]:
+        np.testing.assert_array_equal(back.obsm[key], adata.obsm[key])
+    for table in ("terms", "scores", "training"):
+        expected = adata.uns["betas"][table]
+        pd.testing.assert_frame_equal(back.uns["betas"][table].astype(object), expected.astype(object))
+    assert "T/NK" in set(back.uns["betas"]["scores"]["cell_type"])
+    assert back.uns["betas"]["params"]["seed"] == 0
+    _same(back, adata)
+    st.tl.perturb(back, {"FOXO1": 0})
+    st.tl.perturb(adata_copy := adata.copy(), {"FOXO1": 0})
+    np.testing.assert_allclose(back.layers["perturbed"], adata_copy.layers["perturbed"], atol=1e-6)
+
+
+# Dask
+
+
+def test_dask_workers_give_the_same(base, fitted, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        out = _fit(base, client=client, block_size=2, store=tmp_path / "betas.zarr")
+    _same(out, fitted)
+    assert len(list((tmp_path / "betas.zarr").glob("block_*"))) == 2
+
+
+# bad input
+
+
+def _drop(attr, key):
+    def change(adata):
+        del getattr(adata, attr)[key]
+
+    return change
+
+
+def _nan(adata):
+    adata.layers["log1p"][3, adata.var_names.get_loc("PAX5")] = np.nan
+
+
+def _negative(adata):
+    adata.layers["log1p"][3, adata.var_names.get_loc("FOXO1")] = -1
+
+
+def _coordinates(adata):
+    adata.obsm["spatial"][5, 0] = np.inf
+
+
+def _double_obs(adata):
+    adata.obs_names = [adata.obs_names[1], *adata.obs_names[1:]]
+
+
+def _double_var(adata):
+    adata.var_names = ["FOXO1", *adata.var_names[:-1]]
+
+
+def _other_cells(adata):
+    adata.obs_names = [f"other{i}" for i in range(adata.n_obs)]
+
+
+def _unlabelled(adata):
+    adata.obs.loc[adata.obs_names[3], "cell_type"] = np.nan
+
+
+def _no_modulators(adata):
+    adata.uns["modulators"]["table"] = adata.uns["modulators"]["table"].iloc[:0]
+
+
+def _no_such_gene(adata):
+    table = adata.uns["modulators"]["table"]
+    adata.uns["modulators"]["table"] = table.astype(str).replace("FOXO1", "FOXO11")
+
+
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        (_drop("uns", "modulators"), KeyError, r"Call `st\.pp\.modulators\(adata, grn\)` first"),
+        (_drop("uns", "received_ligands"), KeyError, r"Call `st\.pp\.received_ligands\(adata, lr\)` first"),
+        (_drop("uns", "spatial_weights"), KeyError, r"Call `st\.pp\.spatial_weights\(adata\)` first"),
+        (_drop("obsm", "spatial"), KeyError, "Key 'spatial' .* not found in adata.obsm"),
+        (_drop("layers", "log1p"), KeyError, r"Key 'log1p' \(`layer`\) not found in adata.layers"),
+        (_drop("obs", "cell_type"), KeyError, r"Key 'cell_type' \(`cluster_key`\) not found in adata.obs"),
+        (_nan, ValueError, r"Expected expression in adata.layers\['log1p'\] to be finite"),
+        (_negative, ValueError, r"Expected expression in adata.layers\['log1p'\] to be at least zero, found -1"),
+        (_coordinates, ValueError, "to be finite, found NaN or infinite values in 1 cells"),
+        (_double_obs, ValueError, "Expected adata.obs_names to be unique, found 'cell0+1' more than once"),
+        (_double_var, ValueError, "Expected adata.var_names to be unique, found 'FOXO1' more than once"),
+        (_other_cells, ValueError, r"it belongs to other cells\. Call `st\.pp\.received_ligands"),
+        (_unlabelled, ValueError, "to label every cell, found 1 without a label"),
+        (_no_modulators, ValueError, r"Expected adata.uns\['modulators'\] to hold modulators, found an empty table"),
+        (_no_such_gene, KeyError, r"unknown 'FOXO11' \(closest: .*FOXO1"),
+    ],
+)
+def test_input_that_cannot_be_used(ready, change, error, message):
+    change(ready)
+    before = None if change in (_double_obs, _double_var) else ready.copy()
+    with pytest.raises(error, match=message):
+        st.tl.fit_betas(ready, body="seed")
+    assert "betas" not in ready.uns
+    if before is not None:
+        assert_equal(ready, before)
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({"targets": ["PAX5", "CD79B"]}, KeyError, r"Expected `targets` .* found unknown 'CD79B' \(closest: CD79A"),
+        ({"targets": ["FOXO1"]}, ValueError, "Expected every target to have modulators, found none for 'FOXO1'"),
+        ({"targets": []}, ValueError, "Expected `targets` to name at least one gene, found an empty list"),
+        ({"body": "forest"}, ValueError, "Expected `body` to be one of 'auto', 'surface'.*found `'forest'`"),
+        ({"encoder": "none"}, ValueError, "Expected `encoder` to be one of"),
+        ({"mode": "plus"}, ValueError, "Expected `mode` to be one of"),
+        ({"solver": "lars"}, ValueError, "Expected `solver` to be one of"),
+        ({"device": "tpu"}, ValueError, "Expected `device` to be one of"),
+        ({"n_folds": 1}, ValueError, "Expected `n_folds` to be between 2 and 20, found `1`"),
+        ({"block_size": 0}, ValueError, "Expected `block_size` to be positive"),
+        ({"min_cells": -1}, ValueError, "Expected `min_cells` to be finite and at least zero"),
+        ({"lam": -0.1}, ValueError, "Expected `lam` to be finite and at least zero"),
+        ({"alpha": np.nan}, ValueError, "Expected `alpha` to be finite and at least zero"),
+        ({"score_threshold": 2.0}, ValueError, "Expected `score_threshold` to be between"),
+        ({"n_jobs": 0}, ValueError, "Expected `n_jobs` to be a non-zero integer"),
+        ({"layer": "imputed"}, KeyError, r"Key 'imputed' \(`layer`\)"),
+        ({"raw_layer": "counts"}, KeyError, r"Key 'counts' \(`layer`\)"),
+        ({"cluster_key": "leiden"}, KeyError, r"Key 'leiden' \(`cluster_key`\)"),
+        ({"modulators_key": "mine"}, KeyError, r"Key 'mine' \(`modulators_key`\)"),
+    ],
+)
+def test_options_that_cannot_be_used(base, options, error, message):
+    before = base.copy()
+    with pytest.raises(error, match=message):
+        st.tl.fit_betas(base, **options)
+    assert_equal(base, before)
+
+
+def test_too_few_cells(base):
+    with pytest.raises(ValueError, match="Expected at least 16 cells for `n_folds=3`, found 12"):
+        _fit(base[:12].copy())
+
+
+def test_counts_are_warned_about(ready):
+    ready.layers["counts"] = np.round(ready.layers["log1p"])
+    with pytest.warns(UserWarning, match=r"adata.layers\['counts'\] holds whole numbers only"):
+        _fit(ready, "PAX5", body="seed", layer="counts")
+
+
+def test_other_objects(base):
+    with pytest.raises(TypeError, match="Expected `adata` to be AnnData or SpatialData, found `DataFrame`"):
+        st.tl.fit_betas(base.to_df())
+
+
+def test_a_fit_that_fails_leaves_everything(ready, monkeypatch):
+    before = ready.copy()
+
+    def fail(*_, **__):
+        msg = "no memory"
+        raise MemoryError(msg)
+
+    monkeypatch.setattr(fitting, "fit_targets", fail)
+    with pytest.raises(MemoryError, match="no memory"):
+        st.tl.fit_betas(ready, body="seed")
+    assert_equal(ready, before)
+
+
+def test_sparse_and_single_precision_layers(base, fitted):
+    from scipy import sparse
+
+    for kind in (sparse.csr_matrix, sparse.csc_matrix, lambda x: x.astype(np.float64)):
+        adata = base.copy()
+        adata.layers["log1p"] = kind(adata.layers["log1p"])
+        _same(_fit(adata, "PAX5"), fitted, ["PAX5"])
+
+
+def test_a_constant_target_and_a_constant_regulator(ready):
+    ready.layers["log1p"][:, ready.var_names.get_loc("PAX5")] = 0
+    ready.layers["log1p"][:, ready.var_names.get_loc("FOXO1")] = 1.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        out = _fit(ready)
+    scores = st.get.scores(out, target="PAX5")
+    assert (scores["kept"] == "zero").all()
+    assert np.all(st.get.betas(out, "PAX5").to_numpy() == 0)
+    assert np.all(st.get.betas(out, "CD79A")["beta_FOXO1"] == 0)
+    assert np.isfinite(out.obsm["betas"]).all()
