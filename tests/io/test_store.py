@@ -1,0 +1,326 @@
+"""Coefficients on disk: what is fitted once is not fitted again, whatever happened in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+
+import spacetravlr as st
+from spacetravlr.io._store import BetaStore
+from spacetravlr.models import _fit as fitting
+
+TARGETS = ["PAX5", "CD79A", "MS4A1"]
+
+
+def _ready():
+    adata = st.datasets.simulated_tissue(
+        n_cells=150, n_cell_types=2, n_targets=3, n_tfs=5, n_active_tfs=3, n_pairs=4, n_active_pairs=2,
+        n_contact_pairs=1, n_ligand_tf=0, n_active_ligand_tf=0, fields="position", rng=1,
+    )  # fmt: skip
+    st.pp.spatial_weights(adata)
+    grn, lr, _ = st.datasets.simulated_priors(adata)
+    st.pp.received_ligands(adata, lr, layer="log1p")
+    st.pp.modulators(adata, grn)
+    return adata
+
+
+@pytest.fixture(scope="module")
+def base():
+    return _ready()
+
+
+@pytest.fixture(scope="module")
+def in_memory(base):
+    return _fit(base, None)
+
+
+def _fit(adata, store, **options):
+    options = {"body": "surface", "block_size": 1, "n_jobs": 1, "uncertainty": True, **options}
+    return st.tl.fit_betas(adata, options.pop("targets", TARGETS), store=store, copy=True, **options)
+
+
+@pytest.fixture
+def fitted_blocks(monkeypatch):
+    """Targets of the blocks that were fitted, in order."""
+    blocks: list[list[int]] = []
+    fit_targets = fitting.fit_targets
+
+    def count(inputs, settings, index, **options):
+        blocks.append(list(index))
+        return fit_targets(inputs, settings, index, **options)
+
+    monkeypatch.setattr(fitting, "fit_targets", count)
+    return blocks
+
+
+@pytest.fixture
+def parts():
+    """A block as a fit leaves it."""
+    return {
+        "betas": np.arange(12, dtype=np.float32).reshape(4, 3),
+        "terms": pd.DataFrame({"importance": [np.nan, 1.0, 0.0], "active": [True, True, False]}),
+        "scores": pd.DataFrame({"target": ["A", "A"], "cell_type": [0, 1], "kept": ["zero", "seed"]}),
+        "training": pd.DataFrame({"target": pd.Series(dtype=object), "epoch": pd.Series(dtype=int)}),
+    }
+
+
+# the folder
+
+
+def test_a_block_comes_back(tmp_path, parts):
+    store = BetaStore(tmp_path / "new" / "betas.zarr", {"cells": "a"})
+    assert not store.has(0)
+    store.write(0, **parts)
+    store.write(3, **parts, sd=parts["betas"] / 2)
+    again = BetaStore(store.path, {"cells": "a"})
+    assert [again.has(b) for b in range(5)] == [True, False, False, True, False]
+    block = again.read(3)
+    assert isinstance(block.betas, da.Array)
+    np.testing.assert_array_equal(block.betas, parts["betas"])
+    np.testing.assert_array_equal(block.sd, parts["betas"] / 2)
+    assert again.read(0).sd is None
+    for name in ("terms", "scores", "training"):
+        pd.testing.assert_frame_equal(
+            getattr(block, name).astype(object), parts[name].rename(index=str).astype(object), check_index_type=False
+        )
+
+
+def test_a_block_that_is_there_stays(tmp_path, parts):
+    store = BetaStore(tmp_path / "betas.zarr", {})
+    store.write(0, **parts)
+    store.write(0, **{**parts, "betas": parts["betas"] + 1})
+    np.testing.assert_array_equal(store.read(0).betas, parts["betas"])
+    assert not list(store.path.glob(".block_*"))
+
+
+def test_a_block_that_cannot_be_written_leaves_nothing(tmp_path, parts, monkeypatch):
+    import anndata.io
+
+    store = BetaStore(tmp_path / "betas.zarr", {})
+    store.write(0, **parts)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(anndata.io, "write_elem", full)
+    with pytest.raises(OSError, match=r"Could not write block 1 of the coefficients to .*: No space left on device"):
+        store.write(1, **parts)
+    assert store.has(0)
+    assert not store.has(1)
+    assert not list(store.path.glob(".block_*"))
+
+
+def test_leftovers_are_removed(tmp_path, parts):
+    store = BetaStore(tmp_path / "betas.zarr", {})
+    store.write(0, **parts)
+    (store.path / ".block_00001.abc").mkdir()
+    (store.path / ".block_00001.abc" / "half").write_text("x")
+    again = BetaStore(store.path, {})
+    assert not (store.path / ".block_00001.abc").exists()
+    assert again.has(0)
+    assert not again.has(1)
+
+
+def test_foreign_folders_and_files_are_refused(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="Expected `store` to be a new folder or one written by fit_betas, found"):
+        BetaStore(tmp_path / "folder", {})
+    assert [p.name for p in (tmp_path / "folder").iterdir()] == ["thesis.txt"]
+    with pytest.raises(ValueError, match=r"Expected `store` to be a folder, found the file .*thesis\.txt"):
+        BetaStore(tmp_path / "folder" / "thesis.txt", {})
+    with pytest.raises(OSError, match="Expected `store` to be a folder that can be written, found"):
+        BetaStore(tmp_path / "folder" / "thesis.txt" / "below", {})
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    (tmp_path / "betas.zarr").mkdir()
+    assert not BetaStore(tmp_path / "betas.zarr", {"a": "1"}).has(0)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    folder.chmod(0o500)
+    try:
+        if os.access(folder, os.W_OK):
+            pytest.skip("this user may write anywhere")
+        with pytest.raises(OSError, match="Expected `store` to be a folder that can be written, found"):
+            BetaStore(folder / "betas.zarr", {})
+    finally:
+        folder.chmod(0o700)
+
+
+def test_another_fingerprint_is_refused(tmp_path):
+    BetaStore(tmp_path / "betas.zarr", {"cells": "1", "settings": "2", "folds": "3"})
+    with pytest.raises(ValueError, match="found one that differs in cells, folds; pass another folder or delete"):
+        BetaStore(tmp_path / "betas.zarr", {"cells": "9", "settings": "2"})
+
+
+# fits
+
+
+def test_same_coefficients_with_and_without(base, in_memory, tmp_path):
+    out = _fit(base, tmp_path / "betas.zarr")
+    for key in ("betas", "betas_sd"):
+        assert isinstance(out.obsm[key], da.Array)
+        np.testing.assert_allclose(out.obsm[key].compute(), in_memory.obsm[key], atol=1e-6)
+    assert out.uns["betas"]["store"] == str(tmp_path / "betas.zarr")
+    for table in ("terms", "scores", "training"):
+        pd.testing.assert_frame_equal(
+            out.uns["betas"][table], in_memory.uns["betas"][table], check_categorical=False, check_dtype=False
+        )
+
+
+def test_what_follows_a_fit_works_from_the_store(base, in_memory, tmp_path):
+    out = _fit(base, tmp_path / "betas.zarr", block_size=2)
+    memory = in_memory.copy()
+    for adata in (out, memory):
+        st.tl.perturb(adata, {"FOXO1": 0})
+    np.testing.assert_allclose(out.layers["perturbed"], memory.layers["perturbed"], atol=1e-5)
+    assert not np.allclose(out.layers["perturbed"], out.layers["log1p"])
+    np.testing.assert_allclose(st.get.betas(out, "MS4A1"), st.get.betas(memory, "MS4A1"), atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_lazily_read_coefficients_are_written_with_the_rest(base, in_memory, tmp_path, suffix):
+    out = _fit(base, tmp_path / "betas.zarr")
+    st.io.write(out, tmp_path / f"fit{suffix}")
+    back = st.io.read(tmp_path / f"fit{suffix}")
+    np.testing.assert_allclose(back.obsm["betas"], in_memory.obsm["betas"], atol=1e-6)
+
+
+def test_a_finished_store_is_read_and_nothing_fitted(base, in_memory, tmp_path, fitted_blocks):
+    _fit(base, tmp_path / "betas.zarr")
+    assert fitted_blocks == [[0], [1], [2]]
+    out = _fit(base, tmp_path / "betas.zarr", n_jobs=2)
+    assert len(fitted_blocks) == 3
+    np.testing.assert_allclose(out.obsm["betas"].compute(), in_memory.obsm["betas"], atol=1e-6)
+
+
+def test_only_missing_blocks_are_fitted(base, in_memory, tmp_path, fitted_blocks):
+    import shutil
+
+    _fit(base, tmp_path / "betas.zarr")
+    shutil.rmtree(tmp_path / "betas.zarr" / "block_00001")
+    fitted_blocks.clear()
+    out = _fit(base, tmp_path / "betas.zarr")
+    assert fitted_blocks == [[1]]
+    np.testing.assert_allclose(out.obsm["betas"].compute(), in_memory.obsm["betas"], atol=1e-6)
+
+
+def test_an_error_in_the_second_block_keeps_the_first(base, in_memory, tmp_path, monkeypatch):
+    fit_targets = fitting.fit_targets
+
+    def fail(inputs, settings, index, **options):
+        if 1 in index:
+            msg = "power cut"
+            raise RuntimeError(msg)
+        return fit_targets(inputs, settings, index, **options)
+
+    before = set(base.obsm)
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "fit_targets", fail)
+        with pytest.raises(RuntimeError, match="power cut"):
+            st.tl.fit_betas(base, body="surface", block_size=1, n_jobs=1, uncertainty=True, store=tmp_path / "b.zarr")
+    assert set(base.obsm) == before
+    assert sorted(p.name for p in (tmp_path / "b.zarr").glob("block_*")) == ["block_00000"]
+    out = _fit(base, tmp_path / "b.zarr")
+    np.testing.assert_allclose(out.obsm["betas"].compute(), in_memory.obsm["betas"], atol=1e-6)
+
+
+def test_a_killed_run_resumes(base, in_memory, tmp_path):
+    """The process dies without a chance to tidy up, in the middle of the second block."""
+    store = tmp_path / "betas.zarr"
+    st.io.write(base, tmp_path / "tissue.h5ad")
+    program = textwrap.dedent(
+        """
+        import os, sys, time
+        import spacetravlr as st
+        from spacetravlr.models import _fit as fitting
+
+        fit_targets = fitting.fit_targets
+
+        def slow(inputs, settings, index, **options):
+            if 1 in index:
+                os.mkdir(sys.argv[2] + "/.block_00001.unfinished")
+                time.sleep(60)
+            return fit_targets(inputs, settings, index, **options)
+
+        fitting.fit_targets = slow
+        st.tl.fit_betas(st.io.read(sys.argv[1]), body="surface", block_size=1, n_jobs=1, uncertainty=True,
+                        store=sys.argv[2], show_progress_bar=False)
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "tissue.h5ad"), str(store)]) as process:
+        deadline = time.monotonic() + 120
+        while not (store / ".block_00001.unfinished").exists() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert sorted(p.name for p in store.glob("block_*")) == ["block_00000"]
+    out = _fit(base, store)
+    np.testing.assert_allclose(out.obsm["betas"].compute(), in_memory.obsm["betas"], atol=1e-6)
+    assert not list(store.glob(".block_*"))
+
+
+@pytest.fixture(scope="module")
+def finished(base, tmp_path_factory):
+    """The folder of a finished fit."""
+    folder = tmp_path_factory.mktemp("finished") / "betas.zarr"
+    _fit(base, folder, body="seed")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "options, differing",
+    [
+        ({"score_threshold": 0.1}, "settings"),
+        ({"uncertainty": False}, "settings"),
+        ({"rng": 7}, "folds, settings"),
+        ({"n_folds": 4}, "folds"),
+        ({"targets": ["PAX5"]}, "expression, modulators, targets"),
+        ({"targets": TARGETS[::-1]}, "targets"),
+        ({"block_size": 2}, "block_size"),
+        ({"raw_layer": "noise_free"}, "raw expression"),
+        ({"cluster_key": "domain"}, "cell types"),
+        ({"layer": "noise_free"}, "expression"),
+    ],
+)
+def test_a_store_of_another_fit_says_what_differs(base, finished, fitted_blocks, options, differing):
+    kept = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
+    with pytest.raises(ValueError, match=f"found one that differs in {differing};"):
+        _fit(base, finished, **{"body": "seed", **options})
+    assert fitted_blocks == []
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == kept
+
+
+def test_other_cells_are_another_fit(base, finished):
+    renamed = base.copy()
+    renamed.obs_names = [f"other{name}" for name in base.obs_names]
+    for key in ("received_ligands", "received_ligands_tfl"):
+        renamed.uns[key] = renamed.uns[key].set_axis(renamed.obs_names)
+    with pytest.raises(ValueError, match="differs in cells;"):
+        _fit(renamed, finished, body="seed")
+    moved = base.copy()
+    moved.obsm["spatial"] = moved.obsm["spatial"] * 1.5
+    with pytest.raises(ValueError, match="differs in coordinates"):
+        _fit(moved, finished, body="seed")
+
+
+def test_what_is_compared_is_readable(finished):
+    found = json.loads((finished / "spacetravlr.json").read_text())
+    assert {"cells", "targets", "expression", "modulators", "cell types", "coordinates", "settings"} <= set(found)
+    assert all(isinstance(v, str) and len(v) <= 16 for v in found.values())
