@@ -133,7 +133,14 @@ class SurfaceFit:
         return matrix if part == Part.TYPE else matrix * self.amplitudes[cell_type, k][:, None]
 
 
-def fit_surface(x: Floats, y: Floats, functions: CellFunctions, options: SurfaceOptions | None = None) -> SurfaceFit:
+def fit_surface(
+    x: Floats,
+    y: Floats,
+    functions: CellFunctions,
+    options: SurfaceOptions | None = None,
+    *,
+    max_noise: float = np.inf,
+) -> SurfaceFit:
     """Fit the surfaces of one target.
 
     Parameters
@@ -146,13 +153,18 @@ def fit_surface(x: Floats, y: Floats, functions: CellFunctions, options: Surface
         What coefficients may depend on, at the same cells.
     options
         How to search.
+    max_noise
+        Stop after the first search when it leaves a larger residual variance: the caller has something better.
     """
     options = options or SurfaceOptions()
     x = np.column_stack([x, np.ones(len(x))]).astype(np.float64)
     y = np.asarray(y, dtype=np.float64)
     problem = _Problem(x, y, functions, options)
     flat = np.ones((functions.n_types, x.shape[1]))
-    best = _choose_scale(problem, _Search(problem, flat, min(1, len(functions.space) - 1)).run())
+    first = _Search(problem, flat, min(1, len(functions.space) - 1)).run()
+    if first.noise > max_noise:
+        return first
+    best = _choose_scale(problem, first)
     if options.amplitudes and functions.n_types > 1:
         for _ in range(2):
             tried = _with_amplitudes(problem, best)

@@ -46,7 +46,7 @@ def fit_seed(
     with threadpool_limits(1):
         chosen = fit_seeds(grams, block.indptr, block.term, folds=choosing, lam=settings.lam, **common)
         lam = chosen.lam  # NaN, where nothing could be fitted, lets the solver choose again
-        held = [
+        held: list[Floats] = [
             fit_seeds(grams, block.indptr, block.term, folds=[f for f in choosing if f != held], lam=lam, **common).coef
             for held in choosing
         ]

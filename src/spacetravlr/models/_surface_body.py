@@ -15,9 +15,12 @@ from spacetravlr.models._bodies import BodyResult, fitted_rows
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from spacetravlr._types import Bools, Floats
+    from spacetravlr._types import Bools, Floats, Ints
     from spacetravlr.models._inputs import BlockDesign, FitInputs, FitSettings
     from spacetravlr.models._seed_body import SeedStages
+
+# Residual variance of a first search, in units of the seed's held-out error, above which no more is tried.
+_HOPELESS = 1.3
 
 
 @dataclass
@@ -37,7 +40,7 @@ class _Target(NamedTuple):
     y: Floats
     mean: float
     spread: float
-    cell_type: Floats
+    cell_type: Ints
 
     def offset(self, anchor: Floats) -> Floats:
         """Prediction of the seed ``anchor`` (types x intercept and terms) at all cells."""
@@ -63,8 +66,8 @@ def fit_surfaces(
     """Coefficient surfaces, one target a thread.
 
     A target has surfaces of its own, with truly zero coefficients, unless they fit their training cells worse than the
-    seed predicts held-out ones. That happens on smoothed expression, which takes more terms than surfaces can hold; there
-    the surface describes how coefficients depart from the seed.
+    seed predicts held-out ones. That happens on smoothed expression, which takes more terms than surfaces can hold;
+    there the surface describes how coefficients depart from the seed.
     """
     shape = block.y.shape
     prediction, train = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -84,12 +87,12 @@ def fit_surfaces(
         )
         x, y = target.x, target.y
         inside, outside = at[inputs.n_folds]
-        offset = nothing
-        fit = fit_surface(x[choose], y[choose], inside, settings.surface)
+        offset: Floats = nothing
+        seed_error = _mean_square(block.y[choose, t] - seed.prediction[choose, t])
+        hopeless = _HOPELESS * seed_error / target.spread**2
+        fit = fit_surface(x[choose], y[choose], inside, settings.surface, max_noise=hopeless)
         fitted = target.original(fit, inside, choose, offset)
-        departs = _mean_square(block.y[choose, t] - fitted) > _mean_square(
-            block.y[choose, t] - seed.prediction[choose, t]
-        )
+        departs = _mean_square(block.y[choose, t] - fitted) > seed_error
         if departs:
             offset = target.offset(_anchor(block, inputs, t, stages.choosing))
             fit = fit_surface(x[choose], (y - offset)[choose], inside, settings.surface)
