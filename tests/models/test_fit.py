@@ -14,10 +14,13 @@ import spacetravlr as st
 from spacetravlr._anndata._fit import read_tissue
 from spacetravlr._core.design import term_values
 from spacetravlr._core.group_lasso import solve
+from spacetravlr._core.surfaces import SurfaceOptions
 from spacetravlr.models import _block
-from spacetravlr.models._bodies import BodyResult, fit_seed, target_seed
+from spacetravlr.models._bodies import BodyResult
 from spacetravlr.models._fit import fit_inputs, fit_tissue
 from spacetravlr.models._inputs import FitSettings, block_design
+from spacetravlr.models._network_body import target_seed
+from spacetravlr.models._seed_body import fit_seed
 
 TYPES = ["T/NK", "B", "stroma"]
 
@@ -165,7 +168,7 @@ def test_reporting_cells_choose_no_penalty(inputs, disturbed):
         fit_seed(block_design(i, np.arange(4)), i, settings, 1) for i in (inputs, disturbed)
     )
     np.testing.assert_allclose(other.choosing, seeds.choosing, atol=1e-7)
-    np.testing.assert_allclose(other.without_last, seeds.without_last, atol=1e-7)
+    np.testing.assert_allclose(np.stack(other.held), np.stack(seeds.held), atol=1e-7)
     np.testing.assert_allclose(other_body.prediction, body.prediction, atol=1e-6)
     assert not np.allclose(other.final, seeds.final)
 
@@ -432,3 +435,34 @@ def test_folds_hold_every_type_and_stopping_blocks_are_their_own(inputs):
     for fold in range(4):
         others = inputs.stopping[inputs.fold != fold]
         assert 0 < others.mean() < 1
+
+
+# surfaces as departures from the seed
+
+
+@pytest.fixture(scope="module")
+def departed(inputs):
+    """Surfaces that may hold so little that the seed does better, so that they start from it."""
+    settings = FitSettings(body="surface", surface=SurfaceOptions(max_features=1, amplitudes=False))
+    return _block.fit_targets(inputs, settings, np.arange(4))
+
+
+def test_a_surface_that_falls_short_departs_from_the_seed(inputs, departed):
+    starts = departed.terms["evidence"].isna().to_numpy()
+    departs = [t for t in range(4) if starts[_columns(inputs, t)].all()]
+    assert departs
+    scores = departed.scores.set_index("target")
+    for t in departs:
+        mine = scores.loc[inputs.target_names[t]]
+        assert (mine["r2_surface"] > mine["r2_seed"] - 0.3).all()
+        terms = departed.terms[_columns(inputs, t)]
+        assert terms["active"].iloc[1:].any()
+        assert (terms["importance"].iloc[1:][terms["active"].iloc[1:]] > 0).all()
+
+
+def test_reporting_cells_do_not_choose_departures_either(disturbed, departed):
+    settings = FitSettings(body="surface", surface=SurfaceOptions(max_features=1, amplitudes=False))
+    other = _block.fit_targets(disturbed, settings, np.arange(4))
+    assert other.scores["kept"].tolist() == departed.scores["kept"].tolist()
+    np.testing.assert_array_equal(other.terms["evidence"].isna(), departed.terms["evidence"].isna())
+    np.testing.assert_allclose(other.scores["r2_train_surface"], departed.scores["r2_train_surface"], rtol=1e-5)
