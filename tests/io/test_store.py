@@ -307,6 +307,14 @@ def test_a_store_of_another_fit_says_what_differs(base, finished, fitted_blocks,
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == kept
 
 
+def test_objects_given_to_the_trainer_do_not_hinder_a_resume(base, tmp_path, fitted_blocks):
+    for _ in range(2):
+        _fit(base, tmp_path / "betas.zarr", targets=["PAX5"], body="seed", trainer_kwargs={"callbacks": [object()]})
+    assert len(fitted_blocks) == 1
+    with pytest.raises(ValueError, match="differs in settings"):
+        _fit(base, tmp_path / "betas.zarr", targets=["PAX5"], body="seed", trainer_kwargs={"max_epochs": 3})
+
+
 def test_other_cells_are_another_fit(base, finished):
     renamed = base.copy()
     renamed.obs_names = [f"other{name}" for name in base.obs_names]

@@ -114,6 +114,41 @@ def test_uncertainty(fitted):
     assert np.nanmean(inside) > 0.7
 
 
+def test_all_bodies_compete(base):
+    network = st.nn.NetworkConfig(n_epochs=2, batch_size=128)
+    out = _fit(base, ["PAX5", "CD79A"], body="auto", network=network, device="cpu")
+    stored = out.uns["betas"]
+    for name in ("zero", "seed", "surface", "network", "kept", "train_seed", "train_surface", "train_network"):
+        assert stored["scores"][f"r2_{name}"].notna().all(), name
+    assert set(stored["scores"]["kept"]) <= {"zero", "seed", "surface", "network"}
+    assert list(stored["training"]["target"].unique()) == ["PAX5", "CD79A"]
+    assert stored["training"].groupby("target", observed=True).size().nunique() == 1
+    assert stored["params"]["network"]["n_epochs"] == 2
+    assert stored["params"]["network"]["body"] == "cnn"
+    # on fields that vary with position, not what a type alone explains
+    assert stored["scores"]["kept"].isin(["surface", "network"]).mean() > 0.5
+
+
+@pytest.mark.parametrize("mode", ["additive", "multiplicative"])
+def test_vision_transformer(base, mode):
+    network = st.nn.NetworkConfig(body="vit", mode=mode, n_epochs=1, batch_size=128)
+    out = _fit(base, "PAX5", body="vit", network=network, device="cpu")
+    scores = out.uns["betas"]["scores"]
+    assert scores["r2_network"].notna().all()
+    assert scores["r2_surface"].isna().all()
+    assert np.isfinite(out.obsm["betas"]).all()
+
+
+def test_options_of_the_network_without_its_settings(base, monkeypatch):
+    seen = []
+    monkeypatch.setattr(fitting, "fit_targets", lambda inputs, settings, *_, **__: seen.append(settings) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        _fit(base, "PAX5", body="vit", encoder="per_target", mode="multiplicative", device="cpu")
+    assert (seen[0].network.body, seen[0].network.encoder, seen[0].network.mode) == (
+        "vit", "per_target", "multiplicative",
+    )  # fmt: skip
+
+
 def test_a_later_fit_without_uncertainty_leaves_no_old_deviations(fitted):
     adata = fitted.copy()
     st.tl.fit_betas(adata, "PAX5", body="seed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -209,6 +209,15 @@ def fingerprint(
         "cell types": digest(inputs.cell_type, tissue.type_names),
         "coordinates": digest(inputs.coordinates, inputs.slides, inputs.radius),
         "folds": digest(inputs.fold, inputs.n_folds),
-        "settings": digest(settings),
+        "settings": digest(replace(settings, trainer_kwargs=_plain(settings.trainer_kwargs))),
         "block_size": str(block_size),
+    }
+
+
+def _plain(options: dict[str, Any] | None) -> dict[str, Any]:
+    """Options with objects (callbacks, loggers) as the names of their types: they print another way in each process."""
+    simple = (str, int, float, bool, type(None))
+    return {
+        key: value if isinstance(value, simple) else type(value).__qualname__
+        for key, value in sorted((options or {}).items())
     }
