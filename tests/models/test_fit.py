@@ -443,7 +443,7 @@ def test_folds_hold_every_type_and_stopping_blocks_are_their_own(inputs):
 @pytest.fixture(scope="module")
 def departed(inputs):
     """Surfaces that may hold so little that the seed does better, so that they start from it."""
-    settings = FitSettings(body="surface", surface=SurfaceOptions(max_features=1, amplitudes=False))
+    settings = FitSettings(body="surface", surface=SurfaceOptions(max_features=1, amplitudes=False), uncertainty=True)
     return _block.fit_targets(inputs, settings, np.arange(4))
 
 
@@ -455,6 +455,7 @@ def test_a_surface_that_falls_short_departs_from_the_seed(inputs, departed):
     for t in departs:
         mine = scores.loc[inputs.target_names[t]]
         assert (mine["r2_surface"] > mine["r2_seed"] - 0.3).all()
+        assert np.isnan(departed.sd[:, _columns(inputs, t)]).all()
         terms = departed.terms[_columns(inputs, t)]
         assert terms["active"].iloc[1:].any()
         assert (terms["importance"].iloc[1:][terms["active"].iloc[1:]] > 0).all()

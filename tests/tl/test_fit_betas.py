@@ -309,9 +309,8 @@ def test_spatialdata(base):
     _same(sdata.tables["cells"], _fit(base, "PAX5", body="seed"), ["PAX5"])
 
 
-@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
-@pytest.mark.parametrize("what", ["surface", "network"])
-def test_round_trip(fitted, networks, tmp_path, suffix, what):
+@pytest.mark.parametrize("what, suffix", [("surface", ".h5ad"), ("surface", ".zarr"), ("network", ".h5ad")])
+def test_round_trip(fitted, networks, tmp_path, what, suffix):
     adata = fitted if what == "surface" else networks
     st.io.write(adata, tmp_path / f"fit{suffix}")
     back = st.io.read(tmp_path / f"fit{suffix}")

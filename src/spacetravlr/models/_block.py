@@ -42,7 +42,8 @@ class BlockResult:
     training: pd.DataFrame
     """Learning curves: target, epoch, train, validation."""
     sd: Floats | None = None
-    """Posterior standard deviations (cells x columns, float32), NaN where another body than the surface was kept."""
+    """Posterior standard deviations (cells x columns, float32), NaN where another body than a surface
+    of its own was kept."""
 
 
 def fit_targets(
@@ -169,6 +170,8 @@ def _deviations(
     columns = block.columns(t)
     sd = np.full((inputs.n_cells, len(columns) + 1), np.nan, dtype=np.float32)
     if extras is None or functions is None:
+        return sd
+    if len(columns) and np.isnan(extras.evidence[t]).all():  # a departure from the seed, whose own error is not known
         return sd
     values = extras.fits[t].standard_deviations(functions) * block.y_spread[t]
     values[:, :-1] /= block.spread[columns]

@@ -127,7 +127,7 @@ def fit_betas(
     ``adata.obsm['betas']`` : array (float32), cells x columns
         Per target its intercept, then its terms; a dask array over the store when ``store`` is given.
     ``adata.obsm['betas_sd']`` : array (float32), cells x columns
-        With ``uncertainty``; NaN where the surface was not kept.
+        With ``uncertainty``; NaN where the surface was not kept, or is a departure from the seed.
     ``adata.uns['betas']`` : dict
         ``terms`` (one row a column: target, kind, tf, ligand, receptor, range, ``importance``: standard deviation of
         the contribution within cell types in units of the target's, ``evidence``: log Bayes factor against absence,
