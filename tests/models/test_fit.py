@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -411,6 +412,15 @@ def test_blocks_are_joined_in_the_order_of_targets(base):
     assert one.scores["target"].astype(str).tolist() == whole.scores["target"].astype(str).tolist()
     assert one.terms["target"].astype(str).tolist() == base.uns["simulation"]["terms"]["target"].astype(str).tolist()
     assert set(one.scores["cell_type"].cat.categories) == set(TYPES)
+
+
+def test_a_block_can_be_fitted_in_another_process(inputs, seed):
+    """Workers get inputs and settings, and give back the block, as bytes."""
+    settings = FitSettings(body="seed", network=st.nn.NetworkConfig(), surface=SurfaceOptions())
+    sent, how = pickle.loads(pickle.dumps((inputs, settings)))
+    back = pickle.loads(pickle.dumps(_block.fit_targets(sent, how, np.arange(4))))
+    np.testing.assert_array_equal(back.betas, seed.betas)
+    pd.testing.assert_frame_equal(back.scores, seed.scores)
 
 
 @pytest.mark.parametrize("body", ["surface", "cnn"])
