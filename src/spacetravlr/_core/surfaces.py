@@ -174,23 +174,31 @@ def fit_surface(
     return best
 
 
-def refit_surface(fit: SurfaceFit, x: Floats, y: Floats, functions: CellFunctions, *, search: bool) -> SurfaceFit:
+def refit_surface(
+    fit: SurfaceFit,
+    x: Floats,
+    y: Floats,
+    functions: CellFunctions,
+    options: SurfaceOptions | None = None,
+    *,
+    search: bool,
+) -> SurfaceFit:
     """Fit again on other cells, with the length scale and the amplitudes of ``fit``.
 
     Parameters
     ----------
     fit
         A fit of the same target.
-    x, y, functions
+    x, y, functions, options
         As in :func:`fit_surface`.
     search
         Search for the parts anew; otherwise keep those of ``fit`` and learn their variances only.
     """
     x = np.column_stack([x, np.ones(len(x))]).astype(np.float64)
     y = np.asarray(y, dtype=np.float64)
+    problem = _Problem(x, y, functions, options or SurfaceOptions())
     if search:
-        return _Search(_Problem(x, y, functions, SurfaceOptions()), fit.amplitudes, fit.scale).run()
-    problem = _Problem(x, y, functions, SurfaceOptions(keep_threshold=-np.inf, min_share=-np.inf))
+        return _Search(problem, fit.amplitudes, fit.scale).run()
     return _Search(problem, fit.amplitudes, fit.scale, warm=fit).polish()
 
 
@@ -299,8 +307,8 @@ class _Search:
         return self._finish(self._grow())
 
     def polish(self) -> SurfaceFit:
-        """Only learn the variances of the parts that are there."""
-        return self._finish(self.model.learn(self.options.n_steps))
+        """Only learn the variances of the parts that are there; none is dropped."""
+        return self._finish(self.model.learn(self.options.n_steps), drop=False)
 
     def _features(self, k: int, part: int) -> Floats:
         return self.x[part][:, k : k + 1] * self.matrices[part]
@@ -393,12 +401,12 @@ class _Search:
             self._add(chosen, [float(variance[b]) for b in chosen])
         return bool(chosen)
 
-    def _finish(self, posterior: Posterior) -> SurfaceFit:
-        """Drop modulators below the threshold one at a time, the weakest first."""
+    def _finish(self, posterior: Posterior, *, drop: bool = True) -> SurfaceFit:
+        """Drop modulators below the threshold (if asked to), the weakest first, and write down the fit."""
         evidence = np.full(self.intercept + 1, -np.inf)
         while modulators := self._modulators():
             factors = self.model.log_bayes_factors(posterior, [self._of(k) for k in modulators])
-            if factors.min() >= self._at_least(self.options.keep_threshold, posterior):
+            if not drop or factors.min() >= self._at_least(self.options.keep_threshold, posterior):
                 evidence[modulators] = factors
                 break
             weakest = modulators[int(factors.argmin())]

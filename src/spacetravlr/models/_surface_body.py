@@ -104,11 +104,11 @@ def fit_surfaces(
                 offset = target.offset(_anchor(block, inputs, t, stages.held[held]))
             seen, rows = fitted_rows(inputs, held), inputs.fold == held
             inside, outside = at[held]
-            again = refit_surface(fit, x[seen], (y - offset)[seen], inside, search=True)
+            again = refit_surface(fit, x[seen], (y - offset)[seen], inside, settings.surface, search=True)
             prediction[rows, t] = target.original(again, outside, rows, offset)
         if departs:
             offset = target.offset(_anchor(block, inputs, t, stages.final))
-        final = refit_surface(fit, x, y - offset, functions, search=False)
+        final = refit_surface(fit, x, y - offset, functions, settings.surface, search=False)
         progress()
         return fit, final, departs
 
