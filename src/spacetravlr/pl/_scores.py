@@ -109,7 +109,7 @@ def scores(
     )
     if "kept" in table:
         ax.scatter([], [], s=22, facecolor="none", edgecolor="black", label="hollow: not kept")
-    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.13))
     clean(ax)
     return finish(ax, title=title, return_fig=return_fig, save=save)
 
