@@ -35,7 +35,7 @@ extensions = [
     "public_names",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_tables", "**.ipynb_checkpoints"]
 # the formatter of annotations is a function, which is never cached
 suppress_warnings = ["config.cache"]
 
