@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="an .h5ad with raw counts in X and coordinates in obsm['spatial']")
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for figures and the .h5ad")
     parser.add_argument("--microns-per-unit", type=float, default=1.0, help="what one unit of the coordinates is")
-    parser.add_argument("--targets", type=int, default=30, help="genes to model on your section")
+    parser.add_argument("--targets", type=int, default=20, help="genes to model on your section")
     parser.add_argument("--body", default="auto", help="auto, surface, cnn or vit")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
