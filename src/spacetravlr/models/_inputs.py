@@ -72,7 +72,7 @@ class FitInputs:
     n_folds: int
     """Folds that choose."""
     stopping: Bools
-    """Cells (in blocks of their own, a fifth of all) that tell a network in training when to stop."""
+    """Cells (in blocks of their own, an eighth of all) that tell a network in training when to stop."""
     raw: Floats | None = None
     """Un-imputed expression of the targets, cells x targets, for a second held-out score."""
 
