@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: Targets fitted together; a shared network sees one block at a time.
 BLOCK_SIZE = 100
-#: One in this many cells, in spatial blocks, tells a network when to stop. More of them cost training cells: with one in
-#: five, networks on small tissues often stayed with the seed where they were compared with it.
+#: One in this many cells, in spatial blocks, tells a network when to stop. More of them cost training cells: with one
+#: in five, networks on small tissues often stayed with the seed where they were compared with it.
 STOPPING = 8
 
 
