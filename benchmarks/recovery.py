@@ -160,6 +160,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--methods", nargs="+", default=[*METHODS, *BODIES], choices=[*METHODS, *BODIES])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0, help="tissues that no default was chosen on: 3 and above")
     parser.add_argument("--cells", type=int, default=1200)
     parser.add_argument("--targets", type=int, default=4)
     parser.add_argument("--n-jobs", type=int)
@@ -170,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.getLogger("spacetravlr").setLevel(logging.ERROR)
     results = []
     for setting in args.settings:
-        for seed in range(args.seeds):
+        for seed in range(args.first_seed, args.first_seed + args.seeds):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # small tissues: neighbours and types with few cells
                 adata = make(setting, seed, args.cells, args.targets)
