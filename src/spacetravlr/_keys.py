@@ -11,8 +11,6 @@ IMPUTED = "imputed"
 SPATIAL_WEIGHTS = "spatial_weights"
 CONTACT_WEIGHTS = "contact_weights"
 RECEIVED = "received_ligands"
-RECEIVED_TFL = "received_ligands_tfl"
-RECEIVED_PARAMS = "received_ligands_params"
 NICHE = "niche_composition"
 MODULATORS = "modulators"
 
