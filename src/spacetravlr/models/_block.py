@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from spacetravlr.models._bodies import BodyResult, fit_zero, sums_by_type
+from spacetravlr.models._fitted import BODIES, Cells, FittedBlock
 from spacetravlr.models._inputs import BlockDesign, FitInputs, FitSettings, block_design
-from spacetravlr.models._network_body import fit_network
+from spacetravlr.models._network_body import fit_network, niches
 from spacetravlr.models._seed_body import fit_seed
 from spacetravlr.models._surface_body import SurfaceExtras, fit_surfaces
 
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
 
     from spacetravlr._core.surfaces import CellFunctions
     from spacetravlr._types import Bools, Floats, Ints
+    from spacetravlr.nn import NicheData
 
-#: Bodies in the order in which each must beat the ones before it.
-BODIES = ("zero", "seed", "surface", "network")
 _PRIOR_CELLS = 50  # held-out cells of a type at which its own errors weigh as much as those over all types
 _TIE = 1e-6  # of the type mean's error: a network that stopped where it began differs from its seed by rounding alone
 _ACTIVE_SHARE = 0.05  # of the median importance, where there is no evidence: the threshold of the published analyses
@@ -44,6 +44,8 @@ class BlockResult:
     sd: Floats | None = None
     """Posterior standard deviations (cells x columns, float32), NaN where another body than a surface
     of its own was kept."""
+    bodies: dict[str, Any] = field(default_factory=dict)
+    """State of :class:`FittedBlock`: what is needed to evaluate the coefficients at other cells."""
 
 
 def fit_targets(
@@ -88,19 +90,27 @@ def fit_targets(
         report(len(block))
 
     kept = choose_bodies(block, inputs, bodies, settings.score_threshold)
-    betas = [_assemble(t, kept, bodies, inputs) for t in range(len(block))]
+    fitted = FittedBlock.collect(
+        kept, lambda body, t: bodies[body].state(t), [block.scaling(t) for t in range(len(block))]
+    )
+    betas = fitted.evaluate(_cells(inputs, functions, n_jobs))
     sd = None
     if settings.uncertainty:
         sd = np.hstack([_deviations(t, kept, extras, block, inputs, functions) for t in range(len(block))])
     return BlockResult(
         index=block.index,
-        betas=np.hstack(betas),
+        betas=betas,
         terms=pd.concat(
-            [_describe(t, betas[t], block, inputs, extras, settings) for t in range(len(block))], ignore_index=True
+            [
+                _describe(t, betas[:, fitted.indptr[t] : fitted.indptr[t + 1]], block, inputs, extras, settings)
+                for t in range(len(block))
+            ],
+            ignore_index=True,
         ),
         scores=_scores(block, inputs, bodies, kept),
         training=_training(block, inputs, curves),
         sd=sd,
+        bodies=fitted.state(),
     )
 
 
@@ -147,16 +157,15 @@ def _errors(block: BlockDesign, inputs: FitInputs, body: BodyResult, rows: Bools
     return sums_by_type(squared, inputs.cell_type[rows], inputs.n_types)
 
 
-def _assemble(t: int, kept: Ints, bodies: dict[str, BodyResult], inputs: FitInputs) -> Floats:
-    """Coefficients of one target, each type's from the body it keeps."""
-    out: Floats | None = None
-    for code in np.unique(kept[t]):
-        coefficients = bodies[BODIES[code]].deliver(t)
-        out = np.empty_like(coefficients) if out is None else out
-        rows = kept[t][inputs.cell_type] == code
-        out[rows] = coefficients[rows]
-    assert out is not None  # every type keeps one body
-    return out.astype(np.float32)
+def _cells(inputs: FitInputs, functions: CellFunctions | None, n_jobs: int) -> Cells:
+    """Cells of the fit itself."""
+
+    def network() -> NicheData:
+        from spacetravlr.nn import NicheData
+
+        return NicheData(**niches(inputs, n_jobs))
+
+    return Cells(inputs.cell_type, lambda: functions or inputs.functions(), network)
 
 
 def _deviations(

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spacetravlr.models._fitted import BodyState
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class BodyResult:
-    """What one body predicts, and the coefficients it would deliver."""
+    """What one body predicts, and what it would deliver."""
 
     prediction: Floats
     """Each cell predicted without itself: choosing cells by step 1, reporting cells by step 2; NaN where not done."""
     train: Floats
     """Predictions of step 2 at the cells it was fitted on; cells x targets, NaN elsewhere."""
-    deliver: Callable[[int], Floats]
-    """Coefficients of a target of the block at all cells, original units: cells x (intercept, terms)."""
+    state: Callable[[int], BodyState]
+    """What it delivers for a target of the block."""
 
 
 def sums_by_type(values: Floats, cell_type: Ints, n_types: int) -> Floats:
@@ -52,12 +54,10 @@ def fit_zero(block: BlockDesign, inputs: FitInputs) -> BodyResult:
             train[fitted] = means[inputs.cell_type[fitted]]
     final = _type_means(block.y, inputs, np.ones(inputs.n_cells, dtype=bool))
 
-    def deliver(t: int) -> Floats:
-        coefficients = np.zeros((inputs.n_cells, len(block.columns(t)) + 1))
-        coefficients[:, 0] = final[inputs.cell_type, t]
-        return coefficients
+    def state(t: int) -> BodyState:
+        return BodyState(block.constant(t, final[:, t]))
 
-    return BodyResult(prediction, train, deliver)
+    return BodyResult(prediction, train, state)
 
 
 def fitted_rows(inputs: FitInputs, held: int) -> Bools:

@@ -128,6 +128,7 @@ class BlockDesign:
     term: Ints
     group: Ints
     """Kind of each column of ``values``."""
+    n_types: int
 
     def __len__(self) -> int:
         return len(self.index)
@@ -140,6 +141,20 @@ class BlockDesign:
     def width(self) -> int:
         """Most terms of any target."""
         return int(np.diff(self.indptr).max(initial=0))
+
+    def constant(self, t: int, intercept: Floats | float) -> Floats:
+        """Coefficients of target ``t`` that are an intercept alone, of each type or of all: types x (1 + terms)."""
+        out = np.zeros((self.n_types, len(self.columns(t)) + 1))
+        out[:, 0] = intercept
+        return out
+
+    def scaling(self, t: int) -> tuple[Floats, Floats]:
+        """Mean and spread of target ``t`` and then of its terms."""
+        columns = self.columns(t)
+        return (
+            np.concatenate([self.y_mean[t : t + 1], self.mean[columns]]),
+            np.concatenate([self.y_spread[t : t + 1], self.spread[columns]]),
+        )
 
     def to_original(self, t: int, coefficients: Floats) -> Floats:
         """Coefficients of target ``t`` (..., terms then intercept, standardised) as (..., intercept then terms)."""
@@ -180,4 +195,5 @@ def block_design(inputs: FitInputs, index: Ints) -> BlockDesign:
         indptr=np.concatenate([[0], np.cumsum([len(r) for r in rows])]),
         term=term,
         group=terms.kind.astype(np.int64),
+        n_types=inputs.n_types,
     )

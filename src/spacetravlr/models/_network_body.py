@@ -10,6 +10,7 @@ import numpy as np
 
 from spacetravlr._core.niche import niche_images
 from spacetravlr.models._bodies import BodyResult, fitted_rows
+from spacetravlr.models._fitted import BodyState
 
 if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
@@ -36,7 +37,7 @@ def fit_network(
     from spacetravlr.nn import BlockData, NetworkConfig, fit_block
 
     config = settings.network or NetworkConfig(body="vit" if settings.body == "vit" else "cnn")
-    n, width = inputs.n_cells, block.width
+    width = block.width
     term_index = np.full((len(block), width), -1, dtype=np.int64)
     group = np.full((len(block), width), -1, dtype=np.int64)
     for t in range(len(block)):
@@ -50,19 +51,10 @@ def fit_network(
             out[t, :, :m] = block.to_standard(t, seeds[t, : inputs.n_types, :m])
         return out
 
-    def images(cells: Ints) -> Floats:
-        return niche_images(
-            inputs.coordinates, inputs.cell_type, inputs.n_types, inputs.radius, _IMAGE_SIDE,
-            cells=cells, libraries=inputs.slides, n_jobs=n_jobs,
-        )  # fmt: skip
-
     names = [inputs.target_names[i] for i in block.index]
     choosing = ~inputs.report
     data = BlockData(
-        images=images,
-        composition=np.asarray(inputs.composition, dtype=np.float32),
-        position=np.asarray(inputs.coordinates, dtype=np.float32),
-        cell_type=inputs.cell_type.astype(np.int64),
+        **niches(inputs, n_jobs),
         design=((block.values - block.mean) / block.spread).astype(np.float32),
         term_index=term_index,
         y=((block.y - block.y_mean) / block.y_spread).astype(np.float32),
@@ -89,18 +81,32 @@ def fit_network(
     prediction[rows] = _predict_network(block, without_last, fit_block(without_last, config, **options), rows)
     final: list[Any] = []
 
-    def deliver(t: int) -> Floats:
+    def state(t: int) -> BodyState:
         if not final:
             everything = replace(
                 data, train=~inputs.stopping, validation=inputs.stopping, anchors=standard(seeds.final)
             )
             final.append(fit_block(everything, config, **options))
-        m = len(block.columns(t)) + 1
-        chunks = [np.arange(s, min(s + _CHUNK, n)) for s in range(0, n, _CHUNK)]
-        b = np.concatenate([final[0].coefficients(rows)[:, t, :m] for rows in chunks]).astype(np.float64)
-        return block.to_original(t, np.concatenate([b[:, 1:], b[:, :1]], axis=1))
+        return BodyState(block.constant(t, block.y_mean[t]), network=final[0])
 
-    return BodyResult(prediction, train, deliver), fit.curves
+    return BodyResult(prediction, train, state), fit.curves
+
+
+def niches(cells: FitInputs, n_jobs: int) -> dict[str, Any]:
+    """What a network sees of each cell, as arguments of ``nn.NicheData``."""
+
+    def images(wanted: Ints) -> Floats:
+        return niche_images(
+            cells.coordinates, cells.cell_type, cells.n_types, cells.radius, _IMAGE_SIDE,
+            cells=wanted, libraries=cells.slides, n_jobs=n_jobs,
+        )  # fmt: skip
+
+    return {
+        "images": images,
+        "composition": np.asarray(cells.composition, dtype=np.float32),
+        "position": np.asarray(cells.coordinates, dtype=np.float32),
+        "cell_type": cells.cell_type.astype(np.int64),
+    }
 
 
 def _predict_network(block: BlockDesign, data: Any, fit: Any, cells: Ints) -> Floats:

@@ -11,6 +11,7 @@ from spacetravlr._core.gram import fold_grams
 from spacetravlr._core.group_lasso import solve_reference
 from spacetravlr._core.seeds import fit_seeds
 from spacetravlr.models._bodies import BodyResult
+from spacetravlr.models._fitted import BodyState
 
 if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
@@ -60,10 +61,10 @@ def fit_seed(
     fitted = np.flatnonzero(~inputs.report)
     train[fitted] = _predict_by_type(block, inputs, chosen.coef, fitted)
 
-    def deliver(t: int) -> Floats:
-        return final[t][inputs.cell_type, : len(block.columns(t)) + 1]
+    def state(t: int) -> BodyState:
+        return BodyState(final[t, : inputs.n_types, : len(block.columns(t)) + 1])
 
-    return BodyResult(prediction, train, deliver), SeedStages(held, chosen.coef, final)
+    return BodyResult(prediction, train, state), SeedStages(held, chosen.coef, final)
 
 
 def _predict_by_type(block: BlockDesign, inputs: FitInputs, coefficients: Floats, rows: Ints) -> Floats:

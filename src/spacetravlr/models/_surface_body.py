@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from spacetravlr._core.surfaces import CellFunctions, SurfaceFit, fit_surface, refit_surface
 from spacetravlr.models._bodies import BodyResult, fitted_rows
+from spacetravlr.models._fitted import BodyState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,16 +116,14 @@ def fit_surfaces(
     with threadpool_limits(1), ThreadPoolExecutor(n_jobs) as pool:
         fits = list(pool.map(one, range(len(block))))
 
-    def deliver(t: int) -> Floats:
+    def state(t: int) -> BodyState:
         _, final, departs = fits[t]
-        coefficients = final.coefficients(functions)
         if departs:
-            anchor = _anchor(block, inputs, t, stages.final)[inputs.cell_type]
-            coefficients += np.concatenate([anchor[:, 1:], anchor[:, :1]], axis=1)
-        return block.to_original(t, coefficients)
+            return BodyState(stages.final[t, : inputs.n_types, : len(block.columns(t)) + 1], surface=final)
+        return BodyState(block.constant(t, block.y_mean[t]), surface=final)
 
     evidence = [np.full(len(f.evidence) - 1, np.nan) if departs else f.evidence[:-1] for f, _, departs in fits]
-    return BodyResult(prediction, train, deliver), SurfaceExtras(evidence, [final for _, final, _ in fits])
+    return BodyResult(prediction, train, state), SurfaceExtras(evidence, [final for _, final, _ in fits])
 
 
 def _anchor(block: BlockDesign, inputs: FitInputs, t: int, seeds: Floats) -> Floats:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,25 @@ class BlockFit:
         if expected != found:
             msg = f"Expected `data` to have (cell types, dimensions) = {expected}, found `{found}`."
             raise ValueError(msg)
-        return BlockFit(**{**{name: getattr(self, name) for name in self.__dataclass_fields__}, "data": data})
+        return replace(self, data=data)
+
+    def of_targets(self, targets: Ints) -> BlockFit:
+        """Keep some of the targets, and of the bodies those that they use."""
+        used, body_of = np.unique(self.body_of[targets], return_inverse=True)
+        bodies = copy.deepcopy(self.bodies)
+        bodies.load_weights({name: value.detach()[used] for name, value in self.bodies.weights.items()})
+        weight = self.heads.weight.detach()[targets]
+        heads = CoefficientHeads(self.heads.anchors[targets], n_features=weight.shape[2], mode=self.config.mode)
+        heads.weight.data = weight
+        return replace(
+            self,
+            bodies=bodies,
+            heads=heads.requires_grad_(requires_grad=False).eval(),
+            body_of=body_of,
+            best_epoch=self.best_epoch[targets],
+            curves={name: values[:, targets] for name, values in self.curves.items()},
+            baseline=self.baseline[targets],
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the cells, as plain values and numpy arrays; see :meth:`from_state_dict`."""
@@ -100,9 +119,10 @@ class BlockFit:
         }
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Any], data: NicheData) -> BlockFit:
+    def from_state_dict(cls, state: Mapping[str, Any], data: NicheData, *, device: str = "cpu") -> BlockFit:
         """Rebuild a fit from :meth:`state_dict`, over the cells of ``data``."""
-        config = NetworkConfig(**state["config"])
+        # files give numpy scalars back, which torch does not take for sizes
+        config = NetworkConfig(**{k: v.item() if hasattr(v, "item") else v for k, v in state["config"].items()})
         heads_state = {name: torch.as_tensor(value) for name, value in state["heads"].items()}
         bodies_state = {name: torch.as_tensor(value) for name, value in state["bodies"].items()}
         with torch.random.fork_rng(devices=[]):
@@ -127,6 +147,7 @@ class BlockFit:
             best_epoch=np.asarray(state["best_epoch"]),
             curves=dict(state["curves"]),
             baseline=np.asarray(state["baseline"]),
+            device=torch.device(device),
         ).on(data)
 
     @torch.inference_mode()
