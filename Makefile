@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_JOBS ?= 2
+BENCH ?= speed hold recovery real_tissue
 DEMO_OUT ?= demo_output
 
 # real sections and prior tables, where there are any beside the checkout
@@ -15,14 +16,14 @@ endif
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types docs notebooks notebooks-check bench constraints build clean
+.PHONY: help demo test lint format types docs notebooks notebooks-check bench bench-speed bench-hold bench-recovery bench-real_tissue constraints build clean
 .SECONDARY:
 
 help:
 	@echo "make demo [DATA=section.h5ad] [DEMO_OUT=folder]   the whole pipeline, with figures"
 	@echo "make test | lint | types | docs | build           what continuous integration checks"
 	@echo "make notebooks                                    execute the tutorials and keep their outputs"
-	@echo "make bench                                        recovery of known regulation, real sections"
+	@echo "make bench [BENCH='speed hold recovery real_tissue']   time and memory, interrupted fits, recovery, real sections"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -66,8 +67,18 @@ notebooks: $(VENV)/.stamp-doc
 notebooks-check: $(VENV)/.stamp-doc
 	$(BIN)/python tutorials/execute.py
 
-bench: $(VENV)/.stamp-test
+bench: $(addprefix bench-,$(BENCH))
+
+bench-speed: $(VENV)/.stamp-test
+	$(BIN)/python -m benchmarks --out docs/_tables/speed.md --json docs/_tables/speed.json --figure docs/_static/speed.png $(BENCH_ARGS)
+
+bench-hold: $(VENV)/.stamp-test
+	$(BIN)/python -m benchmarks --only hold
+
+bench-recovery: $(VENV)/.stamp-test
 	$(BIN)/python -m benchmarks.recovery --out docs/_tables/recovery.md
+
+bench-real_tissue: $(VENV)/.stamp-test
 	$(if $(SPACETRAVLR_DATA),$(BIN)/python -m benchmarks.real_tissue --out docs/_tables/real_tissue.md --figures docs/_static/real)
 
 build: $(VENV)/.stamp-base
