@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -210,8 +212,6 @@ def test_a_finished_store_is_read_and_nothing_fitted(base, in_memory, tmp_path, 
 
 
 def test_only_missing_blocks_are_fitted(base, in_memory, tmp_path, fitted_blocks):
-    import shutil
-
     _fit(base, tmp_path / "betas.zarr")
     shutil.rmtree(tmp_path / "betas.zarr" / "block_00001")
     fitted_blocks.clear()
@@ -314,6 +314,28 @@ def test_objects_given_to_the_trainer_do_not_hinder_a_resume(base, tmp_path, fit
     assert len(fitted_blocks) == 1
     with pytest.raises(ValueError, match="differs in settings"):
         _fit(base, tmp_path / "betas.zarr", targets=["PAX5"], body="seed", trainer_kwargs={"max_epochs": 3})
+
+
+def test_a_fit_goes_on_on_another_device(base, finished, fitted_blocks):
+    _fit(base, finished, body="seed", device="cuda")
+    assert not fitted_blocks
+
+
+def test_progress_starts_with_what_is_there(base, tmp_path, monkeypatch):
+    import tqdm.auto
+
+    bars = []
+
+    class Bar(tqdm.auto.tqdm):
+        def __init__(self, **options):
+            super().__init__(**{**options, "disable": False, "file": io.StringIO()})
+            bars.append(self)
+
+    monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
+    _fit(base, tmp_path / "betas.zarr", body="seed")
+    shutil.rmtree(tmp_path / "betas.zarr" / "block_00001")
+    _fit(base, tmp_path / "betas.zarr", body="seed")
+    assert [(bar.initial, bar.n, bar.total) for bar in bars] == [(0, 3, 3), (2, 3, 3)]
 
 
 def test_other_cells_are_another_fit(base, finished):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,11 @@ from spacetravlr._anndata._fit import Tissue
 from spacetravlr._anndata._modulators import terms_table
 from spacetravlr._core.blocks import spatial_folds
 from spacetravlr._core.niche import niche_composition
+from spacetravlr._utils import resolve_n_jobs
 from spacetravlr.io._store import BetaStore
 from spacetravlr.models._block import BlockResult, fit_targets
 from spacetravlr.models._inputs import FitInputs, FitSettings
+from spacetravlr.models._workers import run_on_workers
 
 if TYPE_CHECKING:
     from spacetravlr._types import Ints
@@ -77,6 +80,11 @@ def target_blocks(n_targets: int, block_size: int) -> list[Ints]:
     return [np.arange(s, min(s + block_size, n_targets)) for s in range(0, n_targets, block_size)]
 
 
+def n_in_store(store: BetaStore, n_targets: int, block_size: int) -> int:
+    """Targets that a store holds already."""
+    return sum(len(block) for b, block in enumerate(target_blocks(n_targets, block_size)) if store.has(b))
+
+
 def fit_tissue(
     tissue: Tissue,
     inputs: FitInputs,
@@ -85,7 +93,7 @@ def fit_tissue(
     block_size: int = BLOCK_SIZE,
     store: BetaStore | None = None,
     client: Any = None,
-    n_jobs: int = 1,
+    n_jobs: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> FitResult:
     """Fit every target of ``inputs``.
@@ -101,29 +109,34 @@ def fit_tissue(
     client
         ``dask.distributed.Client`` that blocks are sent to.
     n_jobs
-        Threads of each block.
+        Threads of a block; ``None`` is ``st.settings.n_jobs``, or with ``client`` the threads of the worker.
     progress
-        Called with the number of targets finished since the last call.
+        Called with the number of targets finished since the last call; those in the store are not counted.
     """
-    report = progress or (lambda _: None)
     blocks = target_blocks(len(inputs.targets), block_size)
     missing = [b for b in range(len(blocks)) if store is None or not store.has(b)]
     if len(missing) < len(blocks):
         logger.info("%d of %d blocks of targets are in the store already", len(blocks) - len(missing), len(blocks))
-        report(sum(len(blocks[b]) for b in set(range(len(blocks))) - set(missing)))
+    report = progress or (lambda _: None)
     done: dict[int, BlockResult] = {}
     fitted = (
-        _local(inputs, settings, blocks, missing, n_jobs, report)
+        _local(inputs, settings, blocks, missing, resolve_n_jobs(n_jobs), report)
         if client is None
         else _remote(inputs, settings, blocks, missing, client, n_jobs, report)
     )
-    for b, result in fitted:
-        if store is None:
-            done[b] = result
-        else:
-            store.write(
-                b, betas=result.betas, terms=result.terms, scores=result.scores, training=result.training, sd=result.sd
-            )
+    with closing(fitted):
+        for b, result in fitted:
+            if store is None:
+                done[b] = result
+            else:
+                store.write(
+                    b,
+                    betas=result.betas,
+                    terms=result.terms,
+                    scores=result.scores,
+                    training=result.training,
+                    sd=result.sd,
+                )
     return _join(tissue, blocks, done, store)
 
 
@@ -134,7 +147,7 @@ def _local(
     missing: list[int],
     n_jobs: int,
     report: Callable[[int], None],
-) -> Iterator[tuple[int, BlockResult]]:
+) -> Generator[tuple[int, BlockResult]]:
     functions = inputs.functions() if settings.with_surface and missing else None
     for b in missing:
         yield b, fit_targets(inputs, settings, blocks[b], functions=functions, n_jobs=n_jobs, progress=report)
@@ -146,19 +159,19 @@ def _remote(
     blocks: list[Ints],
     missing: list[int],
     client: Any,
-    n_jobs: int,
+    n_jobs: int | None,
     report: Callable[[int], None],
-) -> Iterator[tuple[int, BlockResult]]:
-    from distributed import as_completed
-
-    data = client.scatter(inputs, broadcast=True, hash=False)
-    futures = {client.submit(fit_targets, data, settings, blocks[b], n_jobs=n_jobs, pure=False): b for b in missing}
-    for future in as_completed(futures):
-        b = futures[future]
-        result = future.result()
+) -> Generator[tuple[int, BlockResult]]:
+    if not missing:
+        return
+    tasks = ((b, (settings, blocks[b])) for b in missing)
+    for b, result in run_on_workers(client, _fit_on_worker, inputs, tasks, n_jobs=n_jobs):
         report(len(blocks[b]))
         yield b, result
-        future.release()
+
+
+def _fit_on_worker(inputs: FitInputs, settings: FitSettings, index: Ints) -> BlockResult:
+    return fit_targets(inputs, settings, index, n_jobs=resolve_n_jobs(None))
 
 
 def _join(tissue: Tissue, blocks: list[Ints], done: dict[int, BlockResult], store: BetaStore | None) -> FitResult:
@@ -213,7 +226,8 @@ def fingerprint(
         "cell types": digest(inputs.cell_type, tissue.type_names),
         "coordinates": digest(inputs.coordinates, inputs.slides, inputs.radius),
         "folds": digest(inputs.fold, inputs.n_folds),
-        "settings": digest(replace(settings, trainer_kwargs=_plain(settings.trainer_kwargs))),
+        # a fit may go on on another device
+        "settings": digest(replace(settings, device="", trainer_kwargs=_plain(settings.trainer_kwargs))),
         "block_size": str(block_size),
     }
 

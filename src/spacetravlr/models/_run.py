@@ -17,7 +17,7 @@ from spacetravlr._types import Rng
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._validators import assert_in_range, assert_non_negative, assert_one_of, assert_positive
 from spacetravlr.io._store import BetaStore
-from spacetravlr.models._fit import BLOCK_SIZE, FitResult, fingerprint, fit_inputs, fit_tissue
+from spacetravlr.models._fit import BLOCK_SIZE, FitResult, fingerprint, fit_inputs, fit_tissue, n_in_store
 from spacetravlr.models._inputs import Body, FitInputs, FitSettings, Solver
 
 if TYPE_CHECKING:
@@ -124,7 +124,9 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
     show = package_settings.show_progress_bar if options.show_progress_bar is None else options.show_progress_bar
     from tqdm.auto import tqdm
 
-    with tqdm(total=n_targets, desc="targets", disable=not show) as bar:
+    done = 0 if store is None else n_in_store(store, n_targets, options.block_size)
+    # the average rate: blocks end at long intervals
+    with tqdm(total=n_targets, initial=done, smoothing=0, desc="targets", disable=not show) as bar:
         result = fit_tissue(
             tissue,
             inputs,
@@ -132,7 +134,7 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
             block_size=options.block_size,
             store=store,
             client=options.client,
-            n_jobs=resolve_n_jobs(options.n_jobs),
+            n_jobs=options.n_jobs,
             progress=bar.update,
         )
     params = {

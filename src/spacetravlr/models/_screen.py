@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -18,6 +18,7 @@ from spacetravlr.models._perturbation import CellsLike, Wanted, select_cells
 from spacetravlr.models._screen_files import ScreenFolder, ScreenResult, fingerprint
 from spacetravlr.models._screen_table import screen_table
 from spacetravlr.models._simulator import assert_run
+from spacetravlr.models._workers import run_on_workers
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -36,9 +37,6 @@ ScreenMode = Literal["knockout", "overexpression"]
 CHANGED = 0.01
 _BATCH_BYTES = 2 << 30
 _LARGEST_BATCH = 32
-
-# Workers with several threads would otherwise run compiled parallel code inside one another.
-_one_at_a_time = threading.Lock()
 
 
 def run_screen(
@@ -90,9 +88,14 @@ def run_screen(
     size = batch_size or _default_batch(factory.simulator)
     batches = [todo[i : i + size] for i in range(0, len(todo), size)]
     shown = settings.show_progress_bar if show_progress_bar is None else show_progress_bar
-    with tqdm(total=len(wanted_genes), initial=len(results), desc=f"{mode} screen", disable=not shown) as bar:
-        arguments = (n_propagation, derivative, groups, len(cell_types), save_cells)
-        for batch in _run_batches(factory, batches, mode, mask, arguments, client):
+    arguments = (n_propagation, derivative, groups, len(cell_types), save_cells)
+    with (
+        tqdm(
+            total=len(wanted_genes), initial=len(results), smoothing=0, desc=f"{mode} screen", disable=not shown
+        ) as bar,
+        closing(_run_batches(factory, batches, mode, mask, arguments, client)) as finished,
+    ):
+        for batch in finished:
             for result in batch:
                 if folder:
                     folder.write(result)
@@ -114,11 +117,10 @@ def run_batch(
     save_cells: bool,
 ) -> list[ScreenResult]:
     """Perturb one batch of genes and summarise."""
-    with _one_at_a_time:
-        changes = simulator.propagate(inputs, n_propagation=n_propagation, derivative=derivative)
-        threshold = CHANGED * simulator.tissue.maximum[changes.genes]
-        with numba_threads(simulator.n_jobs):
-            summary = summarise_changes(changes.values, groups, n_groups, threshold)
+    changes = simulator.propagate(inputs, n_propagation=n_propagation, derivative=derivative)
+    threshold = CHANGED * simulator.tissue.maximum[changes.genes]
+    with numba_threads(simulator.n_jobs):
+        summary = summarise_changes(changes.values, groups, n_groups, threshold)
     results = []
     for p, (name, given) in enumerate(zip(names, inputs, strict=True)):
         own = np.union1d(simulator.targets.gene, given.genes)
@@ -144,25 +146,19 @@ def _run_batches(
     mask: Bools,
     arguments: tuple[Any, ...],
     client: Any,
-) -> Iterator[list[ScreenResult]]:
+) -> Generator[list[ScreenResult]]:
     value: Any = 0.0 if mode == "knockout" else "max"
 
     def inputs(batch: Sequence[str]) -> list[InputChange]:
         return factory.wanted_changes([Wanted({g: value}, {}) for g in batch], mask)
 
-    if client is None:
+    if client is None or not batches:
         for batch in batches:
             yield run_batch(factory.simulator, batch, inputs(batch), *arguments)
         return
-    from distributed import as_completed
-
-    simulator = client.scatter(factory.simulator, broadcast=True, hash=False)
-    futures = [client.submit(run_batch, simulator, batch, inputs(batch), *arguments, pure=False) for batch in batches]
-    try:
-        for future in as_completed(futures):
-            yield future.result()
-    finally:
-        client.cancel(futures)
+    tasks = ((f"of {', '.join(batch)}", (batch, inputs(batch), *arguments)) for batch in batches)
+    for _, results in run_on_workers(client, run_batch, factory.simulator, tasks, n_jobs=factory.n_jobs):
+        yield results
 
 
 def _groups(factory: GeneFactory) -> tuple[Ints, list[str]]:

@@ -106,13 +106,15 @@ def fit_betas(
         Folder (zarr) that blocks are written to as they finish. A later call picks up where an interrupted one stopped,
         and the coefficients stay on disk.
     client
-        ``dask.distributed.Client`` that fits the blocks.
+        ``dask.distributed.Client`` whose workers fit the blocks, one a process at a time; this process writes. Blocks of
+        a worker that dies are fitted again.
     uncertainty
         Also keep the posterior standard deviation of each coefficient (surfaces only).
     rng
         Seed or generator: which blocks form a fold, and the start of networks.
     n_jobs
-        Threads; ``None`` is ``st.settings.n_jobs``. The results do not depend on it.
+        Threads; ``None`` is ``st.settings.n_jobs``, on workers of ``client`` their own number. The results do not
+        depend on it.
     show_progress_bar
         Draw a progress bar; ``None`` is ``st.settings.show_progress_bar``.
     key_added

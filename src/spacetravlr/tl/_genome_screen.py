@@ -69,9 +69,10 @@ def genome_screen(
     layer
         Expression to start from; what the fit used by default.
     n_jobs
-        Threads; ``None`` is ``st.settings.n_jobs``.
+        Threads; ``None`` is ``st.settings.n_jobs``, on workers of ``client`` their own number.
     client
-        A ``dask.distributed.Client``: its workers compute, this process writes.
+        A ``dask.distributed.Client``: its workers compute, one batch a process at a time, this process writes. Batches
+        of a worker that dies are computed again.
     show_progress_bar
         Draw a progress bar; ``None`` is ``st.settings.show_progress_bar``.
 
