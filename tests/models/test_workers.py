@@ -73,7 +73,8 @@ def test_a_fit_outlives_its_workers(client, tissue, tmp_path, n_dying, store):
     expected = st.tl.fit_betas(tissue, body="surface", block_size=1, copy=True)
     before = _pids(client)
     workers = list(client.scheduler_info()["workers"])[:n_dying]
-    client.run(_dying("spacetravlr.models._fit", "fit_targets", lambda a: a[2][0] >= 2), workers=workers)
+    first = 2 * (n_dying - 1)  # a single one may not get a later block
+    client.run(_dying("spacetravlr.models._fit", "fit_targets", lambda a: a[2][0] >= first), workers=workers)
     out = st.tl.fit_betas(
         tissue, body="surface", block_size=1, copy=True, client=client, store=tmp_path / "b.zarr" if store else None
     )
@@ -85,8 +86,7 @@ def test_a_screen_outlives_its_workers(client, adata, tmp_path):
     expected = st.tl.genome_screen(adata, batch_size=1)
     before = _pids(client)
     workers = list(client.scheduler_info()["workers"])[:1]
-    late = {"CXCR4", "NOTCH1", "DLL1"}
-    client.run(_dying("spacetravlr.models._screen", "run_batch", lambda a: a[1][0] in late), workers=workers)
+    client.run(_dying("spacetravlr.models._screen", "run_batch", lambda _: True), workers=workers)
     screen = st.tl.genome_screen(adata, batch_size=1, client=client, save_to=tmp_path)
     np.testing.assert_array_equal(screen.X, expected.X)
     assert len(list(tmp_path.glob("*.npz"))) == screen.n_obs

@@ -262,8 +262,8 @@ class GeneFactory:
         save_cells
             Write the change at every cell too (``change``, cells x genes); large.
         client
-            A ``dask.distributed.Client``: its workers compute, one batch a process at a time, this process writes. Batches
-        of a worker that dies are computed again.
+            A ``dask.distributed.Client``: its workers compute, one batch a process at a time, this process writes.
+            Batches of a worker that dies are computed again.
         show_progress_bar
             Draw a progress bar; ``None`` is ``st.settings.show_progress_bar``.
 

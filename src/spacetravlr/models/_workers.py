@@ -101,8 +101,8 @@ def run_on_workers(
 
 def _dying(name: Any) -> str:
     return (
-        f"Expected workers to outlive their tasks, found that they died one after another at task {name}. A worker that "
-        "runs out of memory is killed: give workers more memory, or take fewer targets or perturbations at a time."
+        f"Expected workers to outlive their tasks, found that they died one after another at task {name}. A worker "
+        "that runs out of memory is killed: give workers more memory, or take fewer targets or perturbations at a time."
     )
 
 
@@ -117,8 +117,8 @@ def _call(function: Callable[..., Any], shared: Any, arguments: tuple[Any, ...],
         before, settings.n_jobs = settings.n_jobs, threads
         try:
             # what is read lazily is read here: as further tasks of the cluster it would wait for the lock
-            with dask.config.set(scheduler="threads", num_workers=threads), numba_threads(threads):
-                with threadpool_limits(threads):
-                    return function(shared, *arguments)
+            reading = dask.config.set(scheduler="threads", num_workers=threads)
+            with reading, numba_threads(threads), threadpool_limits(threads):
+                return function(shared, *arguments)
         finally:
             settings.n_jobs = before

@@ -106,8 +106,8 @@ def fit_betas(
         Folder (zarr) that blocks are written to as they finish. A later call picks up where an interrupted one stopped,
         and the coefficients stay on disk.
     client
-        ``dask.distributed.Client`` whose workers fit the blocks, one a process at a time; this process writes. Blocks of
-        a worker that dies are fitted again.
+        ``dask.distributed.Client`` whose workers fit the blocks, one a process at a time; this process writes. Blocks
+        of a worker that dies are fitted again.
     uncertainty
         Also keep the posterior standard deviation of each coefficient (surfaces only).
     rng
