@@ -20,7 +20,7 @@ def problem():
 
 def _model(y, blocks, variances, noise=0.25):
     model = BlockModel(y, noise)
-    model.add(blocks, variances)
+    model.add([b.T for b in blocks], variances)
     return model
 
 
@@ -75,9 +75,9 @@ def test_bayes_factors_tell_the_block_without_effect(problem):
 def test_adding_and_keeping_blocks_is_the_same_as_starting_with_them(problem):
     y, blocks, variances = problem
     model = BlockModel(y, 0.25)
-    model.add(blocks[1:2], variances[1:2])
-    model.add([blocks[0], blocks[2]], variances[[0, 2]])
-    model.add([blocks[1]], [3.0])
+    model.add([blocks[1].T], variances[1:2])
+    model.add([blocks[0].T, blocks[2].T], variances[[0, 2]])
+    model.add([blocks[1].T], [3.0])
     model.keep(np.array([False, True, True, False]))
     fresh = _model(y, [blocks[0], blocks[2]], variances[[0, 2]])
     assert len(model) == 2

@@ -169,13 +169,13 @@ def test_gain_of_a_pooled_part_is_near_the_true_gain_of_evidence(size):
     x[:, :4] -= x[:, :4].mean(axis=0)
     y = size * x[:, 0] + rng.normal(size=300)
     y -= y.mean()
-    search = _Search(_Problem(x, y, functions, SurfaceOptions()), np.ones((N_TYPES, 5)), 1)
+    search = _Search(_Problem.of(x[:, :4], y, functions, SurfaceOptions()), np.ones((N_TYPES, 5)), 1)
     search.model.variances[:] = 1e-6
     gain, variance = search.gains(y / search.model.noise)
     base = search.model.posterior().log_evidence
     for k in range(4):
         model = BlockModel(y, search.model.noise)
-        model.add([x[:, 4:], x[:, k : k + 1]], [1e-6, variance[k, Part.POOLED]])
+        model.add([x[:, 4:].T, x[:, k : k + 1].T], [1e-6, variance[k, Part.POOLED]])
         assert gain[k, Part.POOLED] == pytest.approx(model.posterior().log_evidence - base, abs=0.02)
 
 

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from spacetravlr._core.lapack import inverse_and_logdet
+from spacetravlr._core.lapack import inverse_and_logdet, inverse_factor_and_logdet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import DTypeLike
+
     from spacetravlr._types import Bools, Floats, Ints
 
 _MIN_VARIANCE, _MAX_VARIANCE = 1e-8, 1e3
+_CHUNK = 2048  # cells whose products are summed in the precision of the features
 
 
 class Posterior(NamedTuple):
@@ -31,20 +34,44 @@ class Posterior(NamedTuple):
 
 
 class BlockModel:
-    """Blocks of features, their prior variances and the noise variance."""
+    """Blocks of features, their prior variances and the noise variance.
 
-    def __init__(self, y: Floats, noise: float) -> None:
-        self.y = y
+    Parameters
+    ----------
+    y
+        Response (cells,).
+    noise
+        Noise variance to start from.
+    dtype
+        Of the features; their products are summed in float64 over chunks of cells.
+    """
+
+    def __init__(self, y: Floats, noise: float, *, dtype: DTypeLike = np.float64) -> None:
+        self.y = np.asarray(y, dtype=np.float64)
         self.noise = noise
-        self.features = np.empty((len(y), 0))
         self.sizes = np.empty(0, dtype=int)
         self.variances = np.empty(0)
-        self._gram = np.empty((0, 0))
+        self._rows = np.empty((64, len(y)), dtype=dtype)
+        self._products = np.empty((64, 64))
         self._cross = np.empty(0)
-        self._yy = float(y @ y)
+        self._yy = float(self.y @ self.y)
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    @property
+    def n_features(self) -> int:
+        """Features of all blocks."""
+        return len(self._cross)
+
+    @property
+    def features(self) -> Floats:
+        """Features x cells."""
+        return self._rows[: self.n_features]
+
+    @property
+    def _gram(self) -> Floats:
+        return self._products[: self.n_features, : self.n_features]
 
     @property
     def offsets(self) -> Ints:
@@ -57,35 +84,64 @@ class BlockModel:
         return np.arange(offsets[i], offsets[i + 1])
 
     def add(self, blocks: Sequence[Floats], variances: Sequence[float]) -> None:
-        """Append blocks of features (cells x features each)."""
-        new = np.hstack(blocks)
-        corner = self.features.T @ new
-        self._gram = np.block([[self._gram, corner], [corner.T, new.T @ new]])
-        self._cross = np.concatenate([self._cross, new.T @ self.y])
-        self.features = np.hstack([self.features, new])
-        self.sizes = np.concatenate([self.sizes, [b.shape[1] for b in blocks]])
+        """Append blocks of features (features x cells each)."""
+        start, end = self.n_features, self.n_features + sum(len(b) for b in blocks)
+        self._reserve(end)
+        new = np.concatenate(blocks, axis=0, out=self._rows[start:end], casting="same_kind")
+        corner, cross = np.zeros((end, end - start)), np.zeros(end - start)
+        for first in range(0, len(self.y), _CHUNK):
+            cells = slice(first, first + _CHUNK)
+            corner += self._rows[:end, cells] @ new[:, cells].T
+            cross += new[:, cells] @ self.y[cells].astype(new.dtype)
+        self._products[:end, start:end] = corner
+        self._products[start:end, :start] = corner[:start].T
+        self._cross = np.concatenate([self._cross, cross])
+        self.sizes = np.concatenate([self.sizes, [len(b) for b in blocks]])
         self.variances = np.concatenate([self.variances, variances])
+
+    def _reserve(self, n_features: int) -> None:
+        """Make room; twice as much as there was, so that adding block after block copies each feature a few times."""
+        capacity = len(self._rows)
+        if n_features <= capacity:
+            return
+        capacity = max(2 * capacity, n_features)
+        rows, products = self.features, self._gram
+        self._rows = np.empty((capacity, len(self.y)), dtype=rows.dtype)
+        self._products = np.empty((capacity, capacity))
+        self._rows[: len(rows)] = rows
+        self._products[: len(rows), : len(rows)] = products
 
     def keep(self, mask: Bools) -> None:
         """Keep the blocks where ``mask`` is true."""
         if mask.all():
             return
-        columns = np.repeat(mask, self.sizes)
-        self.features = self.features[:, columns]
-        self._gram = self._gram[np.ix_(columns, columns)]
+        columns = np.flatnonzero(np.repeat(mask, self.sizes))
+        first = int(np.argmin(mask))  # what lies before the first block to go stays where it is
+        moved = columns[self.offsets[first] :]
+        rows, products = self._rows[moved], self._gram[np.ix_(columns, columns)]
         self._cross = self._cross[columns]
         self.sizes, self.variances = self.sizes[mask], self.variances[mask]
+        self._rows[self.n_features - len(moved) : self.n_features] = rows
+        self._gram[:] = products
 
-    def posterior(self) -> Posterior:
-        """Posterior at the current variances."""
+    def residual(self, mean: Floats) -> Floats:
+        """What weights leave of the response (cells,)."""
+        return self.y - mean.astype(self._rows.dtype) @ self.features
+
+    def _precision(self) -> tuple[Floats, float]:
+        """Posterior precision of the weights, and the log determinant of the prior and the noise."""
         prior = np.repeat(self.variances, self.sizes)
         precision = self._gram / self.noise
         precision[np.diag_indices_from(precision)] += 1.0 / prior
+        return precision, float(np.log(prior).sum()) + len(self.y) * np.log(self.noise)
+
+    def posterior(self) -> Posterior:
+        """Posterior at the current variances."""
+        precision, constant = self._precision()
         covariance, logdet = inverse_and_logdet(precision)
         mean = covariance @ self._cross / self.noise
-        logdet += float(np.log(prior).sum()) + len(self.y) * np.log(self.noise)
         fit = (self._yy - float(mean @ self._cross)) / self.noise
-        return Posterior(mean, covariance, -0.5 * (logdet + fit))
+        return Posterior(mean, covariance, -0.5 * (logdet + constant + fit))
 
     def learn(self, n_steps: int) -> Posterior:
         r"""Update the variances by MacKay's fixed point and return the posterior.
@@ -96,8 +152,9 @@ class BlockModel:
         """
         starts = self.offsets[:-1]
         for _ in range(n_steps):
-            mean, covariance, _ = self.posterior()
-            trace = np.add.reduceat(np.diagonal(covariance), starts)
+            factor, _ = inverse_factor_and_logdet(self._precision()[0])
+            mean = (factor @ self._cross) @ factor / self.noise
+            trace = np.add.reduceat(np.einsum("ij,ij->j", factor, factor), starts)
             squared = np.add.reduceat(mean**2, starts)
             determined = np.maximum(self.sizes - trace / self.variances, 1e-6)
             self.variances = np.clip(squared / determined, _MIN_VARIANCE, _MAX_VARIANCE)
@@ -113,9 +170,10 @@ class BlockModel:
         """
         prior = np.repeat(self.variances, self.sizes)
         factors = np.empty(len(sets))
+        offsets = self.offsets
         for i, blocks in enumerate(sets):
-            index = np.concatenate([self.block(b) for b in blocks])
-            weights = posterior.mean[index]
-            inverse, logdet = inverse_and_logdet(posterior.covariance[np.ix_(index, index)])
-            factors[i] = 0.5 * (logdet - np.log(prior[index]).sum() + weights @ inverse @ weights)
+            index = np.concatenate([np.arange(offsets[b], offsets[b + 1]) for b in blocks])
+            factor, logdet = inverse_factor_and_logdet(posterior.covariance[np.ix_(index, index)])
+            whitened = factor @ posterior.mean[index]
+            factors[i] = 0.5 * (logdet - np.log(prior[index]).sum() + whitened @ whitened)
         return factors

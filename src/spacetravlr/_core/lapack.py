@@ -21,12 +21,13 @@ _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 
 
-def _routine(name: str):  # type: ignore[no-untyped-def]
+def _routine(name: str, n_arguments: int):  # type: ignore[no-untyped-def]
     capsule = cython_lapack.__pyx_capi__[name]
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 5)(_pointer(capsule, _name(capsule)))
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * n_arguments)(_pointer(capsule, _name(capsule)))
 
 
-_dpotrf, _dpotri = _routine("dpotrf"), _routine("dpotri")
+_dpotrf, _dpotri, _dtrtri = _routine("dpotrf", 5), _routine("dpotri", 5), _routine("dtrtri", 6)
+_UPPER, _NOT_UNIT = ctypes.c_char(b"U"), ctypes.c_char(b"N")  # the lower triangle of a C-ordered array is their upper
 
 
 def inverse_and_logdet(matrix: Floats) -> tuple[Floats, float]:
@@ -37,18 +38,47 @@ def inverse_and_logdet(matrix: Floats) -> tuple[Floats, float]:
     numpy.linalg.LinAlgError
         When the matrix is not positive definite.
     """
-    inverse = np.ascontiguousarray(matrix, dtype=np.float64)
-    if not len(inverse):
-        return inverse, 0.0
-    n, info = ctypes.c_int(len(inverse)), ctypes.c_int(0)
-    upper = ctypes.c_char(b"U")  # the lower triangle of a C-ordered array
-    arguments = [ctypes.byref(upper), ctypes.byref(n), inverse.ctypes.data_as(ctypes.c_void_p), ctypes.byref(n)]
-    _dpotrf(*arguments, ctypes.byref(info))
-    if info.value != 0:
-        msg = f"Expected a positive definite matrix; pivot {info.value} of {len(inverse)} is not positive."
-        raise np.linalg.LinAlgError(msg)
-    logdet = 2.0 * float(np.log(np.diagonal(inverse)).sum())
-    _dpotri(*arguments, ctypes.byref(info))
+    inverse, logdet = _cholesky(matrix)
+    _call(_dpotri, inverse, _UPPER)
     lower = np.tril(inverse)
     lower += np.tril(inverse, -1).T
     return lower, logdet
+
+
+def inverse_factor_and_logdet(matrix: Floats) -> tuple[Floats, float]:
+    r"""Inverse of the lower Cholesky factor, and the log determinant: :math:`A^{-1} = L^{-\top} L^{-1}`.
+
+    Two thirds of the work of :func:`inverse_and_logdet`; ``matrix`` (n x n, float64) is overwritten.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        When the matrix is not positive definite.
+    """
+    factor, logdet = _cholesky(matrix)
+    _call(_dtrtri, factor, _UPPER, _NOT_UNIT)
+    return np.tril(factor), logdet
+
+
+def _cholesky(matrix: Floats) -> tuple[Floats, float]:
+    """Overwrite the lower triangle with the factor; the upper one keeps what it held."""
+    factor = np.ascontiguousarray(matrix, dtype=np.float64)
+    pivot = _call(_dpotrf, factor, _UPPER)
+    if pivot != 0:
+        msg = f"Expected a positive definite matrix; pivot {pivot} of {len(factor)} is not positive."
+        raise np.linalg.LinAlgError(msg)
+    return factor, 2.0 * float(np.log(np.diagonal(factor)).sum())
+
+
+def _call(routine, matrix: Floats, *flags: ctypes.c_char) -> int:  # type: ignore[no-untyped-def]
+    if not len(matrix):
+        return 0
+    n, info = ctypes.c_int(len(matrix)), ctypes.c_int(0)
+    routine(
+        *[ctypes.byref(flag) for flag in flags],
+        ctypes.byref(n),
+        matrix.ctypes.data_as(ctypes.c_void_p),
+        ctypes.byref(n),
+        ctypes.byref(info),
+    )
+    return info.value

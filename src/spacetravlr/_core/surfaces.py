@@ -76,14 +76,20 @@ class CellFunctions:
         """The same functions at some of the cells."""
         return CellFunctions(self.cell_type[rows], self.niche[rows], tuple(s[rows] for s in self.space), self.n_types)
 
-    def of(self, scale: int) -> list[Floats]:
-        """Function matrices in the order of :class:`Part` for one length scale."""
+    def of(self, part: int, scale: int) -> Floats:
+        """Functions of one :class:`Part`, cells x functions."""
         n = len(self.cell_type)
+        if part == Part.POOLED:
+            return np.ones((n, 1))
+        if part == Part.NICHE:
+            return self.niche
+        if part == Part.SPACE:
+            return self.space[scale]
         one_hot = np.zeros((n, self.n_types))
         one_hot[np.arange(n), self.cell_type] = 1.0
-        space = self.space[scale]
-        by_type = (one_hot[:, :, None] * space[:, None, :]).reshape(n, -1)
-        return [np.ones((n, 1)), one_hot, self.niche, space, by_type]
+        if part == Part.TYPE:
+            return one_hot
+        return (one_hot[:, :, None] * self.space[scale][:, None, :]).reshape(n, -1)
 
 
 @dataclass(frozen=True)
@@ -108,15 +114,16 @@ class SurfaceFit:
 
     def coefficients(self, functions: CellFunctions) -> Floats:
         """Coefficients at cells: cells x modulators, the intercept last."""
-        matrices = functions.of(self.scale)
+        matrices = self._matrices(functions)
         values = np.zeros((len(functions.cell_type), self.amplitudes.shape[1]))
         for (k, part), weights in zip(self.blocks, self.weights, strict=True):
-            values[:, k] += self._scaled(matrices[part], k, part, functions.cell_type) @ weights
+            shared = matrices[part] @ weights
+            values[:, k] += shared if part == Part.TYPE else shared * self.amplitudes[functions.cell_type, k]
         return values
 
     def standard_deviations(self, functions: CellFunctions) -> Floats:
         """Posterior standard deviation of each coefficient at cells: cells x modulators, the intercept last."""
-        matrices = functions.of(self.scale)
+        matrices = self._matrices(functions)
         offsets = np.concatenate([[0], np.cumsum([len(w) for w in self.weights])])
         values = np.zeros((len(functions.cell_type), self.amplitudes.shape[1]))
         for k in {k for k, _ in self.blocks}:
@@ -128,6 +135,9 @@ class SurfaceFit:
             variance = ((features @ self.covariance[np.ix_(index, index)]) * features).sum(axis=1)
             values[:, k] = np.sqrt(np.maximum(variance, 0.0))
         return values
+
+    def _matrices(self, functions: CellFunctions) -> dict[int, Floats]:
+        return {part: functions.of(part, self.scale) for part in {part for _, part in self.blocks}}
 
     def _scaled(self, matrix: Floats, k: int, part: int, cell_type: Ints) -> Floats:
         return matrix if part == Part.TYPE else matrix * self.amplitudes[cell_type, k][:, None]
@@ -157,10 +167,8 @@ def fit_surface(
         Stop after the first search when it leaves a larger residual variance: the caller has something better.
     """
     options = options or SurfaceOptions()
-    x = np.column_stack([x, np.ones(len(x))]).astype(np.float64)
-    y = np.asarray(y, dtype=np.float64)
-    problem = _Problem(x, y, functions, options)
-    flat = np.ones((functions.n_types, x.shape[1]))
+    problem = _Problem.of(x, y, functions, options)
+    flat = np.ones((functions.n_types, len(problem.x)))
     first = _Search(problem, flat, min(1, len(functions.space) - 1)).run()
     if first.noise > max_noise:
         return first
@@ -194,9 +202,7 @@ def refit_surface(
     search
         Search for the parts anew; otherwise keep those of ``fit`` and learn their variances only.
     """
-    x = np.column_stack([x, np.ones(len(x))]).astype(np.float64)
-    y = np.asarray(y, dtype=np.float64)
-    problem = _Problem(x, y, functions, options or SurfaceOptions())
+    problem = _Problem.of(x, y, functions, options or SurfaceOptions())
     if search:
         return _Search(problem, fit.amplitudes, fit.scale).run()
     return _Search(problem, fit.amplitudes, fit.scale, warm=fit).polish()
@@ -243,9 +249,9 @@ def _with_amplitudes(problem: _Problem, fit: SurfaceFit) -> SurfaceFit | None:
 
 def _update_amplitudes(problem: _Problem, fit: SurfaceFit) -> Floats:
     """One step of alternating least squares for the amplitudes, shrunk towards one by a learned variance."""
-    x, y, functions, _ = problem
+    y, functions = problem.y, problem.functions
     n_types = functions.n_types
-    shared = sorted({k for k, part in fit.blocks if part != Part.TYPE and k != x.shape[1] - 1})
+    shared = sorted({k for k, part in fit.blocks if part != Part.TYPE and k != len(problem.x) - 1})
     if not shared:
         return fit.amplitudes
     flat = SurfaceFit(
@@ -253,15 +259,13 @@ def _update_amplitudes(problem: _Problem, fit: SurfaceFit) -> Floats:
         [w for b, w in zip(fit.blocks, fit.weights, strict=True) if b[1] != Part.TYPE],
         np.ones_like(fit.amplitudes), fit.scale, fit.evidence, fit.noise, fit.log_evidence, fit.covariance,
     )  # fmt: skip
-    base = flat.coefficients(functions)[:, shared] * x[:, shared]
-    one_hot = np.zeros((len(x), n_types))
-    one_hot[np.arange(len(x)), functions.cell_type] = 1.0
-    features = (base[:, :, None] * one_hot[:, None, :]).reshape(len(x), -1)
+    base = flat.coefficients(functions)[:, shared] * problem.x[shared].T
     current = fit.amplitudes[:, shared]
-    residual = y - (fit.coefficients(functions) * x).sum(axis=1)
+    residual = y - (fit.coefficients(functions) * problem.x.T).sum(axis=1)
     residual += (base * (current[functions.cell_type] - 1.0)).sum(axis=1)
     model = BlockModel(residual, fit.noise)
-    model.add([features], [0.3])
+    one_hot = functions.of(Part.TYPE, fit.scale)
+    model.add([(base.T[:, None, :] * one_hot.T).reshape(-1, len(y))], [0.3])
     step = model.learn(6).mean.reshape(len(shared), n_types).T + 1.0
     weight = np.zeros((n_types, len(shared)))
     np.add.at(weight, functions.cell_type, base**2)
@@ -275,9 +279,17 @@ class _Problem(NamedTuple):
     """Standardised modulators (the intercept last), response, cell functions and options of one target."""
 
     x: Floats
+    """Modulators x cells, float32."""
     y: Floats
     functions: CellFunctions
     options: SurfaceOptions
+
+    @classmethod
+    def of(cls, x: Floats, y: Floats, functions: CellFunctions, options: SurfaceOptions) -> _Problem:
+        """Append the intercept to ``x`` (cells x modulators)."""
+        rows = np.ones((x.shape[1] + 1, len(x)), dtype=np.float32)
+        rows[:-1] = x.T
+        return cls(rows, np.asarray(y, dtype=np.float64), functions, options)
 
 
 class _Search:
@@ -286,16 +298,21 @@ class _Search:
     def __init__(self, problem: _Problem, amplitudes: Floats, scale: int, *, warm: SurfaceFit | None = None) -> None:
         x, y, functions, self.options = problem
         self.scale, self.amplitudes = scale, amplitudes
-        self.intercept = x.shape[1] - 1
-        self.matrices = functions.of(scale)
-        scaled = x * amplitudes[functions.cell_type]
+        self.intercept = len(x) - 1
+        self.functions = functions
+        self.matrices = {
+            part: np.ascontiguousarray(functions.of(part, scale).T, dtype=np.float32)
+            for part in Part
+            if part != Part.TYPE_SPACE
+        }
+        even = bool(np.all(amplitudes == 1.0))
+        scaled = x if even else x * np.ascontiguousarray(amplitudes.T, dtype=np.float32)[:, functions.cell_type]
         self.x = [x if part == Part.TYPE else scaled for part in Part]
-        self.model = BlockModel(y, max(float(y.var()), 1e-12))
+        self.model = BlockModel(y, max(float(y.var()), 1e-12), dtype=np.float32)
         self._null = -0.5 * len(y) * (np.log(self.model.noise) + 1.0)
         self.blocks: list[tuple[int, int]] = []
         self.dropped: dict[tuple[int, int], int] = {}
-        self._squares = [(a**2).T @ (m**2) for a, m in zip(self.x, self.matrices, strict=True)]
-        self._squares[Part.TYPE_SPACE][: self.intercept] = np.inf  # a part of the intercept alone
+        self._squares: dict[int, Floats] | None = None
         if warm is None:
             self._add([(self.intercept, Part.POOLED)], [1.0])
         else:
@@ -311,7 +328,28 @@ class _Search:
         return self._finish(self.model.learn(self.options.n_steps), drop=False)
 
     def _features(self, k: int, part: int) -> Floats:
-        return self.x[part][:, k : k + 1] * self.matrices[part]
+        if part == Part.TYPE_SPACE:
+            by_type = self.matrices[Part.TYPE][:, None, :] * (self.matrices[Part.SPACE] * self.x[part][k])
+            return by_type.reshape(-1, by_type.shape[-1])
+        return self.matrices[part] * self.x[part][k]
+
+    def _size(self, part: int) -> int:
+        if part == Part.TYPE_SPACE:
+            return self.functions.n_types * len(self.matrices[Part.SPACE])
+        return len(self.matrices[part])
+
+    def _products(self, part: int, cells: Floats | None) -> Floats:
+        r"""Sums over cells of every modulator times every function (modulators x functions), weighted by ``cells``.
+
+        Without weights, sums of their squares. The intercept alone has a part for each type.
+        """
+        x = self.x[part][self.intercept :] if part == Part.TYPE_SPACE else self.x[part]
+        x = x**2 if cells is None else x * cells
+        space = self.matrices[Part.SPACE if part == Part.TYPE_SPACE else part]
+        space = space**2 if cells is None else space
+        if part == Part.TYPE_SPACE:
+            return ((self.matrices[Part.TYPE] * x) @ space.T).reshape(1, -1).astype(np.float64)
+        return (x @ space.T).astype(np.float64)
 
     def _add(self, blocks: Sequence[tuple[int, int]], variances: Sequence[float]) -> None:
         self.model.add([self._features(k, part) for k, part in blocks], variances)
@@ -330,7 +368,7 @@ class _Search:
     def _grow(self) -> Posterior:
         for _ in range(self.options.n_rounds):
             posterior = self._prune(self.model.learn(self.options.n_steps))
-            score = (self.model.y - self.model.features @ posterior.mean) / self.model.noise
+            score = self.model.residual(posterior.mean) / self.model.noise
             if not self._try_best(score, self._at_least(self.options.add_threshold, posterior)):
                 return posterior
         return self._prune(self.model.learn(self.options.n_steps))
@@ -357,15 +395,14 @@ class _Search:
 
         .. math:: \Delta(v) = \tfrac12 \sum_b \left( \frac{q_b^2 v}{1 + v s_b} - \log(1 + v s_b) \right)
         """
-        n_modulators = self.intercept + 1
-        gain = np.full((n_modulators, len(self.matrices)), -np.inf)
+        gain = np.full((self.intercept + 1, len(Part)), -np.inf)
         variance = np.zeros_like(gain)
-        for part, matrix in enumerate(self.matrices):
+        if self._squares is None:
+            self._squares = {part: self._products(part, None) for part in Part if self._size(part)}
+        for part, squares in self._squares.items():
             rows = slice(self.intercept, None) if part == Part.TYPE_SPACE else slice(None)
-            if matrix.shape[1] == 0:
-                continue
-            q2 = ((self.x[part][:, rows] * score[:, None]).T @ matrix) ** 2
-            s = self._squares[part][rows] / self.model.noise
+            q2 = self._products(part, score.astype(np.float32)) ** 2
+            s = squares / self.model.noise
             tried = np.stack([(q2 * v / (1 + v * s) - np.log1p(v * s)).sum(axis=1) for v in _VARIANCE_GRID]) / 2
             gain[rows, part] = tried.max(axis=0)
             variance[rows, part] = _VARIANCE_GRID[tried.argmax(axis=0)]
@@ -387,13 +424,13 @@ class _Search:
         total = gain.sum(axis=1)
         gain[total <= threshold] = 0.0
         total = gain.sum(axis=1)
-        room = self.options.max_features - self.model.features.shape[1]
+        room = self.options.max_features - self.model.n_features
         chosen: list[tuple[int, int]] = []
         for k in np.argsort(-total, kind="stable")[: self.options.max_added]:
             if total[k] <= 0.03 * total.max():
                 break
             for part in np.flatnonzero(gain[k]):
-                size = self.matrices[part].shape[1]
+                size = self._size(part)
                 if size <= room:
                     chosen.append((int(k), int(part)))
                     room -= size
