@@ -11,7 +11,7 @@ import pandas as pd
 from spacetravlr._anndata._expression import get_expression
 from spacetravlr._anndata._modulators import Design, build_design, read_modulators
 from spacetravlr._anndata._received import read_received
-from spacetravlr._anndata._spatial import category_codes, get_coordinates, library_codes, read_weights_params
+from spacetravlr._anndata._section import Section, read_section
 from spacetravlr._core.design import Targets, Terms
 from spacetravlr._validators import assert_genes, assert_unique_names
 
@@ -31,14 +31,34 @@ class Tissue(NamedTuple):
     terms: Terms
     targets: Targets
     target_names: list[str]
-    cell_type: Ints
-    type_names: list[str]
-    coordinates: Floats
-    slides: Ints | None
-    radius: float
-    """In the units of the coordinates."""
+    section: Section
     raw: Floats | None
     params: dict[str, Any]
+
+    @property
+    def cell_type(self) -> Ints:
+        """Codes into ``type_names``."""
+        return self.section.cell_type
+
+    @property
+    def type_names(self) -> list[str]:
+        """Cell types."""
+        return self.section.type_names
+
+    @property
+    def coordinates(self) -> Floats:
+        """Cells x 2 or 3."""
+        return self.section.coordinates
+
+    @property
+    def slides(self) -> Ints | None:
+        """Slide of each cell."""
+        return self.section.slides
+
+    @property
+    def radius(self) -> float:
+        """Of secreted signals, in the units of the coordinates."""
+        return self.section.radius
 
 
 def read_tissue(
@@ -85,12 +105,7 @@ def read_tissue(
     state = read_received(adata, received_key)
     layer = layer if layer is not None else (str(modulator_params.get("layer", "")) or None)
     cluster_key = cluster_key if cluster_key is not None else (str(modulator_params.get("cluster_key", "")) or None)
-    if cluster_key is None:
-        cell_type, type_names = np.zeros(adata.n_obs, dtype=np.int64), ["all"]
-    else:
-        cell_type, type_names = category_codes(adata, cluster_key, name="cluster_key")
-    weights = read_weights_params(adata, str(state.params["weights_key"]))
-    library_key = str(weights.get("library_key", "")) or None
+    section = read_section(adata, cluster_key=cluster_key, received=state.params)
 
     used = np.unique(np.concatenate([design.terms.gene, design.targets.gene]))
     position = np.full(adata.n_vars, -1, dtype=np.int32)
@@ -105,11 +120,7 @@ def read_tissue(
         terms=Terms(design.terms.kind, position[design.terms.gene], design.terms.signal),
         targets=Targets(position[design.targets.gene], design.targets.indptr, design.targets.term),
         target_names=names,
-        cell_type=np.asarray(cell_type, dtype=np.int64),
-        type_names=type_names,
-        coordinates=get_coordinates(adata, str(weights["spatial_key"])),
-        slides=library_codes(adata, library_key),
-        radius=float(weights["radius"]) / float(weights["microns_per_unit"]),
+        section=section,
         raw=raw,
         params={
             "layer": layer or "",

@@ -14,6 +14,8 @@ import numpy as np
 from spacetravlr.io._files import no_format_news
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     import pandas as pd
 
     from spacetravlr._types import Floats
@@ -87,7 +89,7 @@ class BetaStore:
 
     def has(self, block: int) -> bool:
         """Whether block ``block`` is there and whole."""
-        return (self.path / _name(block)).exists()
+        return (self.path / block_name(block)).exists()
 
     def write(
         self,
@@ -98,8 +100,11 @@ class BetaStore:
         scores: pd.DataFrame,
         training: pd.DataFrame,
         sd: Floats | None = None,
+        bodies: Mapping[str, Any] | None = None,
     ) -> None:
         """Write a block under a temporary name and move it into place.
+
+        ``bodies`` are nested dicts of arrays and plain values, for :func:`stored_bodies`.
 
         Raises
         ------
@@ -109,7 +114,7 @@ class BetaStore:
         import zarr
         from anndata.io import write_elem
 
-        temporary = self.path / f".{_name(block)}.{uuid.uuid4().hex}"
+        temporary = self.path / f".{block_name(block)}.{uuid.uuid4().hex}"
         try:
             group = zarr.open_group(temporary, mode="w")
             for name, values in (("betas", betas), ("sd", sd)):
@@ -120,8 +125,9 @@ class BetaStore:
             with no_format_news():
                 for name, frame in (("terms", terms), ("scores", scores), ("training", training)):
                     write_elem(group, name, frame.rename(index=str))
+                write_elem(group, "bodies", dict(bodies or {}))
             if not self.has(block):
-                temporary.rename(self.path / _name(block))
+                temporary.rename(self.path / block_name(block))
         except OSError as error:
             msg = f"Could not write block {block} of the coefficients to {self.path}: {error.strerror or error}."
             raise OSError(error.errno, msg) from error
@@ -134,7 +140,7 @@ class BetaStore:
         import zarr
         from anndata.io import read_elem
 
-        group = zarr.open_group(self.path / _name(block), mode="r")
+        group = zarr.open_group(self.path / block_name(block), mode="r")
         return StoredBlock(
             betas=da.from_zarr(group["betas"]),
             sd=da.from_zarr(group["sd"]) if "sd" in group else None,
@@ -144,5 +150,26 @@ class BetaStore:
         )
 
 
-def _name(block: int) -> str:
+def stored_bodies(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """Read the bodies of each block of a finished fit, one block at a time.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such folder.
+    """
+    import zarr
+    from anndata.io import read_elem
+
+    folders = sorted(Path(path).glob("block_*"))
+    if not folders:
+        msg = f"Expected the store of the fit at {path}, found nothing; was it moved or deleted?"
+        raise FileNotFoundError(msg)
+    for folder in folders:
+        group = zarr.open_group(folder, mode="r")
+        yield read_elem(group["bodies"]) if "bodies" in group else {}
+
+
+def block_name(block: int) -> str:
+    """Name of the folder of a block."""
     return f"block_{block:05d}"

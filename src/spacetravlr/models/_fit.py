@@ -17,9 +17,10 @@ from spacetravlr._anndata._modulators import terms_table
 from spacetravlr._core.blocks import spatial_folds
 from spacetravlr._core.niche import niche_composition
 from spacetravlr._utils import resolve_n_jobs
-from spacetravlr.io._store import BetaStore
+from spacetravlr.io._store import BetaStore, block_name
 from spacetravlr.models._block import BlockResult, fit_targets
 from spacetravlr.models._inputs import FitInputs, FitSettings
+from spacetravlr.models._reference import Reference
 from spacetravlr.models._workers import run_on_workers
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class FitResult:
     terms: pd.DataFrame
     scores: pd.DataFrame
     training: pd.DataFrame
+    bodies: dict[str, Any]
+    """What the bodies refer to (``reference``), and the bodies of each block unless they are in the store."""
 
 
 def fit_inputs(tissue: Tissue, *, n_folds: int, seed: int, n_jobs: int | None = None) -> FitInputs:
@@ -136,8 +139,12 @@ def fit_tissue(
                     scores=result.scores,
                     training=result.training,
                     sd=result.sd,
+                    bodies=result.bodies,
                 )
-    return _join(tissue, blocks, done, store)
+    joined = _join(tissue, blocks, done, store)
+    reference = Reference.of_fit(tissue.section, inputs, with_surface=settings.with_surface)
+    joined.bodies["reference"] = reference.state()
+    return joined
 
 
 def _local(
@@ -201,7 +208,8 @@ def _join(tissue: Tissue, blocks: list[Ints], done: dict[int, BlockResult], stor
     training.index = training.index.astype(str)
     if len(training):
         training["target"] = pd.Categorical(training["target"].astype(str))
-    return FitResult(betas, sd, terms, scores, training)
+    bodies = {block_name(b): part.bodies for b, part in done.items()}
+    return FitResult(betas, sd, terms, scores, training, bodies)
 
 
 def fingerprint(

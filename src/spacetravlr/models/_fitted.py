@@ -12,7 +12,7 @@ The fit reads its own coefficients from here too, so that a fit and its transfer
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -49,6 +49,9 @@ class Cells(NamedTuple):
     """What surfaces read."""
     niches: Callable[[], NicheData]
     """What networks read."""
+    average: bool = False
+    """Whether functions of position take their mean over the cells of the fit of the same type; ``functions`` hold it
+    already."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ class FittedBlock:
     """Targets that a network serves."""
     network: Mapping[str, Any] | None
     """``BlockFit.state_dict()`` of these targets."""
+    place: Floats | None
+    """Mean of the network's position features over the cells of the fit, types x features."""
     device: str = "cpu"
     """Where the network is evaluated; not part of the state."""
 
@@ -160,11 +165,17 @@ class FittedBlock:
             surfaces=SurfaceParts.collect(surfaces, n_types) if (kept == _SURFACE).any() else None,
             network_target=served,
             network=None if network is None else network.of_targets(served).state_dict(),
+            place=None if network is None else network.mean_place(),
             device="cpu" if network is None else str(network.device),
         )
 
     def __len__(self) -> int:
         return len(self.kept)
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of all targets."""
+        return int(self.indptr[-1])
 
     def evaluate(self, cells: Cells) -> Floats:
         """Coefficients at cells: cells x columns, float32, original units.
@@ -185,7 +196,10 @@ class FittedBlock:
     def _add_network(self, state: Mapping[str, Any], out: Floats, cells: Cells) -> None:
         from spacetravlr.nn import BlockFit
 
-        fit = BlockFit.from_state_dict(state, cells.niches(), device=self.device)
+        data = cells.niches()
+        if cells.average and self.place is not None:
+            data = replace(data, place=self.place[cells.cell_type])
+        fit = BlockFit.from_state_dict(state, data, device=self.device)
         for start in range(0, len(out), _CELLS):
             here = np.arange(start, min(start + _CELLS, len(out)))
             values = fit.coefficients(here, n_jobs=1)
@@ -208,7 +222,7 @@ class FittedBlock:
         if self.surfaces is not None:
             out["surfaces"] = {f.name: getattr(self.surfaces, f.name) for f in fields(SurfaceParts)}
         if self.network is not None:
-            out["network_target"], out["network"] = self.network_target, dict(self.network)
+            out |= {"network_target": self.network_target, "network": dict(self.network), "place": self.place}
         return out
 
     @classmethod
@@ -221,4 +235,5 @@ class FittedBlock:
             surfaces=None if surfaces is None else SurfaceParts(**{k: np.asarray(v) for k, v in surfaces.items()}),
             network_target=np.asarray(state.get("network_target", []), dtype=np.int64),
             network=state.get("network"),
+            place=state.get("place"),
         )

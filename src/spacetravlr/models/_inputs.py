@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -48,16 +49,9 @@ class FitSettings:
 
 
 @dataclass(frozen=True)
-class FitInputs:
-    """A tissue and the regressors of its targets."""
+class SeenCells:
+    """Cells and what surrounds them."""
 
-    expression: Floats
-    """Cells x genes, float32; ``terms.gene`` and ``targets.gene`` index its columns."""
-    received: Floats
-    """Cells x signals, float32; ``terms.signal`` indexes its columns."""
-    terms: Terms
-    targets: Targets
-    target_names: list[str]
     cell_type: Ints
     """Codes 0..n_types-1."""
     n_types: int
@@ -67,6 +61,19 @@ class FitInputs:
     """Half-width of the niche, in the units of the coordinates."""
     composition: Floats
     """Cells of each type within the radius, cells x types."""
+
+
+@dataclass(frozen=True)
+class FitInputs(SeenCells):
+    """A tissue and the regressors of its targets."""
+
+    expression: Floats
+    """Cells x genes, float32; ``terms.gene`` and ``targets.gene`` index its columns."""
+    received: Floats
+    """Cells x signals, float32; ``terms.signal`` indexes its columns."""
+    terms: Terms
+    targets: Targets
+    target_names: list[str]
     fold: Ints
     """Spatial fold of each cell; the last fold reports, the others choose."""
     n_folds: int
@@ -86,6 +93,7 @@ class FitInputs:
         """Cells that take no part in any choice."""
         return self.fold == self.n_folds
 
+    @cached_property
     def bases(self) -> tuple[SpatialBasis, ...]:
         """Spatial functions of every length scale on offer."""
         return tuple(spatial_basis(self.coordinates, share, self.slides) for share in LENGTH_SCALES)
@@ -94,18 +102,26 @@ class FitInputs:
         """What surfaces may depend on, at every cell."""
         return CellFunctions(
             cell_type=self.cell_type,
-            niche=standardised_niche(self.composition),
-            space=tuple(basis.evaluate(self.coordinates, self.slides) for basis in self.bases()),
+            niche=standardised_niche(self.composition, *niche_scale(self.composition)),
+            space=tuple(basis.evaluate(self.coordinates, self.slides) for basis in self.bases),
             n_types=self.n_types,
         )
 
 
-def standardised_niche(composition: Floats) -> Floats:
-    """Niche composition with mean zero, an expected squared row norm of one, and no constant columns."""
+def niche_scale(composition: Floats) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of each cell type's counts in the niches."""
     counts = np.asarray(composition, dtype=np.float64)
-    spread = counts.std(axis=0)
+    return counts.mean(axis=0), counts.std(axis=0)
+
+
+def standardised_niche(composition: Floats, mean: Floats, spread: Floats) -> Floats:
+    """Niche composition in units of ``spread`` about ``mean``, without the types that did not vary.
+
+    With its own mean and spread, a row's expected squared norm is one.
+    """
+    counts = np.asarray(composition, dtype=np.float64)
     varies = spread > 1e-9
-    return (counts[:, varies] - counts[:, varies].mean(axis=0)) / spread[varies] / np.sqrt(max(int(varies.sum()), 1))
+    return (counts[:, varies] - mean[varies]) / spread[varies] / np.sqrt(max(int(varies.sum()), 1))
 
 
 @dataclass(frozen=True)

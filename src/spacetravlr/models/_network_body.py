@@ -14,7 +14,7 @@ from spacetravlr.models._fitted import BodyState
 
 if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
-    from spacetravlr.models._inputs import BlockDesign, FitInputs, FitSettings
+    from spacetravlr.models._inputs import BlockDesign, FitInputs, FitSettings, SeenCells
     from spacetravlr.models._seed_body import SeedStages
 
 _IMAGE_SIDE = 16
@@ -92,7 +92,7 @@ def fit_network(
     return BodyResult(prediction, train, state), fit.curves
 
 
-def niches(cells: FitInputs, n_jobs: int) -> dict[str, Any]:
+def niches(cells: SeenCells, n_jobs: int) -> dict[str, Any]:
     """What a network sees of each cell, as arguments of ``nn.NicheData``."""
 
     def images(wanted: Ints) -> Floats:

@@ -106,6 +106,15 @@ class BlockFit:
             baseline=self.baseline[targets],
         )
 
+    def mean_place(self) -> Floats:
+        """Mean of the position features over the cells of each type, float64, shape (n_cell_types, n_features)."""
+        position = _floats(self.data.position).to(self.device)
+        with torch.inference_mode():
+            place = self.bodies.template.position_features.to(self.device)(position).cpu().numpy().astype(np.float64)
+        sums = np.zeros((self.heads.anchors.shape[1], place.shape[1]))
+        np.add.at(sums, self.data.cell_type, place)
+        return sums / np.maximum(np.bincount(self.data.cell_type, minlength=len(sums)), 1)[:, None]
+
     def state_dict(self) -> dict[str, Any]:
         """Everything but the cells, as plain values and numpy arrays; see :meth:`from_state_dict`."""
         return {
@@ -157,7 +166,8 @@ class BlockFit:
         cell_type = torch.from_numpy(self.data.cell_type[cells].astype(np.int64)).to(self.device)
         self.bodies.to(self.device)
         self.heads.to(self.device)
-        embedding = self.bodies(*(value.to(self.device) for value in inputs), cell_type)
+        place = None if self.data.place is None else _floats(self.data.place[cells]).to(self.device)
+        embedding = self.bodies(*(value.to(self.device) for value in inputs), cell_type, place)
         own = embedding[torch.from_numpy(self.body_of).to(self.device)]
         return self.heads.coefficients(own, cell_type).permute(2, 0, 1).cpu().numpy()
 

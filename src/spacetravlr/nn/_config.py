@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -31,6 +31,8 @@ class NicheData:
     """Coordinates, shape (n_cells, 2) or (n_cells, 3), in any unit."""
     cell_type: Ints
     """Code of each cell's type, shape (n_cells,)."""
+    place: Floats | None = field(default=None, kw_only=True)
+    """Position features to use in place of those of ``position``, shape (n_cells, n_features)."""
 
     def __post_init__(self) -> None:
         n, n_types = self.composition.shape

@@ -136,7 +136,9 @@ class NicheBody(nn.Module):
                 else:
                     parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
 
-    def forward(self, image: Tensor, composition: Tensor, position: Tensor, cell_type: Tensor) -> Tensor:
+    def forward(
+        self, image: Tensor, composition: Tensor, position: Tensor, cell_type: Tensor, place: Tensor | None = None
+    ) -> Tensor:
         """Embed cells.
 
         Parameters
@@ -149,6 +151,8 @@ class NicheBody(nn.Module):
             Coordinates, shape (batch, 2 or 3).
         cell_type
             Code of each cell's type, shape (batch,).
+        place
+            Position features to use in place of those of ``position``, shape (batch, n position features).
 
         Returns
         -------
@@ -158,7 +162,7 @@ class NicheBody(nn.Module):
         image = (image - self.image_mean[:, None, None]) / self.image_scale[:, None, None]
         niche = (torch.log1p(composition) - self.composition_mean) / self.composition_scale
         one_hot = functional.one_hot(cell_type, self.n_cell_types).to(image.dtype)
-        place = self.position_features(position)
+        place = self.position_features(position) if place is None else place
         seen = _IMAGE_WEIGHT * self.image_encoder(image)
         deep = _DEEP_WEIGHT * self.trunk(torch.cat([seen, niche, one_hot, place], dim=1))
         return torch.cat([torch.ones_like(deep[:, :1]), one_hot, place, deep], dim=1)

@@ -34,9 +34,11 @@ class BodyStack(nn.Module):
         """Number of bodies."""
         return next(iter(self.weights.values())).shape[0]
 
-    def forward(self, image: Tensor, composition: Tensor, position: Tensor, cell_type: Tensor) -> Tensor:
+    def forward(
+        self, image: Tensor, composition: Tensor, position: Tensor, cell_type: Tensor, place: Tensor | None = None
+    ) -> Tensor:
         """Embed cells with every body; shape (n_bodies, n_features, batch)."""
-        inputs = (self.template.pool(image), composition, position, cell_type)
+        inputs = (self.template.pool(image), composition, position, cell_type, place)
         weights = {_unescape(name): value for name, value in self.weights.items()}
         if self.n_bodies == 1:
             single = functional_call(self.template, {name: value[0] for name, value in weights.items()}, inputs)

@@ -134,8 +134,9 @@ def fit_betas(
         ``terms`` (one row a column: target, kind, tf, ligand, receptor, range, ``importance``: standard deviation of
         the contribution within cell types in units of the target's, ``evidence``: log Bayes factor against absence,
         ``active``), ``scores`` (one row a target and cell type: cells, held-out ``r2_zero``, ``r2_seed``,
-        ``r2_surface``, ``r2_network``, ``r2_kept``, training R2, ``kept``), ``training`` (learning curves), ``params``
-        and ``store``.
+        ``r2_surface``, ``r2_network``, ``r2_kept``, training R2, ``kept``), ``training`` (learning curves), ``params``,
+        ``store``, and ``bodies``: what :func:`spacetravlr.tl.transfer_betas` evaluates, small beside the coefficients
+        (with ``store`` the blocks of targets keep their own).
 
     Raises
     ------
@@ -177,5 +178,6 @@ def fit_betas(
         "training": fit.result.training,
         "params": {**fit.params, "network": network_params(fit.settings)},
         "store": "" if store is None else os.fspath(store),
+        "bodies": fit.result.bodies,
     }
     return out if copy else None

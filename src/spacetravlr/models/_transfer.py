@@ -1,0 +1,176 @@
+"""Coefficients of a fit evaluated at the cells of another section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr import _keys
+from spacetravlr._anndata._section import read_section
+from spacetravlr._core.design import term_values
+from spacetravlr._utils import numba_threads, warn
+from spacetravlr._validators import assert_key, assert_unique_names
+from spacetravlr.io._store import stored_bodies
+from spacetravlr.models._fitted import FittedBlock
+from spacetravlr.models._gene_factory import GeneFactory
+from spacetravlr.models._reference import Position, Reference
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from spacetravlr._types import Bools, Floats
+
+Missing = Literal["raise", "drop"]
+
+
+class Transfer(NamedTuple):
+    """Coefficients for a query section, with the tables that belong to them."""
+
+    betas: Floats
+    """Cells of the query x columns, float32."""
+    terms: pd.DataFrame
+    scores: pd.DataFrame
+    training: pd.DataFrame
+    params: dict[str, Any]
+
+
+def transfer(
+    reference: AnnData,
+    query: AnnData,
+    *,
+    position: Position = "average",
+    missing: Missing = "raise",
+    cluster_key: str | None = None,
+    received_key: str | None = None,
+    layer: str | None = None,
+    betas_key: str = _keys.BETAS,
+    n_jobs: int | None = None,
+) -> Transfer:
+    """Evaluate the bodies of ``reference`` at the cells of ``query``; see :func:`spacetravlr.tl.transfer_betas`."""
+    assert_key(reference, "uns", betas_key, name="betas_key", hint="Call `st.tl.fit_betas(reference)` first.")
+    stored = reference.uns[betas_key]
+    if "bodies" not in stored:
+        msg = (
+            f"Bodies not found in reference.uns[{betas_key!r}], which holds coefficients alone; call "
+            "`st.tl.fit_betas(reference)` to fit them here."
+        )
+        raise KeyError(msg)
+    params = dict(stored["params"])
+    params |= {
+        "cluster_key": params["cluster_key"] if cluster_key is None else cluster_key,
+        "received_key": received_key or params["received_key"],
+        "layer": params["layer"] if layer is None else layer,
+        "position": position,
+    }
+    assert_unique_names(query)
+    received = _keys.received_params(str(params["received_key"]))
+    assert_key(query, "uns", received, name="received_key", hint="Call `st.pp.received_ligands(query, lr)` first.")
+    if params["layer"]:
+        assert_key(query, "layers", str(params["layer"]), name="layer")
+    section = read_section(query, cluster_key=str(params["cluster_key"]) or None, received=query.uns[received])
+    seen = Reference.from_state(stored["bodies"]["reference"])
+    seen.check(section, position)
+    terms = stored["terms"]
+    known = _known_columns(terms, query.var_names, missing)
+
+    cells = seen.cells(section, position, n_jobs=n_jobs)
+    betas = np.empty((query.n_obs, int(known.sum())), dtype=np.float32)
+    first = done = 0
+    for block in _blocks(stored):
+        kept = known[first : first + block.n_columns]
+        first += block.n_columns
+        if first <= len(terms) and kept.any():
+            betas[:, done : done + kept.sum()] = block.evaluate(cells)[:, kept]
+            done += int(kept.sum())
+    if first != len(terms):
+        msg = (
+            f"Expected bodies for the {len(terms)} columns of reference.uns[{betas_key!r}]['terms'], found {first}; "
+            "they come from different fits."
+        )
+        raise ValueError(msg)
+    kept_terms = terms[known].copy()
+    kept_terms.index = pd.RangeIndex(len(kept_terms)).astype(str)
+    targets = set(kept_terms["target"].astype(str))
+    return Transfer(
+        betas,
+        kept_terms,
+        scores=_of_targets(stored["scores"], targets),
+        training=_of_targets(stored["training"], targets),
+        params=params,
+    )
+
+
+def score(query: AnnData, scores: pd.DataFrame, *, betas_key: str, n_jobs: int | None = None) -> pd.DataFrame:
+    """Add how well the coefficients of ``query`` predict its expression.
+
+    Returns
+    -------
+    ``scores`` with ``n_query``, cells of the type in the query, and ``r2_query``, part of the variance within the type
+    that the coefficients explain there (NaN where the target does not vary).
+    """
+    factory = GeneFactory(query, betas_key=betas_key, n_jobs=n_jobs)
+    design, model, tissue = factory.model.design, factory.model, factory.tissue
+    cluster_key = str(model.params["cluster_key"])
+    labels = query.obs[cluster_key].astype(str).to_numpy() if cluster_key else np.full(query.n_obs, "all")
+    of_type = {name: np.flatnonzero(labels == name) for name in np.unique(labels)}
+    r2 = {}
+    for t, name in enumerate(model.target_names):
+        with numba_threads(n_jobs):
+            x = term_values(tissue.expression, tissue.received, design.terms.take(design.targets.terms_of(t)))
+        y = tissue.expression[:, design.targets.gene[t]].astype(np.float64)
+        b = model.of(name)
+        residual = y - b[:, 0] - np.einsum("jk,jk->j", b[:, 1:], x, dtype=np.float64)
+        for label, rows in of_type.items():
+            total = float(np.sum((y[rows] - y[rows].mean()) ** 2))
+            r2[name, label] = 1 - float(residual[rows] @ residual[rows]) / total if total > 1e-12 else np.nan
+    keys = list(zip(scores["target"].astype(str), scores["cell_type"].astype(str), strict=True))
+    return scores.assign(
+        n_query=[len(of_type.get(label, ())) for _, label in keys],
+        r2_query=[r2.get(key, np.nan) for key in keys],
+    )
+
+
+def _blocks(stored: dict[str, Any]) -> Iterator[FittedBlock]:
+    bodies = stored["bodies"]
+    names = sorted(name for name in bodies if name != "reference")
+    for state in (bodies[name] for name in names) if names else stored_bodies(str(stored["store"])):
+        yield FittedBlock.from_state(state)
+
+
+def _known_columns(terms: pd.DataFrame, genes: pd.Index, missing: Missing) -> Bools:
+    """Columns whose genes are all there; raises or warns about the others."""
+    known: Bools = np.ones(len(terms), dtype=bool)
+    unknown: dict[str, None] = {}
+    for column in ("target", "tf", "ligand", "receptor"):
+        names = terms[column].astype(str)
+        here = (names.isin(genes) | ((names == "") & (column != "target"))).to_numpy()
+        unknown |= dict.fromkeys(names[~here])
+        known &= here
+    if not unknown:
+        return known
+    listed = ", ".join(repr(name) for name in list(unknown)[:10])
+    listed += f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+    if missing == "raise":
+        msg = (
+            f"Expected `query` to hold every gene of the model, found {len(unknown)} missing: {listed}; "
+            'missing="drop" leaves out the targets and regressors that need them.'
+        )
+        raise KeyError(msg)
+    is_target = (terms["kind"].astype(str) == "intercept").to_numpy()
+    if not (known & is_target).any():
+        msg = f"Expected `query` to hold at least one target gene, found none of {int(is_target.sum())}."
+        raise KeyError(msg)
+    warn(
+        f"{len(unknown)} genes of the model are missing in `query` ({listed}): {int((is_target & ~known).sum())} "
+        f"targets and {int((~is_target & ~known).sum())} regressors are left out."
+    )
+    return known
+
+
+def _of_targets(table: pd.DataFrame, targets: set[str]) -> pd.DataFrame:
+    out = table[table["target"].astype(str).isin(targets)].copy()
+    out.index = pd.RangeIndex(len(out)).astype(str)
+    return out

@@ -1,0 +1,141 @@
+"""Coefficients of a fit for another section."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from spacetravlr import _keys
+from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._utils import resolve_n_jobs
+from spacetravlr._validators import assert_one_of
+from spacetravlr.models._transfer import score, transfer
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def transfer_betas(
+    reference: AnnData | SpatialData,
+    query: AnnData | SpatialData,
+    *,
+    position: Literal["average", "same"] = "average",
+    missing: Literal["raise", "drop"] = "raise",
+    cluster_key: str | None = None,
+    received_key: str | None = None,
+    layer: str | None = None,
+    betas_key: str = _keys.BETAS,
+    n_jobs: int | None = None,
+    key_added: str = _keys.BETAS,
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Evaluate the coefficients of one section at the cells of another.
+
+    Each cell of ``query`` gets the coefficients of its cell type in its niche, from the bodies (seeds, surfaces,
+    networks) that :func:`spacetravlr.tl.fit_betas` kept for ``reference``. Nothing is fitted. With them everything that
+    reads coefficients runs on ``query``: :func:`spacetravlr.tl.perturb`, ``st.get``, ``st.pl``, screens.
+
+    Coefficients may also depend on the position :math:`s` in the section, and a position means nothing in another
+    section unless both lie in one frame. With ``position="average"``, the default, functions of position take their
+    mean over the reference cells of the same type:
+
+    .. math::
+
+        \bar\phi_b(c) = \frac{1}{n_c} \sum_{j:\,c(j) = c} \phi_b(s_j)
+
+    Surfaces are linear in :math:`\phi`, so theirs are the coefficients of a cell of that type in that niche, averaged
+    over all places of the reference; for networks this holds of the linear part and is an approximation in the learned
+    one. What varied by position alone becomes constant within a type. ``position="same"`` evaluates functions of
+    position where a cell lies: for a part of the same section that was left out, or registered serial sections.
+
+    How well this works is ``r2_query`` of the scores: compare it with ``r2_kept``, the same on held-out blocks of the
+    reference, before you believe a perturbation. Differences between sections in staining depth or normalisation move
+    ``r2_query`` more than coefficients, since the intercepts are carried over as well.
+
+    Parameters
+    ----------
+    reference
+        Annotated data with coefficients of :func:`spacetravlr.tl.fit_betas`; only ``uns`` is read.
+    query
+        Annotated data with the same genes and cell types, after :func:`spacetravlr.pp.spatial_weights` and
+        :func:`spacetravlr.pp.received_ligands` with the settings of the reference. The units of its coordinates may
+        differ (``microns_per_unit``).
+    position
+        What stands for the position of a cell: the ``"average"`` over the reference, or its own, when both sections
+        have the ``"same"`` frame.
+    missing
+        Genes of the model that ``query`` lacks: ``"raise"`` an error, or ``"drop"`` the targets and regressors that
+        need them, with a warning. A dropped regressor cannot change in a perturbation.
+    cluster_key, received_key, layer
+        Cell types, received ligands and expression of ``query``; the keys of the fit by default.
+    betas_key
+        Key of the coefficients in ``reference``.
+    n_jobs
+        Threads; ``None`` is ``st.settings.n_jobs``.
+    key_added
+        Key of the result.
+    copy
+        Return a copy instead of writing to ``query``.
+
+    Returns
+    -------
+    ``None``, or a copy of ``query`` when ``copy``. Writes what :func:`spacetravlr.tl.fit_betas` writes,
+
+    ``query.obsm['betas']`` : array (float32), cells x columns
+        Coefficients at the cells of ``query``.
+    ``query.uns['betas']`` : dict
+        ``terms``, ``scores`` and ``training`` of the reference, the scores with two more columns: ``n_query``, cells of
+        the type in ``query``, and ``r2_query``, the share of the variance within the type that the coefficients
+        explain there; ``params`` and ``store`` ("").
+
+    Raises
+    ------
+    KeyError
+        When ``reference`` has no bodies, something of ``query`` was not computed yet, or genes are missing.
+    ValueError
+        When ``query`` has cell types or, for ``position="same"``, slides that the reference has not, or its signals
+        were received otherwise.
+    FileNotFoundError
+        When the coefficients of ``reference`` are in a store that is not there any more.
+
+    Warns
+    -----
+    UserWarning
+        With ``position="same"``, about the share of cells outside the reference; about dropped genes.
+
+    Examples
+    --------
+    >>> import spacetravlr as st
+    >>> adata = st.datasets.simulated_tissue(n_cells=400, n_targets=2, n_slides=2, rng=0)
+    >>> grn, lr, _ = st.datasets.simulated_priors(adata)
+    >>> first, second = (adata[adata.obs["slide"] == name].copy() for name in ("slide 1", "slide 2"))
+    >>> for section in (first, second):
+    ...     st.pp.spatial_weights(section)
+    ...     st.pp.received_ligands(section, lr, layer="log1p")
+    >>> st.pp.modulators(first, grn)
+    >>> st.tl.fit_betas(first, body="surface", show_progress_bar=False)
+    >>> st.tl.transfer_betas(first, second)
+    >>> st.tl.perturb(second, "FOXO1")
+    >>> second.obsm["betas"].shape == (second.n_obs, first.obsm["betas"].shape[1])
+    True
+    """
+    assert_one_of(position, ("average", "same"), name="position")
+    assert_one_of(missing, ("raise", "drop"), name="missing")
+    resolve_n_jobs(n_jobs)
+    table = unwrap(query)
+    result = transfer(
+        unwrap(reference), table, position=position, missing=missing, cluster_key=cluster_key,
+        received_key=received_key, layer=layer, betas_key=betas_key, n_jobs=n_jobs,
+    )  # fmt: skip
+    out = table.copy() if copy else table
+    out.obsm[key_added] = result.betas
+    out.obsm.pop(f"{key_added}_sd", None)  # of a fit that this one replaces
+    out.uns[key_added] = {
+        "terms": result.terms,
+        "scores": result.scores,
+        "training": result.training,
+        "params": result.params,
+        "store": "",
+    }
+    out.uns[key_added]["scores"] = score(out, result.scores, betas_key=key_added, n_jobs=n_jobs)
+    return out if copy else None
