@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from spacetravlr._core.lapack import inverse_and_logdet, inverse_factor_and_logdet
+from spacetravlr._core.lapack import inverse_factor_and_logdet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +29,14 @@ class Posterior(NamedTuple):
     """Posterior of the weights and the log evidence of the model (up to a constant that depends on ``n`` alone)."""
 
     mean: Floats
-    covariance: Floats
+    factor: Floats
+    """Inverse of the lower Cholesky factor of the precision."""
     log_evidence: float
+
+    @property
+    def covariance(self) -> Floats:
+        """Posterior covariance of the weights."""
+        return self.factor.T @ self.factor
 
 
 class BlockModel:
@@ -128,20 +134,28 @@ class BlockModel:
         """What weights leave of the response (cells,)."""
         return self.y - mean.astype(self._rows.dtype) @ self.features
 
-    def _precision(self) -> tuple[Floats, float]:
-        """Posterior precision of the weights, and the log determinant of the prior and the noise."""
-        prior = np.repeat(self.variances, self.sizes)
-        precision = self._gram / self.noise
-        precision[np.diag_indices_from(precision)] += 1.0 / prior
-        return precision, float(np.log(prior).sum()) + len(self.y) * np.log(self.noise)
+    def _precision(self, dtype: DTypeLike = np.float64) -> Floats:
+        """Posterior precision of the weights."""
+        precision = np.divide(self._gram, self.noise, dtype=dtype, casting="same_kind")
+        precision[np.diag_indices_from(precision)] += (1.0 / np.repeat(self.variances, self.sizes)).astype(dtype)
+        return precision
 
     def posterior(self) -> Posterior:
         """Posterior at the current variances."""
-        precision, constant = self._precision()
-        covariance, logdet = inverse_and_logdet(precision)
-        mean = covariance @ self._cross / self.noise
+        factor, logdet = inverse_factor_and_logdet(self._precision())
+        mean = (factor @ self._cross) @ factor / self.noise
+        logdet += float(self.sizes @ np.log(self.variances)) + len(self.y) * np.log(self.noise)
         fit = (self._yy - float(mean @ self._cross)) / self.noise
-        return Posterior(mean, covariance, -0.5 * (logdet + constant + fit))
+        return Posterior(mean, factor, -0.5 * (logdet + fit))
+
+    def _moments(self) -> tuple[Floats, Floats]:
+        """Posterior means and variances of the weights, in single precision where that does."""
+        try:
+            factor, _ = inverse_factor_and_logdet(self._precision(self._rows.dtype))
+        except np.linalg.LinAlgError:
+            factor, _ = inverse_factor_and_logdet(self._precision())
+        mean = (factor @ self._cross.astype(factor.dtype)) @ factor / self.noise
+        return mean.astype(np.float64), np.einsum("ij,ij->j", factor, factor).astype(np.float64)
 
     def learn(self, n_steps: int) -> Posterior:
         r"""Update the variances by MacKay's fixed point and return the posterior.
@@ -152,13 +166,12 @@ class BlockModel:
         """
         starts = self.offsets[:-1]
         for _ in range(n_steps):
-            factor, _ = inverse_factor_and_logdet(self._precision()[0])
-            mean = (factor @ self._cross) @ factor / self.noise
-            trace = np.add.reduceat(np.einsum("ij,ij->j", factor, factor), starts)
+            mean, variance = self._moments()
+            trace = np.add.reduceat(variance, starts)
             squared = np.add.reduceat(mean**2, starts)
             determined = np.maximum(self.sizes - trace / self.variances, 1e-6)
             self.variances = np.clip(squared / determined, _MIN_VARIANCE, _MAX_VARIANCE)
-            residual = self._yy - 2 * mean @ self._cross + mean @ self._gram @ mean
+            residual = self._yy - 2 * mean @ self._cross + mean @ (self._gram @ mean)
             freedom = max(len(self.y) - determined.sum(), 1.0)
             self.noise = max(residual / freedom, 1e-6 * self._yy / len(self.y), 1e-12)
         return self.posterior()
@@ -173,7 +186,8 @@ class BlockModel:
         offsets = self.offsets
         for i, blocks in enumerate(sets):
             index = np.concatenate([np.arange(offsets[b], offsets[b + 1]) for b in blocks])
-            factor, logdet = inverse_factor_and_logdet(posterior.covariance[np.ix_(index, index)])
+            mine = posterior.factor[:, index]
+            factor, logdet = inverse_factor_and_logdet(mine.T @ mine)
             whitened = factor @ posterior.mean[index]
             factors[i] = 0.5 * (logdet - np.log(prior[index]).sum() + whitened @ whitened)
         return factors

@@ -1,4 +1,4 @@
-"""Cholesky factor and inverse of a symmetric positive definite matrix, with the interpreter lock released.
+"""Inverse Cholesky factor of a symmetric positive definite matrix, with the interpreter lock released.
 
 SciPy's own wrappers of these routines hold the lock, so that threads that each fit a target would wait for one another;
 the routines themselves, exported by SciPy for compiled callers, are called here through ctypes, which releases it.
@@ -26,48 +26,32 @@ def _routine(name: str, n_arguments: int):  # type: ignore[no-untyped-def]
     return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * n_arguments)(_pointer(capsule, _name(capsule)))
 
 
-_dpotrf, _dpotri, _dtrtri = _routine("dpotrf", 5), _routine("dpotri", 5), _routine("dtrtri", 6)
+_potrf = {np.dtype(np.float64): _routine("dpotrf", 5), np.dtype(np.float32): _routine("spotrf", 5)}
+_trtri = {np.dtype(np.float64): _routine("dtrtri", 6), np.dtype(np.float32): _routine("strtri", 6)}
 _UPPER, _NOT_UNIT = ctypes.c_char(b"U"), ctypes.c_char(b"N")  # the lower triangle of a C-ordered array is their upper
-
-
-def inverse_and_logdet(matrix: Floats) -> tuple[Floats, float]:
-    """Inverse and log determinant of a symmetric positive definite matrix (n x n, float64), which is overwritten.
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        When the matrix is not positive definite.
-    """
-    inverse, logdet = _cholesky(matrix)
-    _call(_dpotri, inverse, _UPPER)
-    lower = np.tril(inverse)
-    lower += np.tril(inverse, -1).T
-    return lower, logdet
 
 
 def inverse_factor_and_logdet(matrix: Floats) -> tuple[Floats, float]:
     r"""Inverse of the lower Cholesky factor, and the log determinant: :math:`A^{-1} = L^{-\top} L^{-1}`.
 
-    Two thirds of the work of :func:`inverse_and_logdet`; ``matrix`` (n x n, float64) is overwritten.
+    Parameters
+    ----------
+    matrix
+        Symmetric and positive definite (n x n), C-ordered, float64 or float32; overwritten. Only the lower triangle is
+        read.
 
     Raises
     ------
     numpy.linalg.LinAlgError
         When the matrix is not positive definite.
     """
-    factor, logdet = _cholesky(matrix)
-    _call(_dtrtri, factor, _UPPER, _NOT_UNIT)
-    return np.tril(factor), logdet
-
-
-def _cholesky(matrix: Floats) -> tuple[Floats, float]:
-    """Overwrite the lower triangle with the factor; the upper one keeps what it held."""
-    factor = np.ascontiguousarray(matrix, dtype=np.float64)
-    pivot = _call(_dpotrf, factor, _UPPER)
+    pivot = _call(_potrf[matrix.dtype], matrix, _UPPER)
     if pivot != 0:
-        msg = f"Expected a positive definite matrix; pivot {pivot} of {len(factor)} is not positive."
+        msg = f"Expected a positive definite matrix; pivot {pivot} of {len(matrix)} is not positive."
         raise np.linalg.LinAlgError(msg)
-    return factor, 2.0 * float(np.log(np.diagonal(factor)).sum())
+    logdet = 2.0 * float(np.log(np.diagonal(matrix), dtype=np.float64).sum())
+    _call(_trtri[matrix.dtype], matrix, _UPPER, _NOT_UNIT)
+    return np.tril(matrix), logdet
 
 
 def _call(routine, matrix: Floats, *flags: ctypes.c_char) -> int:  # type: ignore[no-untyped-def]

@@ -300,7 +300,7 @@ class _Search:
         self.scale, self.amplitudes = scale, amplitudes
         self.intercept = len(x) - 1
         self.functions = functions
-        self.matrices = {
+        self.matrices: dict[int, Floats] = {
             part: np.ascontiguousarray(functions.of(part, scale).T, dtype=np.float32)
             for part in Part
             if part != Part.TYPE_SPACE
@@ -430,7 +430,7 @@ class _Search:
             if total[k] <= 0.03 * total.max():
                 break
             for part in np.flatnonzero(gain[k]):
-                size = self._size(part)
+                size = self._size(int(part))
                 if size <= room:
                     chosen.append((int(k), int(part)))
                     room -= size
