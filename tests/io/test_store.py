@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -147,20 +151,36 @@ def test_foreign_folders_and_files_are_refused(tmp_path):
 
 def test_an_empty_folder_is_taken(tmp_path):
     (tmp_path / "betas.zarr").mkdir()
+    (tmp_path / "betas.zarr" / ".spacetravlr.json.half").write_text("{")  # killed as it began
     assert not BetaStore(tmp_path / "betas.zarr", {"a": "1"}).has(0)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
-    folder = tmp_path / "locked"
-    folder.mkdir()
-    folder.chmod(0o500)
+@contextmanager
+def _nobody():
+    """Whose permissions count; nothing is closed to root."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
     try:
-        if os.access(folder, os.W_OK):
-            pytest.skip("this user may write anywhere")
-        with pytest.raises(OSError, match="Expected `store` to be a folder that can be written, found"):
-            BetaStore(folder / "betas.zarr", {})
+        yield
     finally:
-        folder.chmod(0o700)
+        os.seteuid(user)
+
+
+def test_a_folder_that_cannot_be_written(parts):
+    """Or no longer: going on asks before it fits."""
+    with tempfile.TemporaryDirectory() as folder:  # where everyone may look
+        store = BetaStore(Path(folder) / "b.zarr", {})
+        store.write(0, **parts)
+        Path(folder).chmod(0o755)
+        store.path.chmod(0o555)
+        with _nobody(), pytest.raises(OSError, match=r"Expected `store` to be a folder that can be written, found"):
+            store.assert_room([1])
+        with _nobody(), pytest.raises(OSError, match="Expected `store` to be a folder that can be written, found"):
+            BetaStore(store.path / "below", {})
+        store.path.chmod(0o755)
+        store.assert_room([1])
+        assert not list(store.path.glob(".probe*"))
 
 
 def test_another_fingerprint_is_refused(tmp_path):
@@ -238,6 +258,55 @@ def test_an_error_in_the_second_block_keeps_the_first(base, in_memory, tmp_path,
     assert sorted(p.name for p in (tmp_path / "b.zarr").glob("block_*")) == ["block_00000"]
     out = _fit(base, tmp_path / "b.zarr")
     np.testing.assert_allclose(out.obsm["betas"].compute(), in_memory.obsm["betas"], atol=1e-6)
+
+
+def _nearly_full(monkeypatch, cls, at):
+    """Let no file grow beyond 500 bytes while the ``at``-th part is written: the system's error, as on a full disk."""
+    written = []
+    write = cls.write
+
+    def limited(self, *args, **options):
+        written.append(1)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if len(written) == at:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+        try:
+            write(self, *args, **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    monkeypatch.setattr(cls, "write", limited)
+
+
+def test_a_disk_that_runs_full_keeps_what_was_written(base, in_memory, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        _nearly_full(patch, BetaStore, 3)
+        with pytest.raises(OSError, match=r"Could not write block 2 .*\. Make room and call again: what was written"):
+            _fit(base, tmp_path / "b.zarr")
+    assert sorted(p.name for p in (tmp_path / "b.zarr").glob("*block_*")) == ["block_00000", "block_00001"]
+    out = _fit(base, tmp_path / "b.zarr")
+    np.testing.assert_allclose(out.obsm["betas"].compute(), in_memory.obsm["betas"], atol=1e-6)
+
+
+def test_room_is_asked_for_before_the_work(base, tmp_path, monkeypatch, fitted_blocks):
+    usage = shutil.disk_usage(tmp_path)
+    blocks = 2 * 4 * 150 * (np.diff(_indptr(base)) + 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=int(blocks.max()) - 1))
+        with pytest.raises(OSError, match=r"Expected `store` to have room for at least .* MB, found .* MB free at"):
+            _fit(base, tmp_path / "b.zarr")
+        assert not fitted_blocks
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=int(blocks.sum()) - 1))
+        with pytest.warns(UserWarning, match=r"Up to .* MB are to be written \(less when compressed\), and"):
+            _fit(base, tmp_path / "b.zarr")
+        assert fitted_blocks == [[0], [1], [2]]
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+        _fit(base, tmp_path / "b.zarr")  # nothing is left to write
+
+
+def _indptr(adata):
+    targets = adata.uns["modulators"]["table"]["target"].astype(str)
+    return np.concatenate([[0], np.cumsum([(targets == t).sum() for t in TARGETS])])
 
 
 def test_a_killed_run_resumes(base, in_memory, tmp_path):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def client(tmp_path_factory):
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=2, dashboard_address=None, local_directory=tmp_path_factory.mktemp("dask")
+            n_workers=2, threads_per_worker=2, dashboard_address=":0", local_directory=tmp_path_factory.mktemp("dask")
         ) as cluster,
         distributed.Client(cluster) as client,
     ):

@@ -333,7 +333,7 @@ def test_round_trip(fitted, networks, tmp_path, what, suffix):
 def test_dask_workers_give_the_same(base, fitted, tmp_path):
     distributed = pytest.importorskip("distributed")
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
         out = _fit(base, client=client, block_size=2, store=tmp_path / "betas.zarr")

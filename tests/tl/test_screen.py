@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 import spacetravlr as st
-from spacetravlr.models import _screen
+from spacetravlr.models import _screen, _screen_files
 
 
 def test_a_screen_is_the_mean_of_single_perturbations(adata):
@@ -95,6 +102,74 @@ def test_an_interrupted_screen_goes_on(adata, tmp_path, monkeypatch):
     assert not again
 
 
+@pytest.mark.parametrize("n_done", [0, 3])
+def test_a_killed_screen_goes_on(adata, tmp_path, n_done):
+    """The process dies while it writes the file of a gene, without a chance to tidy up."""
+    whole = st.tl.genome_screen(adata, batch_size=2)
+    del adata.uns["simulation"]
+    adata.write_h5ad(tmp_path / "fitted.h5ad")
+    program = textwrap.dedent(
+        """
+        import os, signal, sys
+        import numpy as np
+        import spacetravlr as st
+
+        savez, done = np.savez_compressed, []
+
+        def dies(path, **arrays):
+            if len(done) == int(sys.argv[3]):
+                path.write_bytes(b"half a file")
+                os.kill(os.getpid(), signal.SIGKILL)
+            done.append(path)
+            savez(path, **arrays)
+
+        np.savez_compressed = dies
+        adata = st.io.read(sys.argv[1])
+        st.tl.genome_screen(adata, batch_size=2, save_to=sys.argv[2], show_progress_bar=False)
+        """
+    )
+    folder = tmp_path / "ko"
+    died = subprocess.run([sys.executable, "-c", program, str(tmp_path / "fitted.h5ad"), str(folder), str(n_done)])
+    assert died.returncode == -signal.SIGKILL
+    finished = {p.name for p in folder.glob("[!.]*.npz")}
+    assert len(finished) == n_done
+    resumed = st.tl.genome_screen(adata, batch_size=2, save_to=folder)
+    np.testing.assert_allclose(resumed.X, whole.X, atol=1e-6)
+    pd.testing.assert_frame_equal(resumed.obs, whole.obs)
+
+
+def test_a_disk_that_runs_full_keeps_what_was_written(adata, tmp_path, monkeypatch):
+    genes = ["FOXO1", "CXCL12", "DLL1"]
+    write = _screen_files.ScreenFolder.write
+
+    def limited(self, result):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if result.gene == "DLL1":  # an error of the system, as on a full disk
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+        try:
+            write(self, result)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_screen_files.ScreenFolder, "write", limited)
+        with pytest.raises(OSError, match=r"Could not write the result of DLL1 to .*\. Make room and call again:"):
+            st.tl.genome_screen(adata, genes=genes, save_to=tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["CXCL12.npz", "FOXO1.npz", "screen.json"]
+    screen = st.tl.genome_screen(adata, genes=genes, save_to=tmp_path)
+    np.testing.assert_array_equal(screen.X, st.tl.genome_screen(adata, genes=genes).X)
+
+
+def test_a_folder_that_cannot_be_written(adata, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OSError, match=r"Expected `save_to` to be a folder that can be written, found .*below \("):
+        st.tl.genome_screen(adata, genes=["FOXO1"], save_to=tmp_path / "file" / "below")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
+    with pytest.raises(OSError, match=r"Expected `save_to` to have room for at least .* MB, found 1e-05 MB free at"):
+        st.tl.genome_screen(adata, genes=["FOXO1"], save_to=tmp_path / "ko")
+
+
 def test_a_folder_of_another_screen_is_refused(adata, tmp_path):
     st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"])
     with pytest.raises(ValueError, match=r"another n_propagation \(4, now 2\); choose another folder"):
@@ -163,7 +238,7 @@ def test_dask_workers_give_the_same(adata, tmp_path, processes):
             n_workers=2 if processes else 1,
             threads_per_worker=2,
             processes=processes,
-            dashboard_address=None,
+            dashboard_address=":0",
             local_directory=tmp_path / "dask",
         ) as cluster,
         distributed.Client(cluster) as client,

@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from spacetravlr.io._disk import assert_room, permitted, writing
 from spacetravlr.io._files import no_format_news
 
 if TYPE_CHECKING:
@@ -60,17 +62,14 @@ class BetaStore:
         if self.path.exists() and not self.path.is_dir():
             msg = f"Expected `store` to be a folder, found the file {self.path}; pass another name."
             raise ValueError(msg)
-        if self.path.exists() and any(self.path.iterdir()) and not meta.exists():
+        if self.path.exists() and not meta.exists() and any(not _is_leftover(p) for p in self.path.iterdir()):
             msg = f"Expected `store` to be a new folder or one written by fit_betas, found other files in {self.path}."
             raise ValueError(msg)
-        try:
+        with permitted(self.path, "store"):
             self.path.mkdir(parents=True, exist_ok=True)
             if not meta.exists():
                 self._write_text(meta, json.dumps(fingerprint, sort_keys=True))
             zarr.open_group(self.path, mode="a")
-        except OSError as error:
-            msg = f"Expected `store` to be a folder that can be written, found {self.path} ({error.strerror or error})."
-            raise OSError(error.errno, msg) from error
         found = json.loads(meta.read_text())
         differing = sorted(k for k in {*found, *fingerprint} if found.get(k) != fingerprint.get(k))
         if differing:
@@ -81,6 +80,16 @@ class BetaStore:
             raise ValueError(msg)
         for leftover in self.path.glob(".block_*"):
             shutil.rmtree(leftover, ignore_errors=True)
+
+    def assert_room(self, block_bytes: Sequence[int]) -> None:
+        """Raise when blocks of these sizes (bytes in memory) cannot be written; warn when there may be no room for all.
+
+        Raises
+        ------
+        OSError
+            When the folder cannot be written or has no room for the largest block.
+        """
+        assert_room(self.path, largest=max(block_bytes), whole=sum(block_bytes), name="store")
 
     def _write_text(self, path: Path, text: str) -> None:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -116,21 +125,19 @@ class BetaStore:
 
         temporary = self.path / f".{block_name(block)}.{uuid.uuid4().hex}"
         try:
-            group = zarr.open_group(temporary, mode="w")
-            for name, values in (("betas", betas), ("sd", sd)):
-                if values is None:
-                    continue
-                chunks = (min(_ROWS, max(values.shape[0], 1)), max(values.shape[1], 1))
-                group.create_array(name, data=np.ascontiguousarray(values, dtype=np.float32), chunks=chunks)
-            with no_format_news():
-                for name, frame in (("terms", terms), ("scores", scores), ("training", training)):
-                    write_elem(group, name, frame.rename(index=str))
-                write_elem(group, "bodies", dict(bodies or {}))
-            if not self.has(block):
-                temporary.rename(self.path / block_name(block))
-        except OSError as error:
-            msg = f"Could not write block {block} of the coefficients to {self.path}: {error.strerror or error}."
-            raise OSError(error.errno, msg) from error
+            with writing(f"block {block} of the coefficients", self.path):
+                group = zarr.open_group(temporary, mode="w")
+                for name, values in (("betas", betas), ("sd", sd)):
+                    if values is None:
+                        continue
+                    chunks = (min(_ROWS, max(values.shape[0], 1)), max(values.shape[1], 1))
+                    group.create_array(name, data=np.ascontiguousarray(values, dtype=np.float32), chunks=chunks)
+                with no_format_news():
+                    for name, frame in (("terms", terms), ("scores", scores), ("training", training)):
+                        write_elem(group, name, frame.rename(index=str))
+                    write_elem(group, "bodies", dict(bodies or {}))
+                if not self.has(block):
+                    temporary.rename(self.path / block_name(block))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -168,6 +175,11 @@ def stored_bodies(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     for folder in folders:
         group = zarr.open_group(folder, mode="r")
         yield read_elem(group["bodies"]) if "bodies" in group else {}
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a process that was killed when it began left this."""
+    return path.name.startswith(f".{_META}.")
 
 
 def block_name(block: int) -> str:

@@ -120,6 +120,10 @@ def fit_tissue(
     missing = [b for b in range(len(blocks)) if store is None or not store.has(b)]
     if len(missing) < len(blocks):
         logger.info("%d of %d blocks of targets are in the store already", len(blocks) - len(missing), len(blocks))
+    if store is not None and missing:
+        widths = np.diff(inputs.targets.indptr) + 1
+        item = 4 * inputs.n_cells * (1 + settings.uncertainty)
+        store.assert_room([item * int(widths[blocks[b]].sum()) for b in missing])
     report = progress or (lambda _: None)
     done: dict[int, BlockResult] = {}
     fitted = (

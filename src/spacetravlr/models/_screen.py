@@ -14,6 +14,7 @@ from spacetravlr._core.summary import summarise_changes
 from spacetravlr._settings import settings
 from spacetravlr._utils import numba_threads
 from spacetravlr._validators import assert_genes, assert_one_of
+from spacetravlr.io._disk import assert_room
 from spacetravlr.models._perturbation import CellsLike, Wanted, select_cells
 from spacetravlr.models._screen_files import ScreenFolder, ScreenResult, fingerprint
 from spacetravlr.models._screen_table import screen_table
@@ -85,6 +86,9 @@ def run_screen(
             todo.append(gene)
         else:
             results[gene] = found
+    if folder and todo:
+        item = _result_bytes(factory.simulator, len(cell_types), cells=save_cells)
+        assert_room(folder.path, largest=item, whole=item * len(todo), name="save_to")
     size = batch_size or _default_batch(factory.simulator)
     batches = [todo[i : i + size] for i in range(0, len(todo), size)]
     shown = settings.show_progress_bar if show_progress_bar is None else show_progress_bar
@@ -159,6 +163,12 @@ def _run_batches(
     tasks = ((f"of {', '.join(batch)}", (batch, inputs(batch), *arguments)) for batch in batches)
     for _, results in run_on_workers(client, run_batch, factory.simulator, tasks, n_jobs=factory.n_jobs):
         yield results
+
+
+def _result_bytes(simulator: Simulator, n_types: int, *, cells: bool) -> int:
+    """Size of the result of one perturbation in memory."""
+    rows = 3 * (n_types + 1) + (len(simulator.tissue.expression) if cells else 0)
+    return 4 * rows * (len(simulator.targets) + 1)
 
 
 def _groups(factory: GeneFactory) -> tuple[Ints, list[str]]:

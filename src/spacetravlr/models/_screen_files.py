@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from spacetravlr._utils import atomic_path
+from spacetravlr.io._disk import permitted, writing
 from spacetravlr.models._coefficients import load
 
 if TYPE_CHECKING:
@@ -55,11 +56,13 @@ class ScreenFolder:
         ------
         ValueError
             When it holds results of another model or of other settings.
+        OSError
+            When the folder cannot be written.
         """
         note = {"format": _FORMAT, "run": run, "model": model}
         target = path / _NOTE
         if not target.exists():
-            with atomic_path(target) as temporary:
+            with permitted(path, "save_to"), atomic_path(target) as temporary:
                 temporary.write_text(json.dumps(note, indent=1))
             return cls(path)
         found = json.loads(target.read_text())
@@ -103,7 +106,13 @@ class ScreenFolder:
             raise ValueError(msg) from error
 
     def write(self, result: ScreenResult) -> None:
-        """Write one result; a file is there whole or not at all."""
+        """Write one result; a file is there whole or not at all.
+
+        Raises
+        ------
+        OSError
+            When there is no room or no permission; files written before stay.
+        """
         arrays: dict[str, Any] = {
             "gene_index": result.gene_index,
             "mean": result.mean,
@@ -113,7 +122,7 @@ class ScreenFolder:
         }
         if result.change is not None:
             arrays["change"] = result.change
-        with atomic_path(self.file_of(result.gene)) as temporary:
+        with writing(f"the result of {result.gene}", self.path), atomic_path(self.file_of(result.gene)) as temporary:
             np.savez_compressed(temporary, **arrays)
 
 

@@ -1,0 +1,79 @@
+"""Permission and room to write, asked before long work, and plain words when either is missing."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from spacetravlr._utils import warn
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def assert_room(folder: Path, *, largest: int, whole: int, name: str) -> None:
+    """Raise when ``folder`` cannot be written or has no room for a single part; warn when all may not fit.
+
+    Parameters
+    ----------
+    folder
+        Where parts of a result will be written; made when it does not exist.
+    largest, whole
+        Bytes of the largest part and of all that is still to come, as they are in memory. On disk they are compressed,
+        zeros to nothing, so that more than there is room for may still fit.
+    name
+        The argument that named the folder.
+
+    Raises
+    ------
+    OSError
+        When it cannot be written, or has less room than ``largest``.
+    """
+    with permitted(folder, name):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{uuid.uuid4().hex}"
+        try:
+            probe.write_bytes(b"1")
+        finally:
+            probe.unlink(missing_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < largest:
+        msg = (
+            f"Expected `{name}` to have room for at least {_gb(largest)}, found {_gb(free)} free at {folder}; in all, "
+            f"up to {_gb(whole)} are to be written."
+        )
+        raise OSError(errno.ENOSPC, msg)
+    if free < whole:
+        warn(
+            f"Up to {_gb(whole)} are to be written (less when compressed), and {_gb(free)} are free at {folder}. "
+            "Should the disk run full, what was written stays, and the same call goes on from there."
+        )
+
+
+@contextmanager
+def permitted(folder: Path, name: str) -> Iterator[None]:
+    """Name the argument when its folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        msg = f"Expected `{name}` to be a folder that can be written, found {folder} ({error.strerror or error})."
+        raise OSError(error.errno, msg) from error
+
+
+@contextmanager
+def writing(what: str, folder: Path) -> Iterator[None]:
+    """Say what could not be written, and what to do when the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        msg = f"Could not write {what} to {folder}: {error.strerror or error}."
+        if error.errno in _FULL:
+            msg += " Make room and call again: what was written before stays."
+        raise OSError(error.errno, msg) from error
+
+
+def _gb(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 5e7 else f"{n_bytes / 1e6:.3g} MB"
