@@ -100,7 +100,7 @@ def test_average_is_the_mean_over_the_reference_at_the_same_niche(base, surface)
     out = st.tl.transfer_betas(surface, base, copy=True, n_jobs=1)
     bodies = surface.uns["betas"]["bodies"]
     section = read_section(base, cluster_key="cell_type", received=base.uns["received_ligands_params"])
-    here = Reference.from_state(bodies["reference"]).cells(section, "same")
+    here = Reference.from_state(bodies["reference"]).view(section, "same").at()
     functions = here.functions()
     block = FittedBlock.from_state(bodies["block_00000"])
     for cell in (0, 17, 200):

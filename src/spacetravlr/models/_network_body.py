@@ -92,20 +92,21 @@ def fit_network(
     return BodyResult(prediction, train, state), fit.curves
 
 
-def niches(cells: SeenCells, n_jobs: int) -> dict[str, Any]:
-    """What a network sees of each cell, as arguments of ``nn.NicheData``."""
+def niches(cells: SeenCells, n_jobs: int, rows: slice = slice(None)) -> dict[str, Any]:
+    """What a network sees of the cells in ``rows``, as arguments of ``nn.NicheData``."""
+    index = np.arange(len(cells.cell_type))[rows]
 
     def images(wanted: Ints) -> Floats:
         return niche_images(
             cells.coordinates, cells.cell_type, cells.n_types, cells.radius, _IMAGE_SIDE,
-            cells=wanted, libraries=cells.slides, n_jobs=n_jobs,
+            cells=index[wanted], libraries=cells.slides, n_jobs=n_jobs,
         )  # fmt: skip
 
     return {
         "images": images,
-        "composition": np.asarray(cells.composition, dtype=np.float32),
-        "position": np.asarray(cells.coordinates, dtype=np.float32),
-        "cell_type": cells.cell_type.astype(np.int64),
+        "composition": np.asarray(cells.composition[rows], dtype=np.float32),
+        "position": np.asarray(cells.coordinates[rows], dtype=np.float32),
+        "cell_type": cells.cell_type[rows].astype(np.int64),
     }
 
 

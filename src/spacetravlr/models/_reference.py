@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -125,35 +125,21 @@ class Reference:
         codes = np.array([list(self.slide_names).index(name) for name in section.slide_names], dtype=np.int64)
         return codes[np.zeros(len(section.cell_type), dtype=np.int64) if section.slides is None else section.slides]
 
-    def cells(self, section: Section, position: Position, *, n_jobs: int | None = None) -> Cells:
+    def view(self, section: Section, position: Position, *, n_jobs: int | None = None) -> View:
         """The cells of ``section`` as the bodies see them; call :meth:`check` first."""
         codes = np.array([list(self.type_names).index(name) for name in section.type_names], dtype=np.int64)
-        cell_type = codes[section.cell_type]
+        cell_type, n_types = codes[section.cell_type], len(self.type_names)
         coordinates = section.coordinates * (section.microns_per_unit / self.microns_per_unit)
-        n_types = len(self.type_names)
-        seen = SeenCells(
-            cell_type, n_types, coordinates, section.slides, self.radius,
-            niche_composition(
-                coordinates, cell_type, n_types, self.radius, libraries=section.slides, n_jobs=n_jobs
-            ),
-        )  # fmt: skip
+        composition = niche_composition(
+            coordinates, cell_type, n_types, self.radius, libraries=section.slides, n_jobs=n_jobs
+        )
+        seen = SeenCells(cell_type, n_types, coordinates, section.slides, self.radius, composition)
+        return View(self, seen, self._slides(section) if position == "same" else None)
 
-        @cache
-        def functions() -> CellFunctions:
-            if position == "average":
-                space = tuple(means[cell_type] for means in self.space)
-            else:
-                slides = self._slides(section)
-                space = tuple(basis.evaluate(coordinates, slides) for basis in self.bases)
-            niche = standardised_niche(seen.composition, self.niche_mean, self.niche_spread)
-            return CellFunctions(cell_type, niche, space, n_types)
-
-        def network() -> NicheData:
-            from spacetravlr.nn import NicheData
-
-            return NicheData(**niches(seen, resolve_n_jobs(n_jobs)))
-
-        return Cells(cell_type, functions, network, average=position == "average")
+    def view_of_fit(self, inputs: FitInputs) -> View:
+        """The cells of the fit itself."""
+        seen = SeenCells(**{f.name: getattr(inputs, f.name) for f in fields(SeenCells)})
+        return View(self, seen, np.zeros(inputs.n_cells, dtype=np.int64) if inputs.slides is None else inputs.slides)
 
     def state(self) -> dict[str, Any]:
         """Everything as nested dicts of arrays and plain values, for :meth:`from_state`."""
@@ -197,6 +183,37 @@ class Reference:
             ),
             space=tuple(np.asarray(s["space"]) for s in scales),
         )
+
+
+@dataclass(frozen=True)
+class View:
+    """Cells of a section, in the names and units of a reference."""
+
+    reference: Reference
+    seen: SeenCells
+    slides: Ints | None
+    """Slide of the reference that each cell lies on; ``None`` where positions are averaged over the reference."""
+
+    def at(self, rows: slice = slice(None), *, n_jobs: int | None = None) -> Cells:
+        """Some of the cells, for the bodies to be evaluated at."""
+        reference, seen = self.reference, self.seen
+        cell_type = seen.cell_type[rows]
+
+        @cache
+        def functions() -> CellFunctions:
+            if self.slides is None:
+                space = tuple(means[cell_type] for means in reference.space)
+            else:
+                space = tuple(b.evaluate(seen.coordinates[rows], self.slides[rows]) for b in reference.bases)
+            niche = standardised_niche(seen.composition[rows], reference.niche_mean, reference.niche_spread)
+            return CellFunctions(cell_type, niche, space, seen.n_types)
+
+        def network() -> NicheData:
+            from spacetravlr.nn import NicheData
+
+            return NicheData(**niches(seen, resolve_n_jobs(n_jobs), rows))
+
+        return Cells(cell_type, functions, network, average=self.slides is None)
 
 
 def _type_means(values: Floats, cell_type: Ints, n_types: int) -> Floats:

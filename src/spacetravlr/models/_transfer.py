@@ -76,7 +76,7 @@ def transfer(
     terms = stored["terms"]
     known = _known_columns(terms, query.var_names, missing)
 
-    cells = seen.cells(section, position, n_jobs=n_jobs)
+    cells = seen.view(section, position, n_jobs=n_jobs).at(n_jobs=n_jobs)
     betas = np.empty((query.n_obs, int(known.sum())), dtype=np.float32)
     first = done = 0
     for block in _blocks(stored):
