@@ -23,6 +23,7 @@ import pytest
 
 import spacetravlr as st
 from spacetravlr.io._store import BetaStore
+from spacetravlr.models import _block, _lazy
 from spacetravlr.models import _fit as fitting
 
 TARGETS = ["PAX5", "CD79A", "MS4A1"]
@@ -189,7 +190,74 @@ def test_another_fingerprint_is_refused(tmp_path):
         BetaStore(tmp_path / "betas.zarr", {"cells": "9", "settings": "2"})
 
 
+def test_half_precision(tmp_path, parts):
+    import zarr
+
+    store = BetaStore(tmp_path / "betas.zarr", {}, store_as="float16")
+    store.write(0, **parts, sd=parts["betas"] * np.nan)
+    block = store.read(0)
+    assert block.betas.dtype == block.sd.dtype == np.float32
+    np.testing.assert_allclose(block.betas, parts["betas"], rtol=1e-3, atol=1e-7)
+    assert np.isnan(block.sd.compute()).all()
+    assert zarr.open_group(store.path / "block_00000", mode="r")["betas"].dtype == np.float16
+
+
+def test_what_half_precision_cannot_hold_is_refused(tmp_path, parts):
+    store = BetaStore(tmp_path / "betas.zarr", {}, store_as="float16")
+    with pytest.raises(
+        ValueError, match=r'within 65504 for `store_as="float16"`, found 7e\+04; use store_as="float32"'
+    ):
+        store.write(0, **{**parts, "betas": np.where(parts["betas"] == parts["betas"].max(), 7e4, 0)})
+    assert not store.has(0)
+    assert not list(store.path.glob(".block_*"))
+
+
+def test_a_store_keeps_its_form(tmp_path):
+    BetaStore(tmp_path / "betas.zarr", {}, store_as="float16")
+    for other in ("float32", "bodies"):
+        with pytest.raises(ValueError, match="differs in store_as"):
+            BetaStore(tmp_path / "betas.zarr", {}, store_as=other)
+
+
 # fits
+
+
+@pytest.mark.parametrize("store_as", ["float16", "bodies"])
+def test_other_forms_of_the_coefficients(base, in_memory, tmp_path, fitted_blocks, store_as):
+    folder = tmp_path / "betas.zarr"
+    tolerance = {"rtol": 1e-3, "atol": 1e-6} if store_as == "float16" else {"atol": 1e-6}
+    expected = in_memory.obsm["betas"]
+    for _ in range(2):
+        out = _fit(base, folder, store_as=store_as, uncertainty=False)
+        assert len(fitted_blocks) == 3
+        assert isinstance(out.obsm["betas"], da.Array)
+        assert out.obsm["betas"].dtype == np.float32
+        np.testing.assert_allclose(out.obsm["betas"].compute(), expected, **tolerance)
+    np.testing.assert_allclose(out.obsm["betas"][40:90, 3:30], expected[40:90, 3:30], **tolerance)
+    memory = in_memory.copy()
+    for adata in (out, memory):
+        st.tl.perturb(adata, {"FOXO1": 0})
+    np.testing.assert_allclose(out.layers["perturbed"], memory.layers["perturbed"], atol=1e-3)
+    assert (folder / "block_00000" / "betas").exists() == (store_as == "float16")
+
+
+def test_bodies_are_evaluated_in_chunks_and_from_several_threads(base, tmp_path, monkeypatch):
+    network = st.nn.NetworkConfig(n_epochs=3, batch_size=64, learning_rate=0.02)
+    options = {"body": "cnn", "network": network, "device": "cpu", "uncertainty": False, "block_size": 2}
+    monkeypatch.setattr(_block, "choose_bodies", lambda block, *_: np.full((len(block), 2), 3))
+    memory = _fit(base, None, **options)
+    monkeypatch.setattr(_lazy, "_BYTES", 4 * 20 * 40)
+    out = _fit(base, tmp_path / "betas.zarr", store_as="bodies", **options)
+    assert len(out.obsm["betas"].chunks[0]) > 2
+    values = out.obsm["betas"].compute(scheduler="threads", num_workers=4)
+    np.testing.assert_allclose(values, memory.obsm["betas"], atol=1e-5)
+
+
+def test_a_form_needs_a_folder(base):
+    with pytest.raises(ValueError, match="Expected `store` to name a folder with store_as='bodies', found None"):
+        _fit(base, None, store_as="bodies")
+    with pytest.raises(ValueError, match="Expected `store_as` to be one of"):
+        _fit(base, "x", store_as="float64")
 
 
 def test_same_coefficients_with_and_without(base, in_memory, tmp_path):

@@ -8,7 +8,7 @@ import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -26,10 +26,15 @@ _META = "spacetravlr.json"
 _ROWS = 16_384
 
 
+#: What is kept of the coefficients of a block: their values in single or half precision, or the bodies alone.
+StoreAs = Literal["float32", "float16", "bodies"]
+
+
 class StoredBlock(NamedTuple):
     """One block as it was written; ``betas`` and ``sd`` are lazily read dask arrays."""
 
-    betas: Any
+    betas: Any | None
+    """``None`` where only the bodies are kept."""
     sd: Any | None
     terms: pd.DataFrame
     scores: pd.DataFrame
@@ -45,6 +50,8 @@ class BetaStore:
         Folder, by convention ending in ``.zarr``; made when it does not exist.
     fingerprint
         What must agree for blocks to be reused: cells, targets, settings.
+    store_as
+        What is kept of the coefficients. All read as float32.
 
     Raises
     ------
@@ -54,10 +61,15 @@ class BetaStore:
         When the folder cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], fingerprint: dict[str, Any]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], fingerprint: dict[str, Any], *, store_as: StoreAs = "float32"
+    ) -> None:
         import zarr
 
         self.path = Path(path)
+        self.store_as = store_as
+        if store_as != "float32":
+            fingerprint = {**fingerprint, "store_as": store_as}
         meta = self.path / _META
         if self.path.exists() and not self.path.is_dir():
             msg = f"Expected `store` to be a folder, found the file {self.path}; pass another name."
@@ -119,6 +131,8 @@ class BetaStore:
         ------
         OSError
             When there is no room or no permission; blocks written before stay.
+        ValueError
+            When a coefficient is too large for half precision.
         """
         import zarr
         from anndata.io import write_elem
@@ -127,11 +141,11 @@ class BetaStore:
         try:
             with writing(f"block {block} of the coefficients", self.path):
                 group = zarr.open_group(temporary, mode="w")
-                for name, values in (("betas", betas), ("sd", sd)):
+                for name, values in (("betas", None if self.store_as == "bodies" else betas), ("sd", sd)):
                     if values is None:
                         continue
                     chunks = (min(_ROWS, max(values.shape[0], 1)), max(values.shape[1], 1))
-                    group.create_array(name, data=np.ascontiguousarray(values, dtype=np.float32), chunks=chunks)
+                    group.create_array(name, data=self._packed(values), chunks=chunks)
                 with no_format_news():
                     for name, frame in (("terms", terms), ("scores", scores), ("training", training)):
                         write_elem(group, name, frame.rename(index=str))
@@ -141,6 +155,24 @@ class BetaStore:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    def _packed(self, values: Floats) -> Floats:
+        if self.store_as != "float16":
+            return np.ascontiguousarray(values, dtype=np.float32)
+        limit = float(np.finfo(np.float16).max)
+        largest = float(np.nanmax(np.abs(values), initial=0.0))
+        if largest > limit:
+            msg = (
+                f'Expected coefficients within {limit:g} for `store_as="float16"`, found {largest:.4g}; use '
+                'store_as="float32", or scale expression to smaller numbers (log1p).'
+            )
+            raise ValueError(msg)
+        return np.ascontiguousarray(values, dtype=np.float16)
+
+    def bytes_of(self, n_cells: int, n_columns: int, *, with_sd: bool) -> int:
+        """Bytes in memory of what a block writes for its cells."""
+        item = 2 if self.store_as == "float16" else 4
+        return n_cells * n_columns * item * ((self.store_as != "bodies") + with_sd)
+
     def read(self, block: int) -> StoredBlock:
         """Read the tables of a block, and its coefficients lazily."""
         import dask.array as da
@@ -148,9 +180,13 @@ class BetaStore:
         from anndata.io import read_elem
 
         group = zarr.open_group(self.path / block_name(block), mode="r")
+        betas, sd = (
+            da.from_zarr(group[name]).astype(np.float32, copy=False) if name in group else None
+            for name in ("betas", "sd")
+        )
         return StoredBlock(
-            betas=da.from_zarr(group["betas"]),
-            sd=da.from_zarr(group["sd"]) if "sd" in group else None,
+            betas=betas,
+            sd=sd,
             terms=read_elem(group["terms"]),
             scores=read_elem(group["scores"]),
             training=read_elem(group["training"]),
@@ -158,23 +194,28 @@ class BetaStore:
 
 
 def stored_bodies(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """Read the bodies of each block of a finished fit, one block at a time.
+    """Read the bodies of each block of a finished fit, one block at a time."""
+    for block in range(max(1, len(list(Path(path).glob("block_*"))))):
+        yield read_bodies(path, block)
+
+
+def read_bodies(path: str | os.PathLike[str], block: int) -> dict[str, Any]:
+    """Read the bodies of a block, as they were given to :meth:`BetaStore.write`.
 
     Raises
     ------
     FileNotFoundError
-        When there is no such folder.
+        When the block is not there.
     """
     import zarr
     from anndata.io import read_elem
 
-    folders = sorted(Path(path).glob("block_*"))
-    if not folders:
-        msg = f"Expected the store of the fit at {path}, found nothing; was it moved or deleted?"
+    folder = Path(path) / block_name(block)
+    if not folder.exists():
+        msg = f"Expected the store of a fit at {path}, found no {block_name(block)} there; was it moved or deleted?"
         raise FileNotFoundError(msg)
-    for folder in folders:
-        group = zarr.open_group(folder, mode="r")
-        yield read_elem(group["bodies"]) if "bodies" in group else {}
+    bodies: dict[str, Any] = read_elem(zarr.open_group(folder, mode="r")["bodies"])
+    return bodies
 
 
 def _is_leftover(path: Path) -> bool:

@@ -20,6 +20,7 @@ from spacetravlr._utils import resolve_n_jobs
 from spacetravlr.io._store import BetaStore, block_name
 from spacetravlr.models._block import BlockResult, fit_targets
 from spacetravlr.models._inputs import FitInputs, FitSettings
+from spacetravlr.models._lazy import lazy_betas
 from spacetravlr.models._reference import Reference
 from spacetravlr.models._workers import run_on_workers
 
@@ -122,8 +123,12 @@ def fit_tissue(
         logger.info("%d of %d blocks of targets are in the store already", len(blocks) - len(missing), len(blocks))
     if store is not None and missing:
         widths = np.diff(inputs.targets.indptr) + 1
-        item = 4 * inputs.n_cells * (1 + settings.uncertainty)
-        store.assert_room([item * int(widths[blocks[b]].sum()) for b in missing])
+        store.assert_room(
+            [
+                store.bytes_of(inputs.n_cells, int(widths[blocks[b]].sum()), with_sd=settings.uncertainty)
+                for b in missing
+            ]
+        )
     report = progress or (lambda _: None)
     done: dict[int, BlockResult] = {}
     fitted = (
@@ -145,10 +150,8 @@ def fit_tissue(
                     sd=result.sd,
                     bodies=result.bodies,
                 )
-    joined = _join(tissue, blocks, done, store)
     reference = Reference.of_fit(tissue.section, inputs, with_surface=settings.with_surface)
-    joined.bodies["reference"] = reference.state()
-    return joined
+    return _join(tissue, inputs, blocks, done, store, reference)
 
 
 def _local(
@@ -185,18 +188,30 @@ def _fit_on_worker(inputs: FitInputs, settings: FitSettings, index: Ints) -> Blo
     return fit_targets(inputs, settings, index, n_jobs=resolve_n_jobs(None))
 
 
-def _join(tissue: Tissue, blocks: list[Ints], done: dict[int, BlockResult], store: BetaStore | None) -> FitResult:
+def _join(
+    tissue: Tissue,
+    inputs: FitInputs,
+    blocks: list[Ints],
+    done: dict[int, BlockResult],
+    store: BetaStore | None,
+    reference: Reference,
+) -> FitResult:
     parts = [done[b] if store is None else store.read(b) for b in range(len(blocks))]
     sds: list[Any] = [part.sd for part in parts]
     betas: Any
     sd: Any = None
     if store is None:
-        betas = np.hstack([part.betas for part in parts])
+        betas = np.hstack([done[b].betas for b in range(len(blocks))])
         sd = None if sds[0] is None else np.hstack(sds)
     else:
         import dask.array as da
 
-        betas = da.concatenate([part.betas for part in parts], axis=1)
+        if store.store_as == "bodies":
+            betas = lazy_betas(
+                store.path.absolute(), [len(part.terms) for part in parts], reference.view_of_fit(inputs)
+            )
+        else:
+            betas = da.concatenate([part.betas for part in parts], axis=1)
         sd = None if sds[0] is None else da.concatenate(sds, axis=1)
     terms = terms_table(tissue.design)
     found = pd.concat([part.terms for part in parts], ignore_index=True)
@@ -212,7 +227,7 @@ def _join(tissue: Tissue, blocks: list[Ints], done: dict[int, BlockResult], stor
     training.index = training.index.astype(str)
     if len(training):
         training["target"] = pd.Categorical(training["target"].astype(str))
-    bodies = {block_name(b): part.bodies for b, part in done.items()}
+    bodies = {"reference": reference.state(), **{block_name(b): part.bodies for b, part in done.items()}}
     return FitResult(betas, sd, terms, scores, training, bodies)
 
 

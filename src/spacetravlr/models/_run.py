@@ -16,7 +16,7 @@ from spacetravlr._settings import settings as package_settings
 from spacetravlr._types import Rng
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._validators import assert_in_range, assert_non_negative, assert_one_of, assert_positive
-from spacetravlr.io._store import BetaStore
+from spacetravlr.io._store import BetaStore, StoreAs
 from spacetravlr.models._fit import BLOCK_SIZE, FitResult, fingerprint, fit_inputs, fit_tissue, n_in_store
 from spacetravlr.models._inputs import Body, FitInputs, FitSettings, Solver
 
@@ -50,6 +50,7 @@ class FitOptions:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     block_size: int = BLOCK_SIZE
     store: str | os.PathLike[str] | None = None
+    store_as: StoreAs = "float32"
     client: Any = None
     uncertainty: bool = False
     rng: Rng = 0
@@ -62,6 +63,10 @@ class FitOptions:
         assert_one_of(self.encoder, ("shared", "per_target"), name="encoder")
         assert_one_of(self.mode, ("additive", "multiplicative"), name="mode")
         assert_one_of(self.solver, get_args(Solver), name="solver")
+        assert_one_of(self.store_as, get_args(StoreAs), name="store_as")
+        if self.store is None and self.store_as != "float32":
+            msg = f"Expected `store` to name a folder with store_as={self.store_as!r}, found None."
+            raise ValueError(msg)
         assert_one_of(self.device, ("auto", "cpu", "cuda", "mps"), name="device")
         assert_in_range(self.score_threshold, 0.0, 1.0, name="score_threshold")
         assert_in_range(self.n_folds, 2, 20, name="n_folds")
@@ -115,7 +120,11 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
     inputs = fit_inputs(tissue, n_folds=options.n_folds, seed=seed, n_jobs=options.n_jobs)
     store = None
     if options.store is not None:
-        store = BetaStore(options.store, fingerprint(tissue, inputs, settings, options.block_size, adata.obs_names))
+        store = BetaStore(
+            options.store,
+            fingerprint(tissue, inputs, settings, options.block_size, adata.obs_names),
+            store_as=options.store_as,
+        )
     n_targets = len(tissue.target_names)
     logger.info(
         "fitting %d targets with %d distinct terms at %d cells; coefficients take %.2f GB",

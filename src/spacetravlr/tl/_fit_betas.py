@@ -39,6 +39,7 @@ def fit_betas(
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     block_size: int = 100,
     store: str | os.PathLike[str] | None = None,
+    store_as: Literal["float32", "float16", "bodies"] = "float32",
     client: Any = None,
     uncertainty: bool = False,
     rng: Rng = 0,
@@ -105,6 +106,10 @@ def fit_betas(
     store
         Folder (zarr) that blocks are written to as they finish. A later call picks up where an interrupted one stopped,
         and the coefficients stay on disk.
+    store_as
+        What ``store`` holds of the coefficients: ``"float32"``; ``"float16"``, half of it and three digits; or
+        ``"bodies"``, some kilobytes a target, from which coefficients are evaluated whenever they are read. They read
+        as float32 either way.
     client
         ``dask.distributed.Client`` whose workers fit the blocks, one a process at a time; this process writes. Blocks
         of a worker that dies are fitted again.
@@ -162,8 +167,8 @@ def fit_betas(
         body=body, encoder=encoder, mode=mode, layer=layer, raw_layer=raw_layer, cluster_key=cluster_key,
         modulators_key=modulators_key, score_threshold=score_threshold, n_folds=n_folds, min_cells=min_cells, lam=lam,
         alpha=alpha, solver=solver, network=network, trainer_kwargs=trainer_kwargs, device=device,
-        block_size=block_size, store=store, client=client, uncertainty=uncertainty, rng=rng, n_jobs=n_jobs,
-        show_progress_bar=show_progress_bar,
+        block_size=block_size, store=store, store_as=store_as, client=client, uncertainty=uncertainty, rng=rng,
+        n_jobs=n_jobs, show_progress_bar=show_progress_bar,
     )  # fmt: skip
     fit = run_fit(table, targets, options)
     out = table.copy() if copy else table
