@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from spacetravlr.models._bodies import BodyResult, fit_zero, sums_by_type
 from spacetravlr.models._fitted import BODIES, Cells, FittedBlock
 from spacetravlr.models._inputs import BlockDesign, FitInputs, FitSettings, block_design
-from spacetravlr.models._network_body import fit_network, niches
+from spacetravlr.models._network_body import Networks, niches
 from spacetravlr.models._seed_body import fit_seed
 from spacetravlr.models._surface_body import SurfaceExtras, fit_surfaces
 
@@ -77,19 +79,21 @@ def fit_targets(
     bodies: dict[str, BodyResult] = {"zero": fit_zero(block, inputs)}
     bodies["seed"], seeds = fit_seed(block, inputs, settings, n_jobs)
     extras: SurfaceExtras | None = None
-    curves: dict[str, Floats] = {}
-    if settings.with_surface:
-        functions = functions or inputs.functions()
-        tick = (lambda: None) if settings.with_network else (lambda: report(1))
-        bodies["surface"], extras = fit_surfaces(
-            block, inputs, settings, functions, bodies["seed"], seeds, n_jobs, tick
-        )
-    if settings.with_network:
-        bodies["network"], curves = fit_network(block, inputs, settings, seeds, n_jobs)
-    if settings.with_network or not settings.with_surface:
+    networks = Networks(block, inputs, settings, seeds, n_jobs) if settings.with_network else None
+    with threadpool_limits(1), ThreadPoolExecutor(n_jobs) as pool:
+        comparison = pool.submit(networks.compare) if networks else None  # beside the surfaces, which do not need it
+        if settings.with_surface:
+            functions = functions or inputs.functions()
+            bodies["surface"], extras = fit_surfaces(
+                block, inputs, settings, functions, bodies["seed"], seeds, pool, lambda: report(1)
+            )
+        if comparison:
+            bodies["network"] = comparison.result()
+        kept = choose_bodies(block, inputs, bodies, settings.score_threshold)
+        if networks:
+            networks.finish(bodies["network"], (kept == BODIES.index("network")).any(axis=1))
+    if not settings.with_surface:
         report(len(block))
-
-    kept = choose_bodies(block, inputs, bodies, settings.score_threshold)
     fitted = FittedBlock.collect(
         kept, lambda body, t: bodies[body].state(t), [block.scaling(t) for t in range(len(block))]
     )
@@ -108,7 +112,7 @@ def fit_targets(
             ignore_index=True,
         ),
         scores=_scores(block, inputs, bodies, kept),
-        training=_training(block, inputs, curves),
+        training=_training(block, inputs, networks.curves if networks else {}),
         sd=sd,
         bodies=fitted.state(),
     )

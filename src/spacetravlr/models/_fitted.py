@@ -38,7 +38,7 @@ class BodyState(NamedTuple):
     surface: SurfaceFit | None = None
     """What a surface adds, in standardised units."""
     network: BlockFit | None = None
-    """What a network adds, in standardised units; it holds all targets of the block."""
+    """What a network adds, in standardised units; it holds all targets of the block that keep one."""
 
 
 class Cells(NamedTuple):
@@ -164,7 +164,7 @@ class FittedBlock:
             spread=np.concatenate([spread for _, spread in scaling]),
             surfaces=SurfaceParts.collect(surfaces, n_types) if (kept == _SURFACE).any() else None,
             network_target=served,
-            network=None if network is None else network.of_targets(served).state_dict(),
+            network=None if network is None else network.state_dict(),
             place=None if network is None else network.mean_place(),
             device="cpu" if network is None else str(network.device),
         )

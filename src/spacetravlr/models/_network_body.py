@@ -13,83 +13,115 @@ from spacetravlr.models._bodies import BodyResult, fitted_rows
 from spacetravlr.models._fitted import BodyState
 
 if TYPE_CHECKING:
-    from spacetravlr._types import Floats, Ints
+    from spacetravlr._types import Bools, Floats, Ints
     from spacetravlr.models._inputs import BlockDesign, FitInputs, FitSettings, SeenCells
     from spacetravlr.models._seed_body import SeedStages
+    from spacetravlr.nn import BlockFit
 
 _IMAGE_SIDE = 16
 _CHUNK = 4096
 
 
-def fit_network(
-    block: BlockDesign,
-    inputs: FitInputs,
-    settings: FitSettings,
-    seeds: SeedStages,
-    n_jobs: int,
-) -> tuple[BodyResult, dict[str, Floats]]:
-    """A network that refines the seeds; also returns its learning curves (epochs x targets).
+class Networks:
+    """Networks that refine the seeds of a block of targets.
 
-    Each training stops by its own stopping blocks, which lie among the cells it may see. Three trainings in all, since
-    a network is dear: without the last choosing fold, to be compared there; without the reporting fold, to be scored
-    there; and on every cell, to be delivered (trained when first asked for).
+    Training is dear, so targets must earn it: :meth:`compare` trains all of them without the last choosing fold, and
+    only those that keep the network are trained again, to be scored and to be delivered. Each training stops by its own
+    stopping blocks, which lie among the cells it may see.
     """
-    from spacetravlr.nn import BlockData, NetworkConfig, fit_block
 
-    config = settings.network or NetworkConfig(body="vit" if settings.body == "vit" else "cnn")
-    width = block.width
-    term_index = np.full((len(block), width), -1, dtype=np.int64)
-    group = np.full((len(block), width), -1, dtype=np.int64)
-    for t in range(len(block)):
-        columns = block.columns(t)
-        term_index[t, : len(columns)], group[t, : len(columns)] = columns, block.group[columns]
+    def __init__(
+        self, block: BlockDesign, inputs: FitInputs, settings: FitSettings, seeds: SeedStages, n_jobs: int
+    ) -> None:
+        from spacetravlr.nn import BlockData, NetworkConfig
 
-    def standard(seeds: Floats) -> Floats:
-        out = np.zeros((len(block), inputs.n_types, width + 1), dtype=np.float32)
+        self.block, self.inputs, self.settings, self.seeds = block, inputs, settings, seeds
+        self.config = settings.network or NetworkConfig(body="vit" if settings.body == "vit" else "cnn")
+        self.curves: dict[str, Floats] = {}
+        """Learning curves of the comparison, epochs x targets."""
+        width = block.width
+        term_index = np.full((len(block), width), -1, dtype=np.int64)
+        group = np.full((len(block), width), -1, dtype=np.int64)
         for t in range(len(block)):
-            m = len(block.columns(t)) + 1
-            out[t, :, :m] = block.to_standard(t, seeds[t, : inputs.n_types, :m])
+            columns = block.columns(t)
+            term_index[t, : len(columns)], group[t, : len(columns)] = columns, block.group[columns]
+        names = [inputs.target_names[i] for i in block.index]
+        self._data = BlockData(
+            **niches(inputs, n_jobs),
+            design=((block.values - block.mean) / block.spread).astype(np.float32),
+            term_index=term_index,
+            y=((block.y - block.y_mean) / block.y_spread).astype(np.float32),
+            anchors=self._anchors(seeds.choosing),
+            train=~inputs.stopping,
+            validation=inputs.stopping,
+            group=group,
+            seeds=np.array([target_seed(settings.seed, name) for name in names], dtype=np.uint64),
+        )
+
+    def compare(self) -> BodyResult:
+        """Predict the last choosing fold without it."""
+        last = self.inputs.n_folds - 1
+        fit = self._train(np.arange(len(self.block)), fitted_rows(self.inputs, last), self.seeds.held[-1])
+        self.curves = fit.curves
+        prediction = np.full(self.block.y.shape, np.nan)
+        self._predict(fit, np.arange(len(self.block)), self.inputs.fold == last, prediction)
+        return BodyResult(prediction, np.full(self.block.y.shape, np.nan), self._not_kept)
+
+    def finish(self, result: BodyResult, kept: Bools) -> None:
+        """Train the targets where ``kept`` again, and complete ``result``.
+
+        Reporting cells are predicted without the reporting fold, by the network that every target or, where the body is
+        chosen automatically, every target that keeps it shares. What is delivered has seen every cell.
+        """
+        choosing = ~self.inputs.report
+        winners = np.flatnonzero(kept)
+        scored = winners if self.settings.body == "auto" else np.arange(len(self.block))
+        if len(scored):
+            fit = self._train(scored, choosing, self.seeds.choosing)
+            self._predict(fit, scored, self.inputs.report, result.prediction)
+            self._predict(fit, scored, choosing, result.train)
+        if len(winners):
+            everything = self._train(winners, np.ones_like(choosing), self.seeds.final)
+            result.state = lambda t: BodyState(self.block.constant(t, self.block.y_mean[t]), network=everything)
+
+    def _not_kept(self, t: int) -> BodyState:
+        msg = f"no network was trained on every cell for target {t} of the block"
+        raise RuntimeError(msg)
+
+    def _train(self, targets: Ints, rows: Bools, seeds: Floats) -> BlockFit:
+        from spacetravlr.nn import fit_block
+
+        stopping, data = self.inputs.stopping, self._data
+        subset = replace(
+            data,
+            train=rows & ~stopping,
+            validation=rows & stopping,
+            anchors=self._anchors(seeds)[targets],
+            term_index=data.term_index[targets],
+            group=data.group[targets],
+            y=data.y[:, targets],
+            seeds=data.seeds[targets],
+        )
+        # One thread: batches are small, and torch's threads spin while they wait, which on a busy machine costs twenty
+        # times what they gain.
+        options: dict[str, Any] = {"trainer_kwargs": self.settings.trainer_kwargs, "device": self.settings.device}
+        return fit_block(subset, self.config, n_jobs=1, **options)
+
+    def _anchors(self, seeds: Floats) -> Floats:
+        """Seeds in standardised units, targets x types x (intercept, terms)."""
+        out = np.zeros((len(self.block), self.inputs.n_types, self.block.width + 1), dtype=np.float32)
+        for t in range(len(self.block)):
+            m = len(self.block.columns(t)) + 1
+            out[t, :, :m] = self.block.to_standard(t, seeds[t, : self.inputs.n_types, :m])
         return out
 
-    names = [inputs.target_names[i] for i in block.index]
-    choosing = ~inputs.report
-    data = BlockData(
-        **niches(inputs, n_jobs),
-        design=((block.values - block.mean) / block.spread).astype(np.float32),
-        term_index=term_index,
-        y=((block.y - block.y_mean) / block.y_spread).astype(np.float32),
-        anchors=standard(seeds.choosing),
-        train=choosing & ~inputs.stopping,
-        validation=choosing & inputs.stopping,
-        group=group,
-        seeds=np.array([target_seed(settings.seed, name) for name in names], dtype=np.uint64),
-    )
-    # One thread: batches are small, and torch's threads spin while they wait, which on a busy machine costs twenty
-    # times what they gain.
-    options: dict[str, Any] = {"trainer_kwargs": settings.trainer_kwargs, "device": settings.device, "n_jobs": 1}
-    fit = fit_block(data, config, **options)
-    prediction, train = np.full(block.y.shape, np.nan), np.full(block.y.shape, np.nan)
-    prediction[inputs.report] = _predict_network(block, data, fit, np.flatnonzero(inputs.report))
-    train[choosing] = _predict_network(block, data, fit, np.flatnonzero(choosing))
-
-    last = inputs.n_folds - 1
-    seen = fitted_rows(inputs, last)
-    without_last = replace(
-        data, train=seen & ~inputs.stopping, validation=seen & inputs.stopping, anchors=standard(seeds.held[-1])
-    )
-    rows = np.flatnonzero(inputs.fold == last)
-    prediction[rows] = _predict_network(block, without_last, fit_block(without_last, config, **options), rows)
-    final: list[Any] = []
-
-    def state(t: int) -> BodyState:
-        if not final:
-            everything = replace(
-                data, train=~inputs.stopping, validation=inputs.stopping, anchors=standard(seeds.final)
-            )
-            final.append(fit_block(everything, config, **options))
-        return BodyState(block.constant(t, block.y_mean[t]), network=final[0])
-
-    return BodyResult(prediction, train, state), fit.curves
+    def _predict(self, fit: BlockFit, targets: Ints, where: Bools, out: Floats) -> None:
+        """Write predictions of ``targets`` into the rows ``where`` of ``out``."""
+        block, cells = self.block, np.flatnonzero(where)
+        for start in range(0, len(cells), _CHUNK):
+            rows = cells[start : start + _CHUNK]
+            standardised = fit.predictions(rows, self._data.design[rows], self._data.term_index[targets], n_jobs=1)
+            out[np.ix_(rows, targets)] = block.y_mean[targets] + block.y_spread[targets] * standardised
 
 
 def niches(cells: SeenCells, n_jobs: int, rows: slice = slice(None)) -> dict[str, Any]:
@@ -108,18 +140,6 @@ def niches(cells: SeenCells, n_jobs: int, rows: slice = slice(None)) -> dict[str
         "position": np.asarray(cells.coordinates[rows], dtype=np.float32),
         "cell_type": cells.cell_type[rows].astype(np.int64),
     }
-
-
-def _predict_network(block: BlockDesign, data: Any, fit: Any, cells: Ints) -> Floats:
-    prediction = np.empty((len(cells), len(block)))
-    for start in range(0, len(cells), _CHUNK):
-        rows = cells[start : start + _CHUNK]
-        coefficients, design = fit.coefficients(rows), data.design[rows]
-        for t in range(len(block)):
-            columns = block.columns(t)
-            y = coefficients[:, t, 0] + (coefficients[:, t, 1 : len(columns) + 1] * design[:, columns]).sum(axis=1)
-            prediction[start : start + len(rows), t] = block.y_mean[t] + block.y_spread[t] * y
-    return prediction
 
 
 def target_seed(seed: int, name: str) -> int:

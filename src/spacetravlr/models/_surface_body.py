@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from spacetravlr._core.surfaces import CellFunctions, SurfaceFit, fit_surface, refit_surface
 from spacetravlr.models._bodies import BodyResult, fitted_rows
@@ -15,6 +13,7 @@ from spacetravlr.models._fitted import BodyState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Executor
 
     from spacetravlr._types import Bools, Floats, Ints
     from spacetravlr.models._inputs import BlockDesign, FitInputs, FitSettings
@@ -61,10 +60,10 @@ def fit_surfaces(
     functions: CellFunctions,
     seed: BodyResult,
     stages: SeedStages,
-    n_jobs: int,
+    pool: Executor,
     progress: Callable[[], None],
 ) -> tuple[BodyResult, SurfaceExtras]:
-    """Coefficient surfaces, one target a thread.
+    """Coefficient surfaces, one target at a time in each thread of ``pool``.
 
     A target has surfaces of its own, with truly zero coefficients, unless they fit their training cells worse than the
     seed predicts held-out ones. That happens on smoothed expression, which takes more terms than surfaces can hold;
@@ -113,8 +112,7 @@ def fit_surfaces(
         progress()
         return fit, final, departs
 
-    with threadpool_limits(1), ThreadPoolExecutor(n_jobs) as pool:
-        fits = list(pool.map(one, range(len(block))))
+    fits = list(pool.map(one, range(len(block))))
 
     def state(t: int) -> BodyState:
         _, final, departs = fits[t]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from spacetravlr._types import Floats, Ints
 from spacetravlr.nn._bodies import BODIES
 from spacetravlr.nn._config import NetworkConfig, NicheData
-from spacetravlr.nn._data import pooled_images
+from spacetravlr.nn._data import pooled_images, term_rows, with_constants
 from spacetravlr.nn._heads import CoefficientHeads
 from spacetravlr.nn._stack import BodyStack
 from spacetravlr.nn._threads import torch_threads
@@ -70,14 +69,50 @@ class BlockFit:
         Shape (n_cells, n_targets, max_terms + 1), intercept first; zero for padding.
         """
         index = np.arange(self.data.n_cells)[cells]
-        n_terms = self.heads.anchors.shape[2]
-        result = np.empty((len(index), self.n_targets, n_terms), dtype=np.float32)
-        step = max(1, min(batch_size, _MAX_IMAGES // self.bodies.n_bodies))
-        with torch_threads(n_jobs):
-            for start in range(0, len(index), step):
-                part = index[start : start + step]
-                result[start : start + len(part)] = self._evaluate(part)
+        result = np.empty((len(index), self.n_targets, self.heads.anchors.shape[2]), dtype=np.float32)
+        with torch_threads(n_jobs), torch.inference_mode():
+            for rows in self._batches(len(index), batch_size):
+                embedding, cell_type = self._embed(index[rows])
+                result[rows] = self.heads.coefficients(embedding, cell_type).permute(2, 0, 1).cpu().numpy()
         return result
+
+    def predictions(
+        self, cells: Ints, design: Floats, term_index: Ints, *, batch_size: int = 512, n_jobs: int | None = None
+    ) -> NDArray[np.float32]:
+        """Predicted responses of cells, in the units that the responses were trained in.
+
+        Parameters
+        ----------
+        cells
+            Indices into the cells of ``data``.
+        design
+            Distinct terms at these cells, shape (len(cells), n_terms).
+        term_index
+            Columns of ``design`` that each target uses, padded with -1, shape (n_targets, max_terms).
+        batch_size
+            Cells evaluated at a time, at most; fewer when there are many bodies.
+        n_jobs
+            Threads on the CPU; None for the setting.
+
+        Returns
+        -------
+        Shape (len(cells), n_targets).
+        """
+        rows_of = torch.from_numpy(term_rows(term_index, design.shape[1])).to(self.device)
+        result = np.empty((len(cells), self.n_targets), dtype=np.float32)
+        with torch_threads(n_jobs), torch.inference_mode():
+            for rows in self._batches(len(cells), batch_size):
+                embedding, cell_type = self._embed(cells[rows])
+                terms = torch.from_numpy(with_constants(design[rows])).to(self.device)
+                values = terms[rows_of]
+                prediction = self.heads.predicted_change(embedding, values, cell_type)
+                prediction += values.mul_(self.heads.anchor_of(cell_type)).sum(1)
+                result[rows] = prediction.T.cpu().numpy()
+        return result
+
+    def _batches(self, n_cells: int, batch_size: int) -> Iterator[slice]:
+        step = max(1, min(batch_size, _MAX_IMAGES // self.bodies.n_bodies))
+        return (slice(start, start + step) for start in range(0, n_cells, step))
 
     def on(self, data: NicheData) -> BlockFit:
         """Point the trained coefficients at other cells, for example of another section."""
@@ -87,24 +122,6 @@ class BlockFit:
             msg = f"Expected `data` to have (cell types, dimensions) = {expected}, found `{found}`."
             raise ValueError(msg)
         return replace(self, data=data)
-
-    def of_targets(self, targets: Ints) -> BlockFit:
-        """Keep some of the targets, and of the bodies those that they use."""
-        used, body_of = np.unique(self.body_of[targets], return_inverse=True)
-        bodies = copy.deepcopy(self.bodies)
-        bodies.load_weights({name: value.detach()[used] for name, value in self.bodies.weights.items()})
-        weight = self.heads.weight.detach()[targets]
-        heads = CoefficientHeads(self.heads.anchors[targets], n_features=weight.shape[2], mode=self.config.mode)
-        heads.weight.data = weight
-        return replace(
-            self,
-            bodies=bodies,
-            heads=heads.requires_grad_(requires_grad=False).eval(),
-            body_of=body_of,
-            best_epoch=self.best_epoch[targets],
-            curves={name: values[:, targets] for name, values in self.curves.items()},
-            baseline=self.baseline[targets],
-        )
 
     def mean_place(self) -> Floats:
         """Mean of the position features over the cells of each type, float64, shape (n_cell_types, n_features)."""
@@ -159,8 +176,8 @@ class BlockFit:
             device=torch.device(device),
         ).on(data)
 
-    @torch.inference_mode()
-    def _evaluate(self, cells: Ints) -> Floats:
+    def _embed(self, cells: Ints) -> tuple[Tensor, Tensor]:
+        """Embedding of cells by the body of each target, (n_targets, n_features, n_cells), and codes of types."""
         image = pooled_images(self.data, cells, image_size=self.config.image_size)
         inputs = [image, _floats(self.data.composition[cells]), _floats(self.data.position[cells])]
         cell_type = torch.from_numpy(self.data.cell_type[cells].astype(np.int64)).to(self.device)
@@ -168,8 +185,7 @@ class BlockFit:
         self.heads.to(self.device)
         place = None if self.data.place is None else _floats(self.data.place[cells]).to(self.device)
         embedding = self.bodies(*(value.to(self.device) for value in inputs), cell_type, place)
-        own = embedding[torch.from_numpy(self.body_of).to(self.device)]
-        return self.heads.coefficients(own, cell_type).permute(2, 0, 1).cpu().numpy()
+        return embedding[torch.from_numpy(self.body_of).to(self.device)], cell_type
 
 
 def _floats(values: Floats) -> Tensor:

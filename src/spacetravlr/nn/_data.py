@@ -37,6 +37,14 @@ def term_rows(term_index: Ints, n_terms: int) -> Ints:
     return np.concatenate([np.full((len(rows), 1), n_terms), rows], axis=1).astype(np.int64)
 
 
+def with_constants(design: Floats) -> Floats:
+    """Terms as rows, then a row of ones (intercept) and a row of zeros (padding), float32, (n_terms + 2, n_cells)."""
+    rows = np.zeros((design.shape[1] + 2, len(design)), dtype=np.float32)
+    rows[:-2] = design.T
+    rows[-2] = 1.0
+    return rows
+
+
 def pooled_images(data: NicheData, cells: Ints, *, image_size: int) -> Tensor:
     """Images of ``cells`` averaged down to ``image_size`` pixels a side, read in chunks."""
     size = (image_size, image_size)
@@ -98,14 +106,12 @@ class RefinementData(pl.LightningDataModule):
     def batch(self, cells: Ints) -> Batch:
         """Assemble the minibatch of ``cells``."""
         data = self.data
-        of_batch = data.design[cells].T
-        constant = np.repeat(np.array([[1.0], [0.0]]), len(cells), axis=1)
         return Batch(
             image=self._images(cells),
             composition=_tensor(data.composition[cells]),
             position=_tensor(data.position[cells]),
             cell_type=torch.from_numpy(data.cell_type[cells].astype(np.int64)),
-            design=_tensor(np.concatenate([of_batch, constant])),
+            design=torch.from_numpy(with_constants(data.design[cells])),
             residual=_tensor(self.residual[:, cells]),
         )
 
