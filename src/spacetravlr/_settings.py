@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
+
+from spacetravlr._validators import assert_one_of
 
 DATA_VARIABLE = "SPACETRAVLR_DATA"
 
@@ -12,6 +17,23 @@ DATA_VARIABLE = "SPACETRAVLR_DATA"
 def _default_cache() -> Path:
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "spacetravlr"
+
+
+Verbosity = Literal["error", "warning", "info", "debug"]
+_package = logging.getLogger("spacetravlr")
+
+
+class _ToStderr(logging.Handler):
+    """Show messages, unless the application has set up logging and shows them itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not logging.getLogger().handlers:
+            sys.stderr.write(f"{self.format(record)}\n")
+
+
+_package.addHandler(_ToStderr())
+if _package.level == logging.NOTSET:
+    _package.setLevel(logging.INFO)
 
 
 @dataclass
@@ -24,6 +46,21 @@ class Settings:
     """Threads used by compiled code when a call is not told."""
     cache_dir: Path = field(default_factory=_default_cache)
     """Where downloads are kept."""
+
+    @property
+    def verbosity(self) -> Verbosity:
+        """What the package says (on stderr, through the logger ``"spacetravlr"``): ``"info"`` by default.
+
+        ``"error"``, ``"warning"``, ``"info"`` or ``"debug"``, each with all before it.
+        """
+        level = _package.getEffectiveLevel()
+        names: tuple[Verbosity, ...] = get_args(Verbosity)
+        return next((name for name in names if logging.getLevelName(name.upper()) <= level), "debug")
+
+    @verbosity.setter
+    def verbosity(self, value: Verbosity) -> None:
+        assert_one_of(value, get_args(Verbosity), name="verbosity")
+        _package.setLevel(value.upper())
 
     @property
     def data_dir(self) -> Path | None:

@@ -351,8 +351,9 @@ def test_a_disk_that_runs_full_keeps_what_was_written(base, in_memory, tmp_path,
         _nearly_full(patch, BetaStore, 3)
         with pytest.raises(OSError, match=r"Could not write block 2 .*\. Make room and call again: what was written"):
             _fit(base, tmp_path / "b.zarr")
-    assert sorted(p.name for p in (tmp_path / "b.zarr").glob("*block_*")) == ["block_00000", "block_00001"]
+    assert sorted(p.name for p in (tmp_path / "b.zarr").glob("block_*")) == ["block_00000", "block_00001"]
     out = _fit(base, tmp_path / "b.zarr")
+    assert not list((tmp_path / "b.zarr").glob(".block_*"))
     np.testing.assert_allclose(out.obsm["betas"].compute(), in_memory.obsm["betas"], atol=1e-6)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -26,8 +25,6 @@ from spacetravlr.models._workers import run_on_workers
 
 if TYPE_CHECKING:
     from spacetravlr._types import Ints
-
-logger = logging.getLogger(__name__)
 
 #: Targets fitted together; a shared network sees one block at a time.
 BLOCK_SIZE = 100
@@ -84,9 +81,11 @@ def target_blocks(n_targets: int, block_size: int) -> list[Ints]:
     return [np.arange(s, min(s + block_size, n_targets)) for s in range(0, n_targets, block_size)]
 
 
-def n_in_store(store: BetaStore, n_targets: int, block_size: int) -> int:
-    """Targets that a store holds already."""
-    return sum(len(block) for b, block in enumerate(target_blocks(n_targets, block_size)) if store.has(b))
+def missing_blocks(n_targets: int, block_size: int, store: BetaStore | None) -> dict[int, Ints]:
+    """Blocks of targets that are still to be fitted, by number."""
+    return {
+        b: block for b, block in enumerate(target_blocks(n_targets, block_size)) if store is None or not store.has(b)
+    }
 
 
 def fit_tissue(
@@ -118,9 +117,7 @@ def fit_tissue(
         Called with the number of targets finished since the last call; those in the store are not counted.
     """
     blocks = target_blocks(len(inputs.targets), block_size)
-    missing = [b for b in range(len(blocks)) if store is None or not store.has(b)]
-    if len(missing) < len(blocks):
-        logger.info("%d of %d blocks of targets are in the store already", len(blocks) - len(missing), len(blocks))
+    missing = list(missing_blocks(len(inputs.targets), block_size, store))
     if store is not None and missing:
         widths = np.diff(inputs.targets.indptr) + 1
         store.assert_room(

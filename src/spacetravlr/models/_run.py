@@ -17,12 +17,21 @@ from spacetravlr._types import Rng
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._validators import assert_in_range, assert_non_negative, assert_one_of, assert_positive
 from spacetravlr.io._store import BetaStore, StoreAs
-from spacetravlr.models._fit import BLOCK_SIZE, FitResult, fingerprint, fit_inputs, fit_tissue, n_in_store
+from spacetravlr.models._estimate import (
+    fit_bytes,
+    fit_seconds,
+    fit_work,
+    multiplication_rate,
+    physical_memory,
+    spoken,
+)
+from spacetravlr.models._fit import BLOCK_SIZE, FitResult, fingerprint, fit_inputs, fit_tissue, missing_blocks
 from spacetravlr.models._inputs import Body, FitInputs, FitSettings, Solver
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from spacetravlr._types import Ints
     from spacetravlr.nn import NetworkConfig
 
 logger = logging.getLogger(__name__)
@@ -126,14 +135,15 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
             store_as=options.store_as,
         )
     n_targets = len(tissue.target_names)
-    logger.info(
-        "fitting %d targets with %d distinct terms at %d cells; coefficients take %.2f GB",
-        n_targets, len(tissue.terms), inputs.n_cells, 4e-9 * inputs.n_cells * tissue.targets.n_columns,
-    )  # fmt: skip
+    missing = missing_blocks(n_targets, options.block_size, store)
+    done = n_targets - sum(len(block) for block in missing.values())
+    if done:
+        logger.info("%d of %d targets are in the store already", done, n_targets)
+    if missing:
+        logger.info(_announce(inputs, settings, list(missing.values()), options))
     show = package_settings.show_progress_bar if options.show_progress_bar is None else options.show_progress_bar
     from tqdm.auto import tqdm
 
-    done = 0 if store is None else n_in_store(store, n_targets, options.block_size)
     # the average rate: blocks end at long intervals
     with tqdm(total=n_targets, initial=done, smoothing=0, desc="targets", disable=not show) as bar:
         result = fit_tissue(
@@ -159,6 +169,28 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
         "seed": seed,
     }
     return Fit(tissue, inputs, settings, result, params)
+
+
+def _announce(inputs: FitInputs, settings: FitSettings, blocks: list[Ints], options: FitOptions) -> str:
+    """What is about to be fitted, and roughly what it takes; warns when that is more than this machine has."""
+    processes, threads = 1, resolve_n_jobs(options.n_jobs)
+    if options.client is not None:
+        there = list(options.client.nthreads().values()) or [1]
+        processes = len(there)
+        threads = max(1, sum(there) // processes) if options.n_jobs is None else threads
+    seconds = fit_seconds(
+        fit_work(inputs, settings, blocks), rate=multiplication_rate(), threads=threads, processes=processes
+    )
+    memory = fit_bytes(inputs, settings, blocks, stored=options.store is not None, threads=threads)
+    if options.client is None and memory > (there_is := physical_memory()):
+        hint = "take a smaller `block_size`" if options.store is not None else "pass `store=` to keep them on disk"
+        logger.warning("the fit may need %.0f GB, and there are %.0f GB; %s", memory / 1e9, there_is / 1e9, hint)
+    n_targets = sum(len(block) for block in blocks)
+    per_target = sum(int(np.diff(inputs.targets.indptr)[block].sum()) for block in blocks) / n_targets
+    return (
+        f"fitting {n_targets} targets with {per_target:.0f} terms each at {inputs.n_cells} cells: {spoken(seconds)} "
+        f"(a rough estimate), up to {memory / 1e9:.2g} GB of memory"
+    )
 
 
 def _settings(options: FitOptions) -> FitSettings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +17,7 @@ from spacetravlr._settings import settings
 from spacetravlr._utils import numba_threads
 from spacetravlr._validators import assert_genes, assert_one_of
 from spacetravlr.io._disk import assert_room
+from spacetravlr.models._estimate import spoken
 from spacetravlr.models._perturbation import CellsLike, Wanted, select_cells
 from spacetravlr.models._screen_files import ScreenFolder, ScreenResult, fingerprint
 from spacetravlr.models._screen_table import screen_table
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from spacetravlr._types import Bools, Ints
     from spacetravlr.models._gene_factory import GeneFactory
     from spacetravlr.models._simulator import Simulator
+
+logger = logging.getLogger(__name__)
 
 ScreenMode = Literal["knockout", "overexpression"]
 
@@ -99,7 +104,12 @@ def run_screen(
         ) as bar,
         closing(_run_batches(factory, batches, mode, mask, arguments, client)) as finished,
     ):
-        for batch in finished:
+        start = time.perf_counter()
+        for i, batch in enumerate(finished):
+            if i == 0 and len(batches) > 1:
+                workers = 1 if client is None else max(1, len(client.nthreads()))
+                left = (time.perf_counter() - start) * -(-(len(batches) - 1) // workers)
+                logger.info("screening %d genes, %d at a time: %s from now", len(todo), size, spoken(left))
             for result in batch:
                 if folder:
                     folder.write(result)
