@@ -33,7 +33,7 @@ RESOLUTION = 3.0
 MAX_CLIFF = 2e-3
 MAX_GRID_POINTS = 2**28
 # Signals spread together: one cache line of float32 at every grid point, and enough to fill vector registers.
-_CHUNK = 8
+_CHUNK = 16
 _CHUNK_POINTS = 2**26
 # Grid rows spread by one thread. At least the support of the B-spline, so that every second strip can run at once.
 _STRIP = 8
@@ -154,13 +154,14 @@ class GridKernel:
     def _convolve(self, tile: _Tile, values: Floats, out: Floats, first: int, stop: int) -> None:
         workers = resolve_n_jobs(self.n_jobs)
         axes = tuple(range(len(tile.shape)))
-        grid = np.zeros((*tile.shape, stop - first), dtype=np.float32)
-        as_3d = (*tile.shape, 1)[:3]
-        _spread(values, first, tile.cells, tile.base, tile.offset, tile.strip_start, grid.reshape(*as_3d, -1))
+        width = stop - first
+        grid = np.zeros((*tile.shape, width), dtype=np.float32)
+        lines = (tile.shape[0], 1 if len(tile.shape) == 2 else tile.shape[1], -1)
+        _spread(values, first, width, tile.cells, tile.base, tile.offset, tile.strip_start, grid.reshape(lines))
         spectrum = fft.rfftn(grid, axes=axes, workers=workers)
         spectrum *= tile.spectrum[..., None]
         grid = fft.irfftn(spectrum, s=tile.shape, axes=axes, workers=workers, overwrite_x=True)
-        _gather(grid.reshape(*as_3d, -1), tile.cells, tile.base, tile.offset, out, first)
+        _gather(grid.reshape(lines), width, tile.cells, tile.base, tile.offset, out, first)
 
 
 def _build_tile(cells: Ints, coords: Floats, spacing: float, sigma: float, reach: float) -> _Tile:
@@ -174,11 +175,12 @@ def _build_tile(cells: Ints, coords: Floats, spacing: float, sigma: float, reach
     margin = int(np.ceil(reach / spacing)) + 1
     shape = tuple(int(fft.next_fast_len(int(size) + margin, real=True)) for size in extent)
 
+    # Flat tissue gets a second axis with one grid point, which takes all: offset -1 marks it.
+    axes = [0, 2] if n_axes == 2 else [0, 1, 2]
     padded_base = np.zeros((len(cells), 3), dtype=np.int32)
-    padded_base[:, :n_axes] = base
-    # The third axis of flat tissue has one grid point, which takes all: offset -1 marks it.
+    padded_base[:, axes] = base
     offset = np.full((len(cells), 3), -1.0, dtype=np.float32)
-    offset[:, :n_axes] = position - base
+    offset[:, axes] = position - base
     n_strips = int(base[-1, 0]) // _STRIP + 1
     strip_start = np.searchsorted(base[:, 0], np.arange(n_strips + 1) * _STRIP)
     return _Tile(cells[order], padded_base, offset, strip_start, shape, _kernel_spectrum(shape, spacing, sigma, reach))
@@ -225,44 +227,52 @@ def _spline(t, weights):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
-def _spread(values, first, cells, base, offset, strip_start, grid):  # type: ignore[no-untyped-def]
+def _spread(values, first, width, cells, base, offset, strip_start, grid):  # type: ignore[no-untyped-def]
+    """Spread signals; the last axis of ``grid`` holds the signals of a line of grid points side by side."""
     n_strips = strip_start.shape[0] - 1
-    width = grid.shape[3]
     for parity in range(2):
         # A strip writes a few rows into the next one but never into the one after: strips of one parity are
         # independent, and sums are made in the same order whatever the number of threads.
         for half in nb.prange((n_strips - parity + 1) // 2):
             strip = 2 * half + parity
             wx, wy, wz = np.empty(4, np.float32), np.empty(4, np.float32), np.empty(4, np.float32)
+            spread = np.empty(4 * width, np.float32)
             for c in range(strip_start[strip], strip_start[strip + 1]):
                 _spline(offset[c, 0], wx)
-                _spline(offset[c, 1], wy)
-                depth = _spline(offset[c, 2], wz)
-                value = values[cells[c], first : first + width]
+                breadth = _spline(offset[c, 1], wy)
+                _spline(offset[c, 2], wz)
+                for d in range(4):
+                    for k in range(width):
+                        spread[d * width + k] = wz[d] * values[cells[c], first + k]
+                start = base[c, 2] * width
                 for a in range(4):
-                    for b in range(4):
-                        for d in range(depth):
-                            weight = wx[a] * wy[b] * wz[d]
-                            point = grid[base[c, 0] + a, base[c, 1] + b, base[c, 2] + d]
-                            for k in range(width):
-                                point[k] += weight * value[k]
+                    for b in range(breadth):
+                        weight = wx[a] * wy[b]
+                        line = grid[base[c, 0] + a, base[c, 1] + b, start : start + 4 * width]
+                        for k in range(4 * width):
+                            line[k] += weight * spread[k]
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
-def _gather(grid, cells, base, offset, out, first):  # type: ignore[no-untyped-def]
-    width = grid.shape[3]
+def _gather(grid, width, cells, base, offset, out, first):  # type: ignore[no-untyped-def]
     n_blocks = (cells.shape[0] + 1023) // 1024
     for block in nb.prange(n_blocks):
         wx, wy, wz = np.empty(4, np.float32), np.empty(4, np.float32), np.empty(4, np.float32)
+        gathered = np.empty(4 * width, np.float32)
         for c in range(block * 1024, min(cells.shape[0], (block + 1) * 1024)):
             _spline(offset[c, 0], wx)
-            _spline(offset[c, 1], wy)
-            depth = _spline(offset[c, 2], wz)
-            received = out[cells[c], first : first + width]
+            breadth = _spline(offset[c, 1], wy)
+            _spline(offset[c, 2], wz)
+            gathered[:] = 0
+            start = base[c, 2] * width
             for a in range(4):
-                for b in range(4):
-                    for d in range(depth):
-                        weight = wx[a] * wy[b] * wz[d]
-                        point = grid[base[c, 0] + a, base[c, 1] + b, base[c, 2] + d]
-                        for k in range(width):
-                            received[k] += weight * point[k]
+                for b in range(breadth):
+                    weight = wx[a] * wy[b]
+                    line = grid[base[c, 0] + a, base[c, 1] + b, start : start + 4 * width]
+                    for k in range(4 * width):
+                        gathered[k] += weight * line[k]
+            for k in range(width):
+                received = np.float32(0)
+                for d in range(4):
+                    received += wz[d] * gathered[d * width + k]
+                out[cells[c], first + k] = received

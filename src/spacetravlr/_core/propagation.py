@@ -174,15 +174,18 @@ def _perturbed_rows(genes: Ints, inputs: Sequence[InputChange]) -> Iterator[tupl
 
 def _received_change(own: Floats, role: Ints, tissue: Tissue) -> Floats:
     """Change of the received signals; only columns whose ligand changed are received again."""
-    n, _, batch = own.shape
+    n, n_roles, batch = own.shape
     signals = tissue.signals
     change = np.zeros((n, len(signals), batch), own.dtype)
+    if not n_roles:
+        return change
     row = np.searchsorted(role, signals.ligand)
-    row[row == len(role)] = 0
-    plays = role[row] == signals.ligand if len(role) else np.zeros(len(signals), dtype=bool)
-    changed = np.asarray(own.any(axis=0))
-    signal, p = np.nonzero(changed[row] & plays[:, None]) if len(role) else (np.empty(0, int), np.empty(0, int))
-    if len(signal):
-        emitted = np.ascontiguousarray(own[:, row[signal], p])
-        change[:, signal, p] = tissue.field.apply(emitted, signals.contact[signal])
+    row[row == n_roles] = 0
+    changed = np.asarray(own.any(axis=(0, 2)))[row] & (role[row] == signals.ligand)
+    for contact in (False, True):  # one range at a time: the field then has nothing to sort
+        signal = np.flatnonzero(changed & (signals.contact == contact))
+        if len(signal):
+            emitted = np.take(own, row[signal], axis=1).reshape(n, -1)
+            heard = tissue.field.apply(emitted, np.full(emitted.shape[1], contact))
+            change[:, signal] = heard.reshape(n, len(signal), batch)
     return change

@@ -34,6 +34,8 @@ _BUILD_WEIGHT, _MULTIPLY, _SPLINE_POINT, _FFT_POINT = 15.0, 0.4, 1.5, 20.0
 _TYPICAL_SIGNALS = 50
 # Sum of the weights of its neighbours below which a cell without autocrine signal leaves the grid.
 _LONELY = 1.0
+# Signals multiplied together by the exact engine.
+_TILE = 128
 
 
 class Operator(Protocol):
@@ -89,7 +91,9 @@ class SparseOperator:
         w = self.weights
         with numba_threads(self.n_jobs):
             _multiply(w.indptr, w.indices, w.data, values, out)
-        return out if self._scale is None else out * self._scale[:, None]
+        if self._scale is not None:
+            out *= self._scale[:, None]
+        return out
 
 
 class GridOperator:
@@ -170,7 +174,9 @@ class GridOperator:
         out = self._kernel.sums(values)
         if len(self._lonely):
             out[self._lonely] = self._lonely_weights @ values
-        return out if self._scale is None else out * self._scale[:, None]
+        if self._scale is not None:
+            out *= self._scale[:, None]
+        return out
 
 
 class LigandField(NamedTuple):
@@ -304,8 +310,12 @@ def _as_values(values: Floats, n_cells: int) -> Floats:
 def _multiply(indptr, indices, data, values, out):  # type: ignore[no-untyped-def]
     n, width = values.shape
     n_blocks = (n + 63) // 64
-    for block in nb.prange(n_blocks):
-        total = np.empty(width)
+    # few signals at a time, so that those of all neighbours of a block stay in the cache
+    n_parts = max(1, (width + _TILE - 1) // _TILE)
+    for task in nb.prange(n_blocks * n_parts):
+        part, block = task // n_blocks, task % n_blocks
+        low, high = part * _TILE, min(width, (part + 1) * _TILE)
+        total = np.empty(high - low)
         for j in range(block * 64, min(n, (block + 1) * 64)):
             if width == 1:  # a loop over one signal costs more than its one product
                 single = 0.0
@@ -316,8 +326,7 @@ def _multiply(indptr, indices, data, values, out):  # type: ignore[no-untyped-de
             total[:] = 0.0
             for p in range(indptr[j], indptr[j + 1]):
                 weight = data[p]
-                row = values[indices[p]]
-                for k in range(width):
+                row = values[indices[p], low:high]
+                for k in range(high - low):
                     total[k] += weight * row[k]
-            for k in range(width):
-                out[j, k] = total[k]
+            out[j, low:high] = total

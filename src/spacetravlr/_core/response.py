@@ -100,8 +100,9 @@ def respond(
         cells = block.cells
         _contract(
             block.values,
-            entries.column - block.first_column,
-            slot.astype(np.int64),
+            # unsigned: numba then does not look for negative indices, which would take half of the time
+            (entries.column - block.first_column).astype(np.uint64),
+            slot.astype(np.uint64),
             entries.indptr,
             terms.gene[used].astype(np.int64),
             gene_row[used].astype(np.int64),
@@ -182,21 +183,25 @@ def _dot(row, column, slot, start, stop, dz, p):  # type: ignore[no-untyped-def]
 
 @nb.njit(cache=True, nogil=True, inline="always")
 def _dots(row, column, slot, start, stop, dz, sums):  # type: ignore[no-untyped-def]
-    """The same for a whole batch, in the same order of additions, four coefficients a pass."""
+    """The same for a whole batch, in the same order of additions, eight coefficients a pass."""
     n_batch = sums.shape[0]
     sums[:] = 0
-    k = start
-    while k + 4 <= stop:
-        b0, b1, b2, b3 = row[column[k]], row[column[k + 1]], row[column[k + 2]], row[column[k + 3]]
-        z0, z1, z2, z3 = dz[slot[k]], dz[slot[k + 1]], dz[slot[k + 2]], dz[slot[k + 3]]
+    n_passes = (stop - start) // 8
+    for i in range(n_passes):
+        c, s = column[start + 8 * i : start + 8 * i + 8], slot[start + 8 * i : start + 8 * i + 8]
+        b0, b1, b2, b3, b4, b5, b6, b7 = (
+            row[c[0]], row[c[1]], row[c[2]], row[c[3]], row[c[4]], row[c[5]], row[c[6]], row[c[7]]
+        )  # fmt: skip
+        z0, z1, z2, z3, z4, z5, z6, z7 = (
+            dz[s[0]], dz[s[1]], dz[s[2]], dz[s[3]], dz[s[4]], dz[s[5]], dz[s[6]], dz[s[7]]
+        )  # fmt: skip
         for p in range(n_batch):
-            sums[p] = (((sums[p] + b0 * z0[p]) + b1 * z1[p]) + b2 * z2[p]) + b3 * z3[p]
-        k += 4
-    while k < stop:
-        b0, z0 = row[column[k]], dz[slot[k]]
+            half = (((sums[p] + b0 * z0[p]) + b1 * z1[p]) + b2 * z2[p]) + b3 * z3[p]
+            sums[p] = (((half + b4 * z4[p]) + b5 * z5[p]) + b6 * z6[p]) + b7 * z7[p]
+    for k in range(start + 8 * n_passes, stop):
+        b, z = row[column[k]], dz[slot[k]]
         for p in range(n_batch):
-            sums[p] += b0 * z0[p]
-        k += 1
+            sums[p] += b * z[p]
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
