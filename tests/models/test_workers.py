@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import dask
 import numpy as np
 import pytest
 
@@ -19,7 +20,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
+    # a worker that dies a second time within this time is given up
+    patience = dask.config.set({"distributed.deploy.lost-worker-timeout": "10m"})
     with (
+        patience,
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=2, dashboard_address=":0", local_directory=tmp_path_factory.mktemp("dask")
         ) as cluster,

@@ -185,7 +185,7 @@ def test_wrong_settings_are_named(tissue):
         fit_block(tissue.data, SHORT, device="tpu")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["auto", "bf16-mixed"])
 def test_cuda_gives_what_the_cpu_gives(tissue, precision):
     expected = held_out_r2(tissue, fit_block(tissue.data, SHORT, device="cpu").coefficients(slice(None)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 
 import numpy as np
@@ -235,13 +236,25 @@ def networks(base):
 
 def _network(adata, targets=None, **options):
     config = st.nn.NetworkConfig(**FEW_EPOCHS, learning_rate=0.02)
-    return _fit(adata, targets, body="cnn", network=config, device="cpu", **options)
+    return _fit(adata, targets, **{"body": "cnn", "network": config, "device": "cpu", **options})
 
 
 @pytest.mark.parametrize("change", [{"n_jobs": 2}, {"block_size": 1}, {"targets": TARGETS[::-1]}])
 def test_networks_of_their_own_depend_on_nothing_else_either(base, networks, change):
     assert (networks.uns["betas"]["scores"]["kept"] == "network").any()
     _same(_network(base, **change), networks, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_what_the_processor_gives(base, networks, tmp_path):
+    """Also when it takes over half-way."""
+    store = tmp_path / "betas.zarr"
+    _network(base, block_size=2, store=store)
+    shutil.rmtree(store / "block_00001")
+    out = _network(base, block_size=2, store=store, device="cuda")
+    expected = networks.uns["betas"]["scores"]
+    np.testing.assert_allclose(out.uns["betas"]["scores"]["r2_network"], expected["r2_network"], atol=0.05)
+    assert np.corrcoef(out.obsm["betas"].compute().ravel(), networks.obsm["betas"].ravel())[0, 1] > 0.95
 
 
 def test_networks_depend_on_the_seed(base, networks):
