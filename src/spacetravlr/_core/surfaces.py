@@ -172,7 +172,7 @@ def fit_surface(
     options = options or SurfaceOptions()
     problem = _Problem.of(x, y, functions, options)
     flat = np.ones((functions.n_types, len(problem.x)))
-    first = _Search(problem, flat, min(1, len(functions.space) - 1)).run()
+    first = _Search(problem, flat, problem.first_scale).run()
     if first.noise > max_noise:
         return first
     best = _choose_scale(problem, first)
@@ -207,8 +207,19 @@ def refit_surface(
     """
     problem = _Problem.of(x, y, functions, options or SurfaceOptions())
     if search:
-        return _Search(problem, fit.amplitudes, fit.scale).run()
+        return _search_at(problem, fit.amplitudes, fit.scale)
     return _Search(problem, fit.amplitudes, fit.scale, warm=fit).polish()
+
+
+def _search_at(problem: _Problem, amplitudes: Floats, scale: int) -> SurfaceFit:
+    """Search as every search starts, at a coarse length scale, and carry on from there at ``scale``.
+
+    From scratch at a fine scale the first few modulators would take all the features allowed.
+    """
+    first = _Search(problem, amplitudes, problem.first_scale).run()
+    if scale == first.scale:
+        return first
+    return _Search(problem, amplitudes, scale, warm=first if _fits_in(problem, first, scale) else None).run()
 
 
 def _choose_scale(problem: _Problem, fit: SurfaceFit) -> SurfaceFit:
@@ -300,6 +311,11 @@ class _Problem(NamedTuple):
     y: Floats
     functions: CellFunctions
     options: SurfaceOptions
+
+    @property
+    def first_scale(self) -> int:
+        """Length scale at which searches start: coarse, but not the coarsest."""
+        return min(1, len(self.functions.space) - 1)
 
     @property
     def noise(self) -> float:

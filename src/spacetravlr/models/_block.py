@@ -122,7 +122,8 @@ def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: dict[str, BodyR
     """Index into ``BODIES`` of what each target and cell type keeps, by errors on choosing folds only.
 
     Each body must beat what was kept before it, and the mean of the type by ``threshold`` of R2. A network is compared
-    on the one fold that did not train it. The fewer held-out cells a type has, the more all types decide together.
+    on the one fold that did not train it, and must win by more than the standard error of the difference there. The
+    fewer held-out cells a type has, the more all types decide together.
 
     Returns
     -------
@@ -136,7 +137,8 @@ def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: dict[str, BodyR
         rows = last if body == "network" else ~inputs.report
         ratios = {b: _error_ratios(block, inputs, bodies, b, rows) for b in BODIES[: code + 1] if b in bodies}
         current = _kept(kept, {b: r for b, r in ratios.items() if b != body})
-        better = (ratios[body] < current - _TIE) & (ratios[body] < 1 - threshold)
+        margin = _standard_error(block, inputs, bodies, kept, rows) if body == "network" else 0.0
+        better = (ratios[body] < current - _TIE - margin) & (ratios[body] < 1 - threshold)
         kept[better] = code
     return kept
 
@@ -154,6 +156,25 @@ def _error_ratios(
         own = np.where(zero > 1e-12, errors / zero, np.where(counts > 0, np.inf, 1.0))
         overall = np.where(zero.sum(axis=1) > 1e-12, errors.sum(axis=1) / zero.sum(axis=1), 1.0)[:, None]
     return (counts * own + _PRIOR_CELLS * overall) / (counts + _PRIOR_CELLS)
+
+
+def _standard_error(
+    block: BlockDesign, inputs: FitInputs, bodies: dict[str, BodyResult], kept: Ints, rows: Bools
+) -> Floats:
+    """Standard error of the difference of :func:`_error_ratios` between what is kept and the network."""
+    types = inputs.cell_type[rows]
+    y, current = block.y[rows], np.empty((rows.sum(), len(block)))
+    for code in np.unique(kept):
+        mine = (kept == code).T[types]
+        current[mine] = bodies[BODIES[code]].prediction[rows][mine]
+    gain = (y - current) ** 2 - (y - bodies["network"].prediction[rows]) ** 2
+    counts = np.bincount(types, minlength=inputs.n_types)
+    mean = sums_by_type(gain, types, inputs.n_types) / np.maximum(counts, 1)
+    spread = np.sqrt(sums_by_type((gain - mean.T[types]) ** 2, types, inputs.n_types))
+    zero = _errors(block, inputs, bodies["zero"], rows)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = np.where(zero > 1e-12, spread / zero, 0.0)
+    return counts * own / (counts + _PRIOR_CELLS)
 
 
 def _errors(block: BlockDesign, inputs: FitInputs, body: BodyResult, rows: Bools) -> Floats:
