@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     options = Options(device=args.device, repeats=args.repeats, quick=args.quick, whole_targets=args.whole_targets)
     if args.result is not None:
         return _child(args.only[0], options, args.result)
-    names = args.only or list(STAGES)
+    names = list(STAGES) if args.only is None else args.only
     rows: dict[str, Any] = {}
     if args.json is not None and args.json.exists() and not args.quick:
         rows = {name: row for name, row in json.loads(args.json.read_text())["rows"].items() if name in STAGES}
@@ -91,7 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=[*STAGES, HOLD], metavar="STAGE", help="see --list")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        choices=[*STAGES, HOLD],
+        metavar="STAGE",
+        help="see --list; none: write again what --json holds",
+    )
     parser.add_argument("--list", action="store_true", help="print the stages and end")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether all of it runs, not how fast")
     parser.add_argument("--repeats", type=int, default=5)
