@@ -36,9 +36,8 @@ class BodyResult:
 
 def sums_by_type(values: Floats, cell_type: Ints, n_types: int) -> Floats:
     """Sum over the cells of each type: (cells x targets) to (targets x types)."""
-    sums = np.zeros((n_types, values.shape[1]))
-    np.add.at(sums, cell_type, values)
-    return sums.T
+    sums = [values[cell_type == c].sum(axis=0, dtype=np.float64) for c in range(n_types)]
+    return np.stack(sums, axis=1)
 
 
 def fit_zero(block: BlockDesign, inputs: FitInputs) -> BodyResult:
