@@ -299,6 +299,23 @@ def test_chosen_penalties_can_be_given_back(block) -> None:
     np.testing.assert_allclose(again.lam, chosen.lam)
 
 
+@pytest.mark.parametrize("lam", [None, 0.05])
+def test_seeds_with_a_fold_left_out_are_those_of_the_other_folds(block, lam) -> None:
+    *_, kinds, indptr, term, grams = block
+    options = {"groups": kinds, "n_folds": N_FOLDS, "tol": 1e-10, "pooled": True}
+    seeds = fit_seeds(grams, indptr, term, folds=[0, 1, 2], lam=lam, leave_out=True, **options)
+    assert seeds.held.shape == (3, *seeds.coef.shape)
+    for q in range(3):
+        others = [f for f in range(3) if f != q]
+        expected = fit_seeds(grams, indptr, term, folds=others, lam=seeds.lam, **options)
+        fitted = np.isfinite(seeds.lam) & np.isfinite(expected.lam)
+        np.testing.assert_allclose(seeds.held[q][fitted], expected.coef[fitted], atol=1e-5)
+    assert np.abs(seeds.held[0] - seeds.held[1]).max() > 0.01
+    plain = fit_seeds(grams, indptr, term, folds=[0, 1, 2], lam=lam, **options)
+    assert plain.held.shape == (0, *seeds.coef.shape)
+    np.testing.assert_array_equal(plain.coef, seeds.coef)
+
+
 def test_errors_are_those_of_the_predictions(block) -> None:
     x, y, types, folds, kinds, indptr, term, grams = block
     seeds = fit_seeds(grams, indptr, term, groups=kinds, n_folds=N_FOLDS, folds=[0, 1])

@@ -80,36 +80,39 @@ def _add_centred(scale, n, x, y, xx, xy, yy, x_mean, y_mean, to_xx, to_xy):  # t
 
 
 @nb.njit(cache=True, nogil=True)
-def _split_sums(members, folds, n_folds, columns, t, n, x, y, xx, xy, yy):  # type: ignore[no-untyped-def]
-    """Training and held-out products with each fold left out in turn, and with none left out (the last row).
+def _split_sums(members, folds, n_folds, columns, t, n, x, y, xx, xy, yy, splits):  # type: ignore[no-untyped-def]
+    """Training and held-out products with each fold left out in turn (if ``splits``), and with none (the last row).
 
     Returns cells, xx, xy, yy of the training cells, then the same of the held-out cells.
     """
     m, n_parts = columns.shape[0], folds.shape[0]
-    train_n, train_yy = np.zeros(n_parts + 1), np.zeros(n_parts + 1)
-    train_xx, train_xy = np.zeros((n_parts + 1, m, m)), np.zeros((n_parts + 1, m))
-    out_n, out_yy = np.zeros(n_parts), np.zeros(n_parts)
-    out_xx, out_xy = np.zeros((n_parts, m, m)), np.zeros((n_parts, m))
-    raw, raw_y = np.zeros((n_parts + 1, m)), np.zeros(n_parts + 1)
-    part_x, part_xx, part_xy = np.empty((n_parts, m)), np.empty((n_parts, m, m)), np.empty((n_parts, m))
+    n_left = n_parts if splits else 0
+    train_n, train_yy = np.zeros(n_left + 1), np.zeros(n_left + 1)
+    train_xx, train_xy = np.zeros((n_left + 1, m, m)), np.zeros((n_left + 1, m))
+    out_n, out_yy = np.zeros(n_left), np.zeros(n_left)
+    out_xx, out_xy = np.zeros((n_left, m, m)), np.zeros((n_left, m))
+    raw, raw_y = np.zeros((n_left + 1, m)), np.zeros(n_left + 1)
+    n_kept = max(n_left, 1)
+    part_x, part_xx, part_xy = np.empty((n_kept, m)), np.empty((n_kept, m, m)), np.empty((n_kept, m))
     for member in members:
         codes = member * n_folds + folds
         whole_x, whole_xx, whole_xy = np.zeros(m), np.zeros((m, m)), np.zeros(m)
         whole_n, whole_y, whole_yy = 0.0, 0.0, 0.0
         for f in range(n_parts):
-            _gather(codes[f], columns, t, x, xx, xy, part_x[f], part_xx[f], part_xy[f])
-            whole_x += part_x[f]
-            whole_xx += part_xx[f]
-            whole_xy += part_xy[f]
+            slot = f if splits else 0
+            _gather(codes[f], columns, t, x, xx, xy, part_x[slot], part_xx[slot], part_xy[slot])
+            whole_x += part_x[slot]
+            whole_xx += part_xx[slot]
+            whole_xy += part_xy[slot]
             whole_n += n[codes[f]]
             whole_y += y[codes[f], t]
             whole_yy += yy[codes[f], t]
-        for q in range(n_parts + 1):
-            left = whole_n - (n[codes[q]] if q < n_parts else 0.0)
+        for q in range(n_left + 1):
+            left = whole_n - (n[codes[q]] if q < n_left else 0.0)
             if left == 0.0:
                 continue  # a type without training cells has no mean to predict from
-            x_mean = (whole_x - part_x[q]) / left if q < n_parts else whole_x / left
-            y_mean = (whole_y - (y[codes[q], t] if q < n_parts else 0.0)) / left
+            x_mean = (whole_x - part_x[q]) / left if q < n_left else whole_x / left
+            y_mean = (whole_y - (y[codes[q], t] if q < n_left else 0.0)) / left
             train_n[q] += left
             train_yy[q] += _add_centred(
                 1.0, whole_n, whole_x, whole_y, whole_xx, whole_xy, whole_yy, x_mean, y_mean, train_xx[q], train_xy[q]
@@ -117,12 +120,12 @@ def _split_sums(members, folds, n_folds, columns, t, n, x, y, xx, xy, yy):  # ty
             raw_y[q] += whole_yy
             for i in range(m):
                 raw[q, i] += whole_xx[i, i]
-            if q < n_parts and n[codes[q]] > 0.0:
+            if q < n_left and n[codes[q]] > 0.0:
                 args = (n[codes[q]], part_x[q], y[codes[q], t], part_xx[q], part_xy[q], yy[codes[q], t], x_mean, y_mean)
                 out_n[q] += n[codes[q]]
                 out_yy[q] += _add_centred(1.0, *args, out_xx[q], out_xy[q])
                 train_yy[q] += _add_centred(-1.0, *args, train_xx[q], train_xy[q])
-    for q in range(n_parts + 1):
+    for q in range(n_left + 1):
         if train_yy[q] <= _FLAT * raw_y[q]:
             train_yy[q] = 0.0
         for i in range(m):
@@ -161,41 +164,48 @@ def _choose(errors, cells, n_tried, one_se):  # type: ignore[no-untyped-def]
 @nb.njit(cache=True, nogil=True)
 def _fit_one(  # type: ignore[no-untyped-def]
     members, folds, n_folds, columns, ptr, t, n, x, y, xx, xy, yy, lam, alpha, l1_ratio, path, patience, one_se, tols,
-    max_sweeps, beta, out,
+    max_sweeps, beta, held, out,
 ):  # fmt: skip
-    """Fit one target in one stratum; fills ``beta`` (original units) and ``out`` (lambda, R2 in training and folds)."""
-    m, n_parts = columns.shape[0], folds.shape[0]
+    """Fit one target in one stratum; fills ``beta`` (original units) and ``out`` (lambda, R2 in training and folds).
+
+    With rows in ``held`` (folds x terms) also the coefficients with each fold left out, at the same lambda.
+    """
+    m = columns.shape[0]
     beta[:] = 0.0
+    held[:] = 0.0
     out[:] = np.nan
+    splits = lam < 0.0 or held.shape[0] > 0
     train_n, train_xx, train_xy, train_yy, out_n, out_xx, out_xy, out_yy = _split_sums(
-        members, folds, n_folds, columns, t, n, x, y, xx, xy, yy
+        members, folds, n_folds, columns, t, n, x, y, xx, xy, yy, splits
     )
-    cells = train_n[n_parts]
-    if cells < 2.0 or train_yy[n_parts] == 0.0 or m == 0:
+    last = out_n.shape[0]
+    cells = train_n[last]
+    if cells < 2.0 or train_yy[last] == 0.0 or m == 0:
         return
     zero = np.zeros(m)
-    grams, rs, sds = np.empty((n_parts + 1, m, m)), np.empty((n_parts + 1, m)), np.empty((n_parts + 1, m))
-    weights, variance, mean = np.empty((n_parts + 1, ptr.shape[0] - 1)), np.zeros(n_parts + 1), np.empty(m)
-    for q in range(n_parts + 1):
-        rs[q] = 0.0
+    grams, rs, sds = np.empty((last + 1, m, m)), np.zeros((last + 1, m)), np.empty((last + 1, m))
+    weights, variance, mean = np.empty((last + 1, ptr.shape[0] - 1)), np.zeros(last + 1), np.empty(m)
+    for q in range(last + 1):
         if train_n[q] > 0.0:
             variance[q] = standardise(
                 train_n[q], zero, 0.0, train_xx[q], train_xy[q], train_yy[q], grams[q], rs[q], mean, sds[q]
             )[1]
             weights[q] = group_weights(np.diag(grams[q]), ptr)
-    top = largest_lambda(rs[n_parts], ptr, weights[n_parts], alpha, l1_ratio)
+    top = largest_lambda(rs[last], ptr, weights[last], alpha, l1_ratio)
     if top == 0.0:
         return
 
     lambdas = top * path
     chosen = 0
     used = np.flatnonzero(out_n)
+    n_saved = lambdas.shape[0] if lam < 0.0 and held.shape[0] > 0 else 0
+    saved, saved_residual = np.empty((n_saved, last, m)), np.empty((n_saved, last, m))
     if lam >= 0.0:
         lambdas = lambdas[lambdas > lam]  # the way down to the wanted value
         lambdas = np.append(lambdas, lam)
         chosen = lambdas.shape[0] - 1
     elif used.shape[0] > 0:
-        b, residual = np.zeros((n_parts, m)), rs[:n_parts].copy()
+        b, residual = np.zeros((last, m)), rs[:last].copy()
         errors = np.zeros((lambdas.shape[0], used.shape[0]))
         best, best_error, tried = 0, math.inf, 0
         for i in range(lambdas.shape[0]):
@@ -207,6 +217,8 @@ def _fit_one(  # type: ignore[no-untyped-def]
                             max_sweeps)  # fmt: skip
                 _original_units(b[q], sds[q], beta)
                 errors[i, u] = squared_error(0.0, beta, out_n[q], zero, 0.0, out_xx[q], out_xy[q], out_yy[q])
+            if n_saved > 0:
+                saved[i], saved_residual[i] = b, residual
             tried = i + 1
             if errors[i].sum() < best_error:
                 best, best_error = i, errors[i].sum()
@@ -216,7 +228,6 @@ def _fit_one(  # type: ignore[no-untyped-def]
         if out_yy.sum() > 0.0:
             out[2] = 1.0 - errors[chosen].sum() / out_yy.sum()
 
-    last = n_parts
     coefficients, left = np.zeros(m), rs[last].copy()
     for i in range(chosen + 1):
         l1 = alpha if alpha >= 0.0 else l1_ratio * lambdas[i]
@@ -228,24 +239,47 @@ def _fit_one(  # type: ignore[no-untyped-def]
     error = squared_error(0.0, beta, cells, zero, 0.0, train_xx[last], train_xy[last], train_yy[last])
     out[1] = 1.0 - error / train_yy[last]
 
+    for q in range(held.shape[0]):
+        if out_n[q] == 0.0:
+            held[q] = beta
+            continue
+        if variance[q] == 0.0:
+            continue
+        if n_saved > 0:
+            down = lambdas[chosen : chosen + 1]
+            coefficients[:], left[:] = saved[chosen, q], saved_residual[chosen, q]
+        else:
+            down = largest_lambda(rs[q], ptr, weights[q], alpha, l1_ratio) * path
+            down = np.append(down[down > lam], lam)
+            coefficients[:], left[:] = 0.0, rs[q]
+        for i in range(down.shape[0]):
+            l1 = alpha if alpha >= 0.0 else l1_ratio * down[i]
+            tol = tols[1] if i == down.shape[0] - 1 else tols[0]
+            descend(grams[q], rs[q], variance[q], ptr, weights[q], down[i], l1, coefficients, left, tol, max_sweeps)
+        _original_units(coefficients, sds[q], held[q])
+
 
 @nb.njit(cache=True, nogil=True, parallel=True)
 def fit_block(  # type: ignore[no-untyped-def]
     strata_ptr, strata, folds, n_folds, indptr, term, ptrs, n, x, y, xx, xy, yy, lam, alpha, l1_ratio, path, patience,
-    one_se, tols, max_sweeps, coef, out,
+    one_se, tols, max_sweeps, coef, held, out,
 ):  # fmt: skip
-    """Fit every target in every stratum; ``coef`` (T, S, widest) and ``out`` (T, S, 3) are filled."""
+    """Fit every target in every stratum.
+
+    Fills ``coef`` (T, S, widest), ``held`` (folds or none, T, S, widest) and ``out`` (T, S, 3).
+    """
     n_strata = strata_ptr.shape[0] - 1
     for job in nb.prange(coef.shape[0] * n_strata):
         t, s = job // n_strata, job % n_strata
         columns = term[indptr[t] : indptr[t + 1]]
-        beta = np.zeros(columns.shape[0])
+        beta, without = np.zeros(columns.shape[0]), np.zeros((held.shape[0], columns.shape[0]))
         result = np.empty(3)
         _fit_one(
             strata[strata_ptr[s] : strata_ptr[s + 1]], folds, n_folds, columns, ptrs[t], t, n, x, y, xx, xy, yy,
-            lam[t, s], alpha, l1_ratio, path, patience, one_se, tols, max_sweeps, beta, result,
+            lam[t, s], alpha, l1_ratio, path, patience, one_se, tols, max_sweeps, beta, without, result,
         )  # fmt: skip
         coef[t, s, : columns.shape[0]] = beta
+        held[:, t, s, : columns.shape[0]] = without
         out[t, s] = result
 
 

@@ -52,6 +52,9 @@ class Seeds:
     """Mean of the target over the cells fitted (the zero model), shape (T, S)."""
     n: NDArray[np.float64]
     """Cells fitted, shape (S,)."""
+    held: NDArray[np.float64]
+    """``coef`` with each fold left out, at the same penalties, shape (folds, T, S, 1 + widest target); no folds when
+    not asked for."""
     is_pooled: Bools
     """Types with fewer than ``min_cells`` cells, or none, which carry the pooled slopes, shape (S,)."""
 
@@ -74,6 +77,7 @@ def fit_seeds(
     rule: Literal["min", "1se"] = "min",
     tol: float = 1e-4,
     max_sweeps: int = 2000,
+    leave_out: bool = False,
     n_jobs: int | None = None,
 ) -> Seeds:
     r"""Fit the seeds of a block of targets, the penalty chosen by held-out error over spatial folds.
@@ -110,6 +114,8 @@ def fit_seeds(
         Duality gap of the final fit, as a part of half the variance of the target.
     max_sweeps
         Most sweeps of coordinate descent at one penalty.
+    leave_out
+        Also fit with each of ``folds`` left out in turn. Types that get the pooled seed are those of the whole fit.
     n_jobs
         Threads; the results do not depend on it.
 
@@ -131,6 +137,7 @@ def fit_seeds(
     indptr = np.asarray(indptr, dtype=np.int64)
     order, ptrs = _order_by_group(indptr, np.asarray(term), np.asarray(groups))
     slopes = np.zeros((n_targets, n_strata, int(np.diff(indptr).max(initial=0))))
+    held = np.zeros((len(used) if leave_out else 0, *slopes.shape))
     out = np.full((n_targets, n_strata, 3), np.nan)
     wanted = np.full((n_targets, n_strata), -1.0)
     if lam is not None:
@@ -144,18 +151,27 @@ def fit_seeds(
             np.cumsum([0, *map(len, strata)]), np.concatenate(strata).astype(np.int64), used, n_folds, indptr,
             np.asarray(term, dtype=np.int64)[order], ptrs, grams.n, grams.x, grams.y, grams.xx, grams.xy, grams.yy,
             wanted, -1.0 if alpha is None else float(alpha), float(l1_ratio), _path(n_lambdas, lambda_min_ratio),
-            _PATIENCE, rule == "1se", np.array([max(_CV_TOL, tol), tol]), max_sweeps, slopes, out,
+            _PATIENCE, rule == "1se", np.array([max(_CV_TOL, tol), tol]), max_sweeps, slopes, held, out,
         )  # fmt: skip
-    _restore_order(slopes, indptr, order)
+    for fitted in (slopes, *held):
+        _restore_order(fitted, indptr, order)
     is_pooled = np.zeros(n_strata, dtype=bool)
     if small.any():
         is_pooled[:n_types] = small
         slopes[:, is_pooled], out[:, is_pooled] = slopes[:, [-1]], out[:, [-1]]
-    x_mean, y_mean = _means(grams, n_types, n_folds, used)
-    intercepts = y_mean[:n_strata].T - _products(slopes, x_mean[:n_strata], indptr, np.asarray(term))
+        held[:, :, is_pooled] = held[:, :, [-1]]
     keep = slice(None) if pooled or not small.any() else slice(n_types)
+
+    def with_intercept(slopes: NDArray[np.float64], folds: NDArray[np.int64]) -> NDArray[np.float64]:
+        x_mean, y_mean = _means(grams, n_types, n_folds, folds)
+        intercepts = y_mean[:n_strata].T - _products(slopes, x_mean[:n_strata], indptr, np.asarray(term))
+        return np.concatenate([intercepts[:, keep, None], slopes[:, keep]], axis=2)
+
+    coef = with_intercept(slopes, used)
+    y_mean = _means(grams, n_types, n_folds, used)[1]
     return Seeds(
-        coef=np.concatenate([intercepts[:, keep, None], slopes[:, keep]], axis=2),
+        coef=coef,
+        held=np.array([with_intercept(h, np.delete(used, q)) for q, h in enumerate(held)]).reshape(-1, *coef.shape),
         lam=out[:, keep, 0],
         r2_train=out[:, keep, 1],
         r2_cv=out[:, keep, 2],

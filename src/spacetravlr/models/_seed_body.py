@@ -45,12 +45,9 @@ def fit_seed(
     }
     choosing = list(range(inputs.n_folds))
     with threadpool_limits(1):
-        chosen = fit_seeds(grams, block.indptr, block.term, folds=choosing, lam=settings.lam, **common)
+        chosen = fit_seeds(grams, block.indptr, block.term, folds=choosing, lam=settings.lam, leave_out=True, **common)
         lam = chosen.lam  # NaN, where nothing could be fitted, lets the solver choose again
-        held: list[Floats] = [
-            fit_seeds(grams, block.indptr, block.term, folds=[f for f in choosing if f != held], lam=lam, **common).coef
-            for held in choosing
-        ]
+        held: list[Floats] = list(chosen.held)
         final: Floats = fit_seeds(grams, block.indptr, block.term, lam=lam, **common).coef
     if settings.solver == "group-lasso":
         final = _reference_seeds(block, inputs, settings, lam, final)
