@@ -154,7 +154,7 @@ def test_scores_of_the_query(surface, query):
             value = value * (signal.iloc[:, 0] if signal.ndim == 2 else signal).to_numpy()
         x.append(value)
     predicted = (frame.to_numpy() * np.stack(x, axis=1)).sum(axis=1)[mine]
-    expected = 1 - np.sum((y - predicted) ** 2) / np.sum((y - y.mean()) ** 2)
+    expected = 1 - (y - predicted).var() / y.var()
     assert row["r2_query"] == pytest.approx(expected, abs=1e-4)
     assert row["n_query"] == mine.sum()
     reference = surface.uns["betas"]["scores"]
@@ -263,6 +263,19 @@ def test_signals_received_otherwise(surface, query):
         st.tl.transfer_betas(surface, query)
 
 
+def test_signals_divided_by_the_number_of_cells(base, query):
+    grn, lr, _ = st.datasets.simulated_priors(base)
+    few = base[base.obs["slide"] == "slide 1"].copy()[:-20].copy()
+    for adata in (few, query):
+        del adata.obsp
+        st.pp.spatial_weights(adata, library_key="slide")
+        st.pp.received_ligands(adata, lr, layer="log1p", normalize="mean")
+    st.pp.modulators(few, grn)
+    st.tl.fit_betas(few, ["PAX5"], body="seed")
+    with pytest.warns(UserWarning, match=f"about {query.n_obs} in `query` and {few.n_obs} in `reference`"):
+        st.tl.transfer_betas(few, query)
+
+
 def test_cells_outside_the_reference(surface, query):
     x = query.obsm["spatial"][:, 0]
     moved = query.copy()
@@ -284,6 +297,11 @@ def test_a_query_that_is_not_ready(surface, query):
     del bare.uns["received_ligands_params"]
     with pytest.raises(KeyError, match=r"Call `st.pp.received_ligands\(query, lr\)` first"):
         st.tl.transfer_betas(surface, bare)
+    bare = query.copy()
+    del bare.obsp["spatial_weights"]
+    with pytest.raises(KeyError, match=r"Call `st.pp.spatial_weights\(adata\)` again"):
+        st.tl.transfer_betas(surface, bare)
+    assert "betas" not in bare.obsm
     del query.layers["log1p"]
     with pytest.raises(KeyError, match=r"Key 'log1p' \(`layer`\) not found"):
         st.tl.transfer_betas(surface, query)

@@ -32,6 +32,8 @@ class Reference:
 
     type_names: Sequence[str]
     slide_names: Sequence[str]
+    slide_size: float
+    """Mean number of cells of a slide."""
     radius: float
     """Of the niche, in the units of the coordinates."""
     microns_per_unit: float
@@ -58,6 +60,7 @@ class Reference:
         return cls(
             type_names=section.type_names,
             slide_names=section.slide_names,
+            slide_size=inputs.n_cells / len(section.slide_names),
             radius=section.radius,
             microns_per_unit=section.microns_per_unit,
             signals=section.signals,
@@ -98,6 +101,13 @@ class Reference:
                 f"{section.coordinates.shape[1]}."
             )
             raise ValueError(msg)
+        slide_size = len(section.cell_type) / len(section.slide_names)
+        if self.signals["normalize"] == "mean" and not np.isclose(slide_size, self.slide_size, rtol=0.05):
+            warn(
+                f'Signals with normalize="mean" are divided by the number of cells of a slide, about {slide_size:.0f} '
+                f"in `query` and {self.slide_size:.0f} in `reference`, so that coefficients of signals are not "
+                'comparable; use normalize="sum" in both.'
+            )
         if position == "same":
             self._check_frame(section)
 
@@ -146,6 +156,7 @@ class Reference:
         return {
             "type_names": np.array(self.type_names, dtype=object),
             "slide_names": np.array(self.slide_names, dtype=object),
+            "slide_size": self.slide_size,
             "radius": self.radius,
             "microns_per_unit": self.microns_per_unit,
             "signals": dict(self.signals),
@@ -169,6 +180,7 @@ class Reference:
         return cls(
             type_names=[str(name) for name in state["type_names"]],
             slide_names=[str(name) for name in state["slide_names"]],
+            slide_size=float(state["slide_size"]),
             radius=float(state["radius"]),
             microns_per_unit=float(state["microns_per_unit"]),
             signals=dict(state["signals"]),

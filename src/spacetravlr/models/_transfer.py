@@ -9,18 +9,22 @@ import numpy as np
 import pandas as pd
 
 from spacetravlr import _keys
-from spacetravlr._anndata._section import read_section
+from spacetravlr._anndata._expression import get_expression
+from spacetravlr._anndata._modulators import Design, build_design
+from spacetravlr._anndata._received import operators
+from spacetravlr._anndata._section import Section, read_section
 from spacetravlr._core.design import term_values
+from spacetravlr._core.propagation import baseline
 from spacetravlr._utils import numba_threads, warn
 from spacetravlr._validators import assert_key, assert_unique_names
 from spacetravlr.io._store import stored_bodies
 from spacetravlr.models._fitted import FittedBlock
-from spacetravlr.models._gene_factory import GeneFactory
 from spacetravlr.models._reference import Position, Reference
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from spacetravlr._core.response import Tissue
     from spacetravlr._types import Bools, Floats
 
 Missing = Literal["raise", "drop"]
@@ -68,13 +72,15 @@ def transfer(
     assert_unique_names(query)
     received = _keys.received_params(str(params["received_key"]))
     assert_key(query, "uns", received, name="received_key", hint="Call `st.pp.received_ligands(query, lr)` first.")
-    if params["layer"]:
-        assert_key(query, "layers", str(params["layer"]), name="layer")
     section = read_section(query, cluster_key=str(params["cluster_key"]) or None, received=query.uns[received])
     seen = Reference.from_state(stored["bodies"]["reference"])
     seen.check(section, position)
     terms = stored["terms"]
     known = _known_columns(terms, query.var_names, missing)
+    kept_terms = terms[known].copy()
+    kept_terms.index = pd.RangeIndex(len(kept_terms)).astype(str)
+    design = build_design(kept_terms, query.var_names)
+    tissue = _tissue(query, design, params, n_jobs)
 
     cells = seen.view(section, position, n_jobs=n_jobs).at(n_jobs=n_jobs)
     betas = np.empty((query.n_obs, int(known.sum())), dtype=np.float32)
@@ -91,41 +97,41 @@ def transfer(
             "they come from different fits."
         )
         raise ValueError(msg)
-    kept_terms = terms[known].copy()
-    kept_terms.index = pd.RangeIndex(len(kept_terms)).astype(str)
     targets = set(kept_terms["target"].astype(str))
     return Transfer(
         betas,
         kept_terms,
-        scores=_of_targets(stored["scores"], targets),
+        scores=_with_r2(_of_targets(stored["scores"], targets), betas, design, tissue, section, n_jobs),
         training=_of_targets(stored["training"], targets),
         params=params,
     )
 
 
-def score(query: AnnData, scores: pd.DataFrame, *, betas_key: str, n_jobs: int | None = None) -> pd.DataFrame:
-    """Add how well the coefficients of ``query`` predict its expression.
+def _tissue(query: AnnData, design: Design, params: dict[str, Any], n_jobs: int | None) -> Tissue:
+    """Expression of the query and the signals that its cells receive."""
+    field: Any = None
+    if len(design.signals):
+        field = operators(query, str(params["received_key"]), n_jobs=n_jobs)
+    return baseline(get_expression(query, layer=str(params["layer"]) or None), design.signals, field)
 
-    Returns
-    -------
-    ``scores`` with ``n_query``, cells of the type in the query, and ``r2_query``, part of the variance within the type
-    that the coefficients explain there (NaN where the target does not vary).
+
+def _with_r2(
+    scores: pd.DataFrame, betas: Floats, design: Design, tissue: Tissue, section: Section, n_jobs: int | None
+) -> pd.DataFrame:
+    """Add ``n_query``, cells of each type, and ``r2_query``, how much of their variance the model explains.
+
+    A constant difference within a type counts for nothing: sections differ in level, and no perturbation depends on it.
     """
-    factory = GeneFactory(query, betas_key=betas_key, n_jobs=n_jobs)
-    design, model, tissue = factory.model.design, factory.model, factory.tissue
-    cluster_key = str(model.params["cluster_key"])
-    labels = query.obs[cluster_key].astype(str).to_numpy() if cluster_key else np.full(query.n_obs, "all")
-    of_type = {name: np.flatnonzero(labels == name) for name in np.unique(labels)}
+    of_type = {name: np.flatnonzero(section.cell_type == c) for c, name in enumerate(section.type_names)}
     r2 = {}
-    for t, name in enumerate(model.target_names):
+    for t, gene in enumerate(design.targets.gene):
         with numba_threads(n_jobs):
             x = term_values(tissue.expression, tissue.received, design.terms.take(design.targets.terms_of(t)))
-        y = tissue.expression[:, design.targets.gene[t]].astype(np.float64)
-        b = model.of(name)
+        y, b = tissue.expression[:, gene].astype(np.float64), betas[:, design.targets.columns_of(t)]
         residual = y - b[:, 0] - np.einsum("jk,jk->j", b[:, 1:], x, dtype=np.float64)
         for label, rows in of_type.items():
-            total = float(np.sum((y[rows] - y[rows].mean()) ** 2))
-            r2[name, label] = 1 - float(residual[rows] @ residual[rows]) / total if total > 1e-12 else np.nan
+            total, left = float(y[rows].var()), float(residual[rows].var())
+            r2[str(design.genes[gene]), label] = 1 - left / total if total * len(rows) > 1e-12 else np.nan
     keys = list(zip(scores["target"].astype(str), scores["cell_type"].astype(str), strict=True))
     return scores.assign(
         n_query=[len(of_type.get(label, ())) for _, label in keys],

@@ -8,7 +8,7 @@ from spacetravlr import _keys
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._validators import assert_one_of
-from spacetravlr.models._transfer import score, transfer
+from spacetravlr.models._transfer import transfer
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -48,9 +48,13 @@ def transfer_betas(
     one. What varied by position alone becomes constant within a type. ``position="same"`` evaluates functions of
     position where a cell lies: for a part of the same section that was left out, or registered serial sections.
 
-    How well this works is ``r2_query`` of the scores: compare it with ``r2_kept``, the same on held-out blocks of the
-    reference, before you believe a perturbation. Differences between sections in staining depth or normalisation move
-    ``r2_query`` more than coefficients, since the intercepts are carried over as well.
+    In one section, niche and position often agree, and a coefficient that follows the niche may have been fitted as a
+    function of position; the average loses it. On six pairs of simulated slides whose coefficients vary over the
+    tissue, averaged surfaces explained 13 to 49 % of the variance within types, networks 41 to 57 % and seeds 31 to
+    42 %, where surfaces reached 85 to 90 % on held-out blocks of their own slide. ``r2_query`` of the scores says how
+    well it works: compare it with ``r2_kept``, and with a transfer of ``body="seed"``, before you believe a
+    perturbation. It is up to a constant in each type, since levels differ between sections and no perturbation depends
+    on them.
 
     Parameters
     ----------
@@ -86,7 +90,7 @@ def transfer_betas(
     ``query.uns['betas']`` : dict
         ``terms``, ``scores`` and ``training`` of the reference, the scores with two more columns: ``n_query``, cells of
         the type in ``query``, and ``r2_query``, the share of the variance within the type that the coefficients
-        explain there; ``params`` and ``store`` ("").
+        explain there (up to a constant); ``params`` and ``store`` ("").
 
     Raises
     ------
@@ -137,5 +141,4 @@ def transfer_betas(
         "params": result.params,
         "store": "",
     }
-    out.uns[key_added]["scores"] = score(out, result.scores, betas_key=key_added, n_jobs=n_jobs)
     return out if copy else None
