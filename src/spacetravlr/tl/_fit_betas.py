@@ -108,8 +108,8 @@ def fit_betas(
         and the coefficients stay on disk.
     store_as
         What ``store`` holds of the coefficients: ``"float32"``; ``"float16"``, half of it and three digits; or
-        ``"bodies"``, some kilobytes a target, from which coefficients are evaluated whenever they are read. They read
-        as float32 either way.
+        ``"bodies"``, tens of kilobytes a target, from which coefficients are evaluated whenever they are read. They
+        read as float32 either way.
     client
         ``dask.distributed.Client`` whose workers fit the blocks, one a process at a time; this process writes. Blocks
         of a worker that dies are fitted again.
