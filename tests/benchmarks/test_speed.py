@@ -63,7 +63,7 @@ def test_every_stage_runs_at_tiny_sizes(name):
     assert case.work.bytes + case.work.flops > 0
 
 
-@pytest.mark.parametrize("stage", STAGES.values(), ids=str)
+@pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 def test_sizes_grow_in_cells_alone(stage):
     cells = [sizes["cells"] for sizes in stage.growth]
     assert len(cells) == 3
