@@ -91,7 +91,7 @@ def fit_targets(
             bodies["network"] = comparison.result()
         kept = choose_bodies(block, inputs, bodies, settings.score_threshold)
         if networks:
-            networks.finish(bodies["network"], (kept == BODIES.index("network")).any(axis=1))
+            networks.finish(bodies["network"], (kept == BODIES.index("network")).any(axis=1), pool)
     if not settings.with_surface:
         report(len(block))
     fitted = FittedBlock.collect(

@@ -13,6 +13,8 @@ from spacetravlr.models._bodies import BodyResult, fitted_rows
 from spacetravlr.models._fitted import BodyState
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from spacetravlr._types import Bools, Floats, Ints
     from spacetravlr.models._inputs import BlockDesign, FitInputs, FitSettings, SeenCells
     from spacetravlr.models._seed_body import SeedStages
@@ -67,7 +69,7 @@ class Networks:
         self._predict(fit, np.arange(len(self.block)), self.inputs.fold == last, prediction)
         return BodyResult(prediction, np.full(self.block.y.shape, np.nan), self._not_kept)
 
-    def finish(self, result: BodyResult, kept: Bools) -> None:
+    def finish(self, result: BodyResult, kept: Bools, pool: Executor) -> None:
         """Train the targets where ``kept`` again, and complete ``result``.
 
         Reporting cells are predicted without the reporting fold, by the network that every target or, where the body is
@@ -76,13 +78,21 @@ class Networks:
         choosing = ~self.inputs.report
         winners = np.flatnonzero(kept)
         scored = winners if self.settings.body == "auto" else np.arange(len(self.block))
-        if len(scored):
+        if not len(scored):
+            return
+        from spacetravlr.nn._fit import training_state
+
+        def score() -> None:
             fit = self._train(scored, choosing, self.seeds.choosing)
             self._predict(fit, scored, self.inputs.report, result.prediction)
             self._predict(fit, scored, choosing, result.train)
-        if len(winners):
-            everything = self._train(winners, np.ones_like(choosing), self.seeds.final)
-            result.state = lambda t: BodyState(self.block.constant(t, self.block.y_mean[t]), network=everything)
+
+        with training_state(1):
+            scoring = pool.submit(score)
+            if len(winners):
+                everything = pool.submit(self._train, winners, np.ones_like(choosing), self.seeds.final).result()
+                result.state = lambda t: BodyState(self.block.constant(t, self.block.y_mean[t]), network=everything)
+            scoring.result()
 
     def _not_kept(self, t: int) -> BodyState:
         msg = f"no network was trained on every cell for target {t} of the block"

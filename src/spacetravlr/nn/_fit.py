@@ -74,7 +74,7 @@ def fit_block(
     ValueError
         When ``device`` is unknown or not there.
     """
-    with torch_threads(n_jobs), _quiet_lightning(), tempfile.TemporaryDirectory() as folder:
+    with training_state(n_jobs), tempfile.TemporaryDirectory() as folder:
         source = RefinementData(data, config)
         module = _build_module(source)
         baseline = (source.residual[:, source.validation_cells].astype(np.float64) ** 2).mean(1)
@@ -111,6 +111,17 @@ def fit_block(
         baseline=baseline.astype(np.float32),
         device=trainer.strategy.root_device,
     )
+
+
+@contextmanager
+def training_state(n_jobs: int | None) -> Iterator[None]:
+    """Threads of torch, filters of warnings, levels of loggers and torch's random state, all restored at the end.
+
+    The first three belong to the process, so trainings that run side by side need one of these around all of them, on
+    the thread that starts them; inside it their own changes come to nothing.
+    """
+    with torch_threads(n_jobs), _quiet_lightning(), torch.random.fork_rng(devices=[]):
+        yield
 
 
 def build_body(config: NetworkConfig, data: NicheData, *, seed: int) -> NicheBody:
