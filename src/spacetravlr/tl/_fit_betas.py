@@ -139,9 +139,10 @@ def fit_betas(
         ``terms`` (one row a column: target, kind, tf, ligand, receptor, range, ``importance``: standard deviation of
         the contribution within cell types in units of the target's, ``evidence``: log Bayes factor against absence,
         ``active``), ``scores`` (one row a target and cell type: cells, held-out ``r2_zero``, ``r2_seed``,
-        ``r2_surface``, ``r2_network``, ``r2_kept``, training R2, ``kept``), ``training`` (learning curves), ``params``,
-        ``store``, and ``bodies``: what :func:`spacetravlr.tl.transfer_betas` evaluates, small beside the coefficients
-        (with ``store`` the blocks of targets keep their own).
+        ``r2_surface``, ``r2_network``, ``r2_kept``, training R2, ``kept``; with ``body="auto"``, ``r2_network`` only of
+        targets that keep a network somewhere), ``training`` (learning curves), ``params``, ``store``, and ``bodies``:
+        what :func:`spacetravlr.tl.transfer_betas` evaluates, small beside the coefficients (with ``store`` the blocks
+        of targets keep their own).
 
     Raises
     ------
