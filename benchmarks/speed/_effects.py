@@ -62,9 +62,9 @@ def model(n_cells: int, n_targets: int, n_terms: int, *, seed: int = 0) -> Model
         part[:] = tile[: len(part)]
     expression = rng.gamma(2.0, 0.5, size=(n_cells, n_targets)).astype(np.float32)
     coords = coordinates(n_cells)
-    field = LigandField(
-        make_operator(coords, _RADIUS, normalize="row"), make_operator(coords, _CONTACT, normalize="row")
-    )
+    # the engine that is chosen at 10,000 cells, at every size
+    secreted = make_operator(coords, _RADIUS, normalize="row", method="grid")
+    field = LigandField(secreted, make_operator(coords, _CONTACT, normalize="row"))
     tissue = baseline(expression, signals, field)
     return Model(Simulator(tissue, Terms(kind, gene, signal), targets, betas), tfs)
 

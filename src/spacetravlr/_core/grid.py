@@ -32,8 +32,8 @@ RESOLUTION = 3.0
 #: Largest weight at which the kernel may be cut off: the grid blurs the cliff, at an error of a fifth of its height.
 MAX_CLIFF = 2e-3
 MAX_GRID_POINTS = 2**28
-# Signals spread together: one cache line of float32 at every grid point, and enough to fill vector registers.
-_CHUNK = 16
+# Signals spread together: what a cell costs besides its signals, and fetching them, is paid once for all of these.
+_CHUNK = 128
 _CHUNK_POINTS = 2**26
 # Grid rows spread by one thread. At least the support of the B-spline, so that every second strip can run at once.
 _STRIP = 8
@@ -237,13 +237,18 @@ def _spread(values, first, width, cells, base, offset, strip_start, grid):  # ty
             strip = 2 * half + parity
             wx, wy, wz = np.empty(4, np.float32), np.empty(4, np.float32), np.empty(4, np.float32)
             spread = np.empty(4 * width, np.float32)
-            for c in range(strip_start[strip], strip_start[strip + 1]):
+            low = strip_start[strip]
+            packed = np.empty((strip_start[strip + 1] - low, width), np.float32)
+            for c in range(low, strip_start[strip + 1]):
+                for k in range(width):
+                    packed[c - low, k] = values[cells[c], first + k]
+            for c in range(low, strip_start[strip + 1]):
                 _spline(offset[c, 0], wx)
                 breadth = _spline(offset[c, 1], wy)
                 _spline(offset[c, 2], wz)
                 for d in range(4):
                     for k in range(width):
-                        spread[d * width + k] = wz[d] * values[cells[c], first + k]
+                        spread[d * width + k] = wz[d] * packed[c - low, k]
                 start = base[c, 2] * width
                 for a in range(4):
                     for b in range(breadth):

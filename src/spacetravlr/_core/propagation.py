@@ -32,11 +32,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from spacetravlr._core.response import Block, CoefficientReader, Derivative, Field, State, Tissue, respond
+from spacetravlr._core.response import Block, CoefficientReader, Derivative, Field, State, Tissue, changed, respond
 
 if TYPE_CHECKING:
     from spacetravlr._core.design import Signals, Targets, Terms
     from spacetravlr._types import Bools, Floats, Ints
+
+# Columns (signals x perturbations) that are received together: few enough to stay near the processor.
+_COLUMNS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -181,10 +184,12 @@ def _received_change(own: Floats, role: Ints, tissue: Tissue) -> Floats:
         return change
     row = np.searchsorted(role, signals.ligand)
     row[row == n_roles] = 0
-    changed = np.asarray(own.any(axis=(0, 2)))[row] & (role[row] == signals.ligand)
+    emits = changed(own)[row] & (role[row] == signals.ligand)
+    at_once = max(1, _COLUMNS_AT_ONCE // batch)
     for contact in (False, True):  # one range at a time: the field then has nothing to sort
-        signal = np.flatnonzero(changed & (signals.contact == contact))
-        if len(signal):
+        signals_here = np.flatnonzero(emits & (signals.contact == contact))
+        for start in range(0, len(signals_here), at_once):
+            signal = signals_here[start : start + at_once]
             emitted = np.take(own, row[signal], axis=1).reshape(n, -1)
             heard = tissue.field.apply(emitted, np.full(emitted.shape[1], contact))
             change[:, signal] = heard.reshape(n, len(signal), batch)

@@ -14,6 +14,7 @@ import numba as nb
 import numpy as np
 
 from spacetravlr._core.design import Kind
+from spacetravlr._core.dots import CELLS, LANES, sparse_dots
 
 if TYPE_CHECKING:
     from spacetravlr._core.design import Signals, Targets, Terms
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 Derivative = Literal["product_rule", "exact"]
 
-# Below this many perturbations the plain loop is faster than the vector one; both add in the same order, so that a
-# result is the same to the last bit whatever else is in its batch.
-_WIDE = 7
 _CELLS_PER_TASK = 64
 
 
@@ -87,8 +85,8 @@ def respond(
     out: Floats,
 ) -> None:
     """Fill ``out`` (cells x ``rows`` x perturbations) with the clipped change of the ``wanted`` targets."""
-    gene_changed = np.asarray(now.own.any(axis=(0, 2)))
-    signal_changed = np.append(now.received.any(axis=(0, 2)), False)  # the last one answers for signal -1
+    gene_changed = changed(now.own)
+    signal_changed = np.append(changed(now.received), False)  # the last one answers for signal -1
     gene_row = np.searchsorted(role, terms.gene)
     active = gene_changed[gene_row] | signal_changed[terms.signal] if len(terms) else np.zeros(0, dtype=bool)
     for block in coefficients(wanted):
@@ -99,10 +97,9 @@ def respond(
         gene = targets.gene[block.targets[entries.targets]]
         cells = block.cells
         _contract(
-            block.values,
-            # unsigned: numba then does not look for negative indices, which would take half of the time
-            (entries.column - block.first_column).astype(np.uint64),
-            slot.astype(np.uint64),
+            np.ascontiguousarray(block.values),
+            (entries.column - block.first_column).astype(np.uint32),
+            slot.astype(np.uint32),
             entries.indptr,
             terms.gene[used].astype(np.int64),
             gene_row[used].astype(np.int64),
@@ -120,6 +117,11 @@ def respond(
             np.searchsorted(rows, gene).astype(np.int64),
             out[cells],
         )
+
+
+def changed(values: Floats) -> Bools:
+    """Which rows of ``values`` (cells x rows x perturbations) are not zero throughout."""
+    return np.asarray(_nonzero(values).any(axis=0))
 
 
 class _Entries(NamedTuple):
@@ -143,6 +145,20 @@ def _entries(targets: Targets, wanted: Ints, active: Bools) -> _Entries:
     indptr = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
     # a target's intercept stands before its terms, hence one column more for every target up to and with this one
     return _Entries(some, indptr, entry, (entry + wanted[position] + 1).astype(np.int64))
+
+
+@nb.njit(cache=True, nogil=True, parallel=True)
+def _nonzero(values):  # type: ignore[no-untyped-def]
+    n, n_rows, n_batch = values.shape
+    n_tasks = (n + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK
+    found = np.zeros((n_tasks, n_rows), dtype=np.bool_)
+    for task in nb.prange(n_tasks):
+        for j in range(task * _CELLS_PER_TASK, min(n, (task + 1) * _CELLS_PER_TASK)):
+            for r in range(n_rows):
+                if not found[task, r]:
+                    for p in range(n_batch):
+                        found[task, r] |= values[j, r, p] != 0
+    return found
 
 
 @nb.njit(cache=True, nogil=True, inline="always")
@@ -173,37 +189,6 @@ def _term_changes(j, gene, row, signal, is_lr, x0, l0, x_before, l_before, dx, d
     return found
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
-def _dot(row, column, slot, start, stop, dz, p):  # type: ignore[no-untyped-def]
-    total = dz[0, 0] * 0
-    for k in range(start, stop):
-        total += row[column[k]] * dz[slot[k], p]
-    return total
-
-
-@nb.njit(cache=True, nogil=True, inline="always")
-def _dots(row, column, slot, start, stop, dz, sums):  # type: ignore[no-untyped-def]
-    """The same for a whole batch, in the same order of additions, eight coefficients a pass."""
-    n_batch = sums.shape[0]
-    sums[:] = 0
-    n_passes = (stop - start) // 8
-    for i in range(n_passes):
-        c, s = column[start + 8 * i : start + 8 * i + 8], slot[start + 8 * i : start + 8 * i + 8]
-        b0, b1, b2, b3, b4, b5, b6, b7 = (
-            row[c[0]], row[c[1]], row[c[2]], row[c[3]], row[c[4]], row[c[5]], row[c[6]], row[c[7]]
-        )  # fmt: skip
-        z0, z1, z2, z3, z4, z5, z6, z7 = (
-            dz[s[0]], dz[s[1]], dz[s[2]], dz[s[3]], dz[s[4]], dz[s[5]], dz[s[6]], dz[s[7]]
-        )  # fmt: skip
-        for p in range(n_batch):
-            half = (((sums[p] + b0 * z0[p]) + b1 * z1[p]) + b2 * z2[p]) + b3 * z3[p]
-            sums[p] = (((half + b4 * z4[p]) + b5 * z5[p]) + b6 * z6[p]) + b7 * z7[p]
-    for k in range(start + 8 * n_passes, stop):
-        b, z = row[column[k]], dz[slot[k]]
-        for p in range(n_batch):
-            sums[p] += b * z[p]
-
-
 @nb.njit(cache=True, nogil=True, parallel=True)
 def _contract(  # type: ignore[no-untyped-def]
     betas,
@@ -228,20 +213,25 @@ def _contract(  # type: ignore[no-untyped-def]
 ):
     n, n_batch = x0.shape[0], dx.shape[2]
     n_tasks = (n + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK
+    n_lanes = 1 if n_batch == 1 else (n_batch + LANES - 1) // LANES * LANES
     for task in nb.prange(n_tasks):
-        dz = np.zeros((gene.shape[0], n_batch), dtype=x0.dtype)
-        sums = np.zeros(n_batch, dtype=x0.dtype)
-        for j in range(task * _CELLS_PER_TASK, min(n, (task + 1) * _CELLS_PER_TASK)):
-            if not _term_changes(j, gene, row, signal, is_lr, x0, l0, x_before, l_before, dx, dl, exact, dz):
-                continue
-            betas_j = betas[j]
-            for t in range(target.shape[0]):
-                if n_batch < _WIDE:
-                    for p in range(n_batch):
-                        sums[p] = _dot(betas_j, column, slot, indptr[t], indptr[t + 1], dz, p)
-                else:
-                    _dots(betas_j, column, slot, indptr[t], indptr[t + 1], dz, sums)
-                low = -x0[j, target[t]]
-                high = top[target[t]] + low
-                for p in range(n_batch):
-                    out[j, to[t], p] = min(max(sums[p], low), high)
+        dz = np.zeros((CELLS, gene.shape[0], n_lanes), dtype=x0.dtype)
+        sums = np.zeros((CELLS, n_lanes), dtype=x0.dtype)
+        stop = min(n, (task + 1) * _CELLS_PER_TASK)
+        j = task * _CELLS_PER_TASK
+        while j < stop:
+            together = CELLS if n_lanes <= LANES and j + CELLS <= stop else 1
+            found = False
+            for c in range(together):
+                found |= _term_changes(
+                    j + c, gene, row, signal, is_lr, x0, l0, x_before, l_before, dx, dl, exact, dz[c]
+                )
+            if found:
+                for t in range(target.shape[0]):
+                    sparse_dots(betas, j, together, column, slot, indptr[t], indptr[t + 1], dz, n_batch, sums)
+                    for c in range(together):
+                        low = -x0[j + c, target[t]]
+                        high = top[target[t]] + low
+                        for p in range(n_batch):
+                            out[j + c, to[t], p] = min(max(sums[c, p], low), high)
+            j += together
