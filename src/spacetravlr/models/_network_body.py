@@ -87,12 +87,25 @@ class Networks:
             self._predict(fit, scored, self.inputs.report, result.prediction)
             self._predict(fit, scored, choosing, result.train)
 
-        with training_state(1):
-            scoring = pool.submit(score)
+        def deliver() -> None:
             if len(winners):
-                everything = pool.submit(self._train, winners, np.ones_like(choosing), self.seeds.final).result()
+                everything = self._train(winners, np.ones_like(choosing), self.seeds.final)
                 result.state = lambda t: BodyState(self.block.constant(t, self.block.y_mean[t]), network=everything)
+
+        if not self._side_by_side:
+            score()
+            deliver()
+            return
+        with training_state(1):
+            scoring, delivering = pool.submit(score), pool.submit(deliver)
             scoring.result()
+            delivering.result()
+
+    @property
+    def _side_by_side(self) -> bool:
+        """Whether two trainings share nothing: the default precision belongs to the process, callbacks to the user."""
+        single = self.config.encoder == "shared" and self.config.precision in ("auto", "32-true")
+        return single and not self.settings.trainer_kwargs
 
     def _not_kept(self, t: int) -> BodyState:
         msg = f"no network was trained on every cell for target {t} of the block"
