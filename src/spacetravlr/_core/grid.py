@@ -230,37 +230,41 @@ def _spline(t, weights):  # type: ignore[no-untyped-def]
 def _spread(values, first, width, cells, base, offset, strip_start, grid):  # type: ignore[no-untyped-def]
     """Spread signals; the last axis of ``grid`` holds the signals of a line of grid points side by side."""
     n_strips = strip_start.shape[0] - 1
+    u = np.uint64  # numba does not look for negative indices then, and the innermost loops become vector ones
+    flat, length, n_lines = grid.reshape(-1), u(grid.shape[2]), u(grid.shape[1])
     for parity in range(2):
         # A strip writes a few rows into the next one but never into the one after: strips of one parity are
         # independent, and sums are made in the same order whatever the number of threads.
         for half in nb.prange((n_strips - parity + 1) // 2):
             strip = 2 * half + parity
+            low, stop = strip_start[strip], strip_start[strip + 1]
             wx, wy, wz = np.empty(4, np.float32), np.empty(4, np.float32), np.empty(4, np.float32)
             spread = np.empty(4 * width, np.float32)
-            low = strip_start[strip]
-            packed = np.empty((strip_start[strip + 1] - low, width), np.float32)
-            for c in range(low, strip_start[strip + 1]):
+            packed = np.empty((stop - low, width), np.float32)  # fetched ahead: cells lie anywhere in memory
+            for c in range(low, stop):
                 for k in range(width):
                     packed[c - low, k] = values[cells[c], first + k]
-            for c in range(low, strip_start[strip + 1]):
+            for c in range(low, stop):
                 _spline(offset[c, 0], wx)
                 breadth = _spline(offset[c, 1], wy)
                 _spline(offset[c, 2], wz)
                 for d in range(4):
                     for k in range(width):
                         spread[d * width + k] = wz[d] * packed[c - low, k]
-                start = base[c, 2] * width
                 for a in range(4):
                     for b in range(breadth):
                         weight = wx[a] * wy[b]
-                        line = grid[base[c, 0] + a, base[c, 1] + b, start : start + 4 * width]
-                        for k in range(4 * width):
-                            line[k] += weight * spread[k]
+                        line = (u(base[c, 0]) + u(a)) * n_lines + u(base[c, 1]) + u(b)
+                        start = line * length + u(base[c, 2]) * u(width)
+                        for k in range(u(4 * width)):
+                            flat[start + k] += weight * spread[k]
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
 def _gather(grid, width, cells, base, offset, out, first):  # type: ignore[no-untyped-def]
     n_blocks = (cells.shape[0] + 1023) // 1024
+    u = np.uint64
+    flat, length, n_lines = grid.reshape(-1), u(grid.shape[2]), u(grid.shape[1])
     for block in nb.prange(n_blocks):
         wx, wy, wz = np.empty(4, np.float32), np.empty(4, np.float32), np.empty(4, np.float32)
         gathered = np.empty(4 * width, np.float32)
@@ -269,13 +273,13 @@ def _gather(grid, width, cells, base, offset, out, first):  # type: ignore[no-un
             breadth = _spline(offset[c, 1], wy)
             _spline(offset[c, 2], wz)
             gathered[:] = 0
-            start = base[c, 2] * width
             for a in range(4):
                 for b in range(breadth):
                     weight = wx[a] * wy[b]
-                    line = grid[base[c, 0] + a, base[c, 1] + b, start : start + 4 * width]
-                    for k in range(4 * width):
-                        gathered[k] += weight * line[k]
+                    line = (u(base[c, 0]) + u(a)) * n_lines + u(base[c, 1]) + u(b)
+                    start = line * length + u(base[c, 2]) * u(width)
+                    for k in range(u(4 * width)):
+                        gathered[k] += weight * flat[start + k]
             for k in range(width):
                 received = np.float32(0)
                 for d in range(4):

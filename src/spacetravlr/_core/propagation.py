@@ -136,11 +136,15 @@ def propagate(
     now = State(own, _received_change(own, role, tissue))
 
     relaying = np.flatnonzero(np.isin(targets.gene, role))
+    spare = State(np.zeros_like(own), np.zeros_like(now.received))
     for _ in range(n_propagation - 1):
-        own = np.zeros(shape, dtype)
+        own = spare.own  # memory that was used before is faster than new
+        own.fill(0)
         respond(tissue, terms, targets, role, relaying, role, coefficients, before, now, derivative, own)
         _pin(own, role, inputs, tissue)
-        before, now = now, State(own, _received_change(own, role, tissue))
+        received = _received_change(own, role, tissue, out=spare.received)
+        spare, before, now = before, now, State(own, received)
+    del spare
 
     perturbed = [change.genes for change in inputs]
     genes = np.unique(np.concatenate([targets.gene, *perturbed])).astype(np.int64)
@@ -175,11 +179,12 @@ def _perturbed_rows(genes: Ints, inputs: Sequence[InputChange]) -> Iterator[tupl
                 yield row, p, int(gene), given.change[:, column], given.cells
 
 
-def _received_change(own: Floats, role: Ints, tissue: Tissue) -> Floats:
-    """Change of the received signals; only columns whose ligand changed are received again."""
+def _received_change(own: Floats, role: Ints, tissue: Tissue, out: Floats | None = None) -> Floats:
+    """Change of the received signals, in ``out``; only columns whose ligand changed are received again."""
     n, n_roles, batch = own.shape
     signals = tissue.signals
-    change = np.zeros((n, len(signals), batch), own.dtype)
+    change = np.empty((n, len(signals), batch), own.dtype) if out is None else out
+    change.fill(0)
     if not n_roles:
         return change
     row = np.searchsorted(role, signals.ligand)

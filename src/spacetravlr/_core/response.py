@@ -168,24 +168,28 @@ def _term_changes(j, gene, row, signal, is_lr, x0, l0, x_before, l_before, dx, d
     found = False
     for m in range(gene.shape[0]):
         s, r = signal[m], row[m]
+        change, own = dz[m], dx[j, r]
         if s < 0:
             for p in range(n_batch):
-                dz[m, p] = dx[j, r, p]
-                found |= dz[m, p] != 0
-            continue
-        x, heard = x0[j, gene[m]], l0[j, s]
-        for p in range(n_batch):
-            a, b = dx[j, r, p], dl[j, s, p]
+                change[p] = own[p]
+        else:
+            x, heard, heard_change = x0[j, gene[m]], l0[j, s], dl[j, s]
+            own_before, heard_before = x_before[j, r], l_before[j, s]
             if exact:
-                z = x * b + a * (heard + b)
-            else:
-                x_now = x + x_before[j, r, p]
-                z = x_now * b
-                # "or x": a receptor knocked out in an earlier round still has its loss to pass on
-                if not is_lr[m] or x > 0 or x_now > 0:
-                    z += (heard + l_before[j, s, p]) * a
-            dz[m, p] = z
-            found |= z != 0
+                for p in range(n_batch):
+                    change[p] = x * heard_change[p] + own[p] * (heard + heard_change[p])
+            elif not is_lr[m] or x > 0:
+                for p in range(n_batch):
+                    change[p] = (x + own_before[p]) * heard_change[p] + (heard + heard_before[p]) * own[p]
+            else:  # a receptor knocked out in an earlier round (x > 0) still has its loss to pass on, others have not
+                for p in range(n_batch):
+                    x_now = x + own_before[p]
+                    present = own[p] if x_now > 0 else own[p] * 0
+                    change[p] = x_now * heard_change[p] + (heard + heard_before[p]) * present
+        n_changed = 0
+        for p in range(n_batch):
+            n_changed += change[p] != 0
+        found |= n_changed > 0
     return found
 
 

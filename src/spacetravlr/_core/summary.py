@@ -10,6 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
 
+_COLUMNS_PER_TASK = 256
+
 
 class ChangeSummary(NamedTuple):
     """Per group of cells; the first group is all cells. Arrays are perturbations x groups x genes."""
@@ -41,26 +43,37 @@ def summarise_changes(values: Floats, groups: Ints, n_groups: int, threshold: Fl
     Means in float32; NaN for groups without a cell.
     """
     n_genes, batch = values.shape[1:]
-    sums = np.zeros((3, batch, n_groups + 1, n_genes))
-    _sum_changes(values, groups.astype(np.int64), threshold, sums)
+    parts = np.zeros((3, n_groups + 1, n_genes * batch))
+    _sum_changes(
+        np.ascontiguousarray(values).reshape(len(values), -1),
+        groups.astype(np.int64) + 1,
+        np.repeat(threshold, batch).astype(values.dtype),
+        parts,
+    )
+    sums = np.concatenate([parts.sum(axis=1, keepdims=True), parts[:, 1:]], axis=1)
     size = np.bincount(groups[groups >= 0], minlength=n_groups)
     size = np.concatenate([[len(groups)], size]).astype(float)
     size[size == 0] = np.nan
-    return ChangeSummary(*(sums / size[:, None]).astype(np.float32))
+    means = sums.reshape(3, n_groups + 1, n_genes, batch).transpose(0, 3, 1, 2) / size[:, None]
+    return ChangeSummary(*means.astype(np.float32))
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
-def _sum_changes(values, groups, threshold, sums):  # type: ignore[no-untyped-def]
-    for g in nb.prange(values.shape[1]):
+def _sum_changes(values, row, threshold, sums):  # type: ignore[no-untyped-def]
+    """Add up the columns of ``values`` (cells x columns) by the row of ``sums`` that each cell belongs to."""
+    n_columns = values.shape[1]
+    n_tasks = (n_columns + _COLUMNS_PER_TASK - 1) // _COLUMNS_PER_TASK
+    for task in nb.prange(n_tasks):
+        first = task * _COLUMNS_PER_TASK
+        stop = min(n_columns, first + _COLUMNS_PER_TASK)
+        here = np.zeros((3, sums.shape[1], stop - first))
+        limits = threshold[first:stop].copy()
         for j in range(values.shape[0]):
-            group = groups[j] + 1
-            for p in range(values.shape[2]):
-                change = values[j, g, p]
-                size = abs(change)
-                sums[0, p, 0, g] += change
-                sums[1, p, 0, g] += size
-                sums[2, p, 0, g] += size > threshold[g]
-                if group > 0:
-                    sums[0, p, group, g] += change
-                    sums[1, p, group, g] += size
-                    sums[2, p, group, g] += size > threshold[g]
+            changes = values[j, first:stop]
+            total, sizes, above = here[0, row[j]], here[1, row[j]], here[2, row[j]]
+            for k in range(stop - first):
+                size = abs(changes[k])
+                total[k] += changes[k]
+                sizes[k] += size
+                above[k] += size > limits[k]
+        sums[:, :, first:stop] = here

@@ -17,7 +17,7 @@ from spacetravlr._settings import settings
 from spacetravlr._utils import numba_threads
 from spacetravlr._validators import assert_genes, assert_one_of
 from spacetravlr.io._disk import assert_room
-from spacetravlr.models._estimate import spoken
+from spacetravlr.models._estimate import physical_memory, spoken
 from spacetravlr.models._perturbation import CellsLike, Wanted, select_cells
 from spacetravlr.models._screen_files import ScreenFolder, ScreenResult, fingerprint
 from spacetravlr.models._screen_table import screen_table
@@ -41,7 +41,8 @@ ScreenMode = Literal["knockout", "overexpression"]
 
 #: A gene counts as changed at a cell when it changes by more than this part of its largest expression.
 CHANGED = 0.01
-_BATCH_BYTES = 2 << 30
+# Memory of a batch: at most this much, and this part of the machine's.
+_BATCH_BYTES, _BATCH_SHARE = 5 << 30, 0.2
 _LARGEST_BATCH = 32
 
 
@@ -191,6 +192,6 @@ def _groups(factory: GeneFactory) -> tuple[Ints, list[str]]:
 
 
 def _default_batch(simulator: Simulator) -> int:
-    room = int(_BATCH_BYTES // max(simulator.bytes_per_perturbation(), 1))
+    room = int(min(_BATCH_BYTES, _BATCH_SHARE * physical_memory()) // max(simulator.bytes_per_perturbation(), 1))
     size = int(np.clip(room, 1, _LARGEST_BATCH))
     return size // 8 * 8 if size >= 8 else size
