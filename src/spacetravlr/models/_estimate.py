@@ -31,6 +31,7 @@ COSTS = {
     "network": 6.6e-7,
     "network cells": 3.4e-3,
 }
+_LONGEST_NETWORKS = 0.7  # part of the three trainings that cannot run side by side
 _PROBE = 512
 
 
@@ -52,11 +53,13 @@ def fit_work(inputs: FitInputs, settings: FitSettings, blocks: Sequence[Ints]) -
 
 
 def fit_seconds(work: dict[str, float], *, rate: float, threads: int, processes: int = 1) -> float:
-    """Seconds of a fit on ``processes`` of ``threads`` each, on cores that multiply at ``rate``; networks take one."""
-    shared = processes * max(1, threads)
+    """Seconds of a fit on ``processes`` of ``threads`` each, on cores that multiply at ``rate``.
+
+    The first training of a block runs beside its surfaces and the other two side by side, each on one thread.
+    """
     spent = {name: COSTS[name] * amount for name, amount in work.items()}
     networks = sum(seconds for name, seconds in spent.items() if name.startswith("network"))
-    return RATE / rate * ((sum(spent.values()) - networks) / shared + networks / processes)
+    return RATE / rate * max(sum(spent.values()) / max(1, threads), _LONGEST_NETWORKS * networks) / processes
 
 
 def fit_bytes(inputs: FitInputs, settings: FitSettings, blocks: Sequence[Ints], *, stored: bool, threads: int) -> float:
