@@ -122,8 +122,8 @@ def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: dict[str, BodyR
     """Index into ``BODIES`` of what each target and cell type keeps, by errors on choosing folds only.
 
     Each body must beat what was kept before it, and the mean of the type by ``threshold`` of R2. A network is compared
-    on the one fold that did not train it, and must win by more than the standard error of the difference there. The
-    fewer held-out cells a type has, the more all types decide together.
+    on the one fold that did not train it; where there is a surface too, it must win by more than the standard error of
+    the difference there. The fewer held-out cells a type has, the more all types decide together.
 
     Returns
     -------
@@ -137,7 +137,8 @@ def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: dict[str, BodyR
         rows = last if body == "network" else ~inputs.report
         ratios = {b: _error_ratios(block, inputs, bodies, b, rows) for b in BODIES[: code + 1] if b in bodies}
         current = _kept(kept, {b: r for b, r in ratios.items() if b != body})
-        margin = _standard_error(block, inputs, bodies, kept, rows) if body == "network" else 0.0
+        contested = body == "network" and "surface" in bodies
+        margin = _standard_error(block, inputs, bodies, kept, rows) if contested else 0.0
         better = (ratios[body] < current - _TIE - margin) & (ratios[body] < 1 - threshold)
         kept[better] = code
     return kept

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 RATE = 1.3e11
 #: Seconds a unit of work, see :func:`fit_work`.
 COSTS = {
-    "seed": 3.0e-7,
-    "seed cells": 1.4e-7,
-    "surface": 3.1e-7,
-    "surface cells": 1.5e-4,
+    "seed": 1.8e-7,
+    "seed cells": 7.5e-8,
+    "surface": 4.5e-7,
+    "surface cells": 6.3e-5,
     "surface target": 0.19,
-    "network": 6.6e-7,
-    "network cells": 3.4e-3,
+    "network": 9.4e-7,
+    "network cells": 2.3e-3,
 }
 _LONGEST_NETWORKS = 0.7  # part of the three trainings that cannot run side by side
 _PROBE = 512
