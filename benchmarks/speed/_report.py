@@ -43,6 +43,7 @@ def plot(stages: list[Stage], rows: dict[str, dict[str, Any]], path: Path) -> No
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import ScalarFormatter
 
     figure, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
     widest = 1.0
@@ -52,7 +53,11 @@ def plot(stages: list[Stage], rows: dict[str, dict[str, Any]], path: Path) -> No
         style = {"marker": "osD^vP*Xdh<"[i % 11], "color": f"C{i % 10}"}
         ax.plot(cells / cells[0], seconds / seconds[0], label=stage.name, linewidth=1, markersize=4, **style)
     ax.plot([1, widest], [1, widest], color="black", linestyle=":", label="linear")
-    ax.set(xscale="log", yscale="log", xlabel="cells (smallest size = 1)", ylabel="time (smallest size = 1)")
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log", base=2)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(ScalarFormatter())
+    ax.set(xlabel="cells (smallest size = 1)", ylabel="time (smallest size = 1)")
     ax.legend(fontsize=8, ncol=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -33,11 +33,13 @@ def _problem(dtype, lanes):
     return rows, column, slot, indptr, rng.normal(size=(CELLS, 12, lanes)).astype(dtype)
 
 
+@pytest.mark.parametrize("of_rows", [np.float32, np.float64])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("together", [1, CELLS])
 @pytest.mark.parametrize("lanes", [1, LANES, 32, 32 + 2 * LANES])
-def test_against_numpy(lanes, together, dtype):
+def test_against_numpy(lanes, together, dtype, of_rows):
     rows, column, slot, indptr, values = _problem(dtype, lanes)
+    rows = rows.astype(of_rows)
     out = np.full((CELLS, len(indptr) - 1, lanes), np.nan, dtype)
     _all(rows, together, column, slot, indptr, values, lanes, out)
     for t in range(len(indptr) - 1):

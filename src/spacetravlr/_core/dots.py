@@ -87,7 +87,7 @@ def _dots(lanes: int, n_cells: int) -> Any:
             for c, total in enumerate(totals):
                 factor = builder.load(flat(rows, builder.add(j, number(c)), here))
                 if factor.type != scalar:
-                    factor = builder.fpext(factor, scalar)
+                    factor = context.cast(builder, factor, signature.args[0].dtype, signature.args[6].dtype)
                 change = builder.load(lanes_at(values, number(c), term, first), align=size)
                 added = builder.call(multiply_add, [in_all_lanes(factor), change, builder.load(total)])
                 builder.store(added, total)
