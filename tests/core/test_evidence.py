@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from spacetravlr._core.evidence import BlockModel
+from spacetravlr._core.lapack import inverse_factor_and_logdet
 
 
 @pytest.fixture
@@ -129,3 +130,20 @@ def test_units_of_the_response_scale_the_weights(problem):
     base, scaled = _model(y, blocks, variances), _model(10 * y, blocks, 100 * variances, noise=25.0)
     np.testing.assert_allclose(scaled.learn(5).mean, 10 * base.learn(5).mean, rtol=1e-9)
     assert scaled.noise == pytest.approx(100 * base.noise)
+
+
+def test_features_that_are_almost_the_same_in_single_precision():
+    """Rounded products of collinear features are not positive definite; with little noise the prior does not help."""
+    rng = np.random.default_rng(0)
+    n, n_features = 3000, 120
+    few = rng.normal(size=(6, n))
+    features = (rng.normal(size=(n_features, 6)) @ few + 1e-6 * rng.normal(size=(n_features, n))).astype(np.float32)
+    y = few.sum(axis=0)
+    model = BlockModel(y, 1e-7, dtype=np.float32)
+    model.add([features[i : i + 4] for i in range(0, n_features, 4)], [1e3] * (n_features // 4))
+    with pytest.raises(np.linalg.LinAlgError):
+        inverse_factor_and_logdet(model._precision())
+    posterior = model.learn(2)
+    assert np.isfinite(posterior.log_evidence)
+    assert np.isfinite(model.log_bayes_factors(posterior, [[0], [1, 2]])).all()
+    assert np.var(model.residual(posterior.mean)) < 1e-3 * np.var(y)

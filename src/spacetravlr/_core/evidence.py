@@ -15,7 +15,7 @@ import numpy as np
 from spacetravlr._core.lapack import inverse_factor_and_logdet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import DTypeLike
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MIN_VARIANCE, _MAX_VARIANCE = 1e-8, 1e3
 _CHUNK = 2048  # cells whose products are summed in the precision of the features
+_DIAGONALS = (0.0, 1e-7, 1e-6, 1e-5, 1e-4)  # single precision rounds products at about the second
 
 
 class Posterior(NamedTuple):
@@ -142,7 +143,7 @@ class BlockModel:
 
     def posterior(self) -> Posterior:
         """Posterior at the current variances."""
-        factor, logdet = inverse_factor_and_logdet(self._precision())
+        factor, logdet = _factor(self._precision)
         mean = (factor @ self._cross) @ factor / self.noise
         logdet += float(self.sizes @ np.log(self.variances)) + len(self.y) * np.log(self.noise)
         fit = (self._yy - float(mean @ self._cross)) / self.noise
@@ -153,7 +154,7 @@ class BlockModel:
         try:
             factor, _ = inverse_factor_and_logdet(self._precision(self._rows.dtype))
         except np.linalg.LinAlgError:
-            factor, _ = inverse_factor_and_logdet(self._precision())
+            factor, _ = _factor(self._precision)
         mean = (factor @ self._cross.astype(factor.dtype)) @ factor / self.noise
         return mean.astype(np.float64), np.einsum("ij,ij->j", factor, factor).astype(np.float64)
 
@@ -187,7 +188,26 @@ class BlockModel:
         for i, blocks in enumerate(sets):
             index = np.concatenate([np.arange(offsets[b], offsets[b + 1]) for b in blocks])
             mine = posterior.factor[:, index]
-            factor, logdet = inverse_factor_and_logdet(mine.T @ mine)
+            factor, logdet = _factor(lambda: mine.T @ mine)  # noqa: B023 - called at once
             whitened = factor @ posterior.mean[index]
             factors[i] = 0.5 * (logdet - np.log(prior[index]).sum() + whitened @ whitened)
         return factors
+
+
+def _factor(matrix: Callable[[], Floats]) -> tuple[Floats, float]:
+    """Inverse Cholesky factor and log determinant of what ``matrix`` makes.
+
+    Where features are almost the same and the noise is small, rounding can leave a matrix that is not positive
+    definite; its diagonal then grows by the least part that helps.
+    """
+    for part in _DIAGONALS[:-1]:
+        try:
+            return inverse_factor_and_logdet(_raised(matrix(), part))
+        except np.linalg.LinAlgError:
+            continue
+    return inverse_factor_and_logdet(_raised(matrix(), _DIAGONALS[-1]))
+
+
+def _raised(matrix: Floats, part: float) -> Floats:
+    matrix[np.diag_indices_from(matrix)] *= 1.0 + part
+    return matrix
