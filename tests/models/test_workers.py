@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 
 import dask
 import numpy as np
@@ -21,15 +22,17 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
     # a worker that dies a second time within this time is given up
-    patience = dask.config.set({"distributed.deploy.lost-worker-timeout": "10m"})
-    with (
-        patience,
-        distributed.LocalCluster(
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "10m"}):
+        cluster = distributed.LocalCluster(
             n_workers=2, threads_per_worker=2, dashboard_address=":0", local_directory=tmp_path_factory.mktemp("dask")
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client
+        )
+        try:
+            with distributed.Client(cluster) as client:
+                yield client
+        finally:
+            # at its end a cluster may hear of the death of a worker that it has forgotten already, and stumble
+            with suppress(KeyError):
+                cluster.close()
 
 
 @pytest.fixture(scope="module")
