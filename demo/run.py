@@ -98,7 +98,8 @@ def report_scores(adata: ad.AnnData) -> None:
     scores = st.get.scores(adata)
     print(f"\nHeld-out R2 over {scores['target'].nunique()} targets, one row a target and cell type (median):")
     columns = [name for name in scores.columns if name.startswith("r2_") and scores[name].notna().any()]
-    print(scores[columns].median().to_string(float_format="{:.3f}".format))
+    medians = scores[columns].median().rename({"r2_network": "r2_network, where kept"})
+    print(medians.to_string(float_format="{:.3f}".format))
     print("kept: " + ", ".join(f"{kind} {n}" for kind, n in scores["kept"].value_counts().items()))
 
 
