@@ -6,21 +6,22 @@ import numba as nb
 import numpy as np
 import pytest
 
-from spacetravlr._core.dots import CELLS, LANES, sparse_dots
+from spacetravlr._core.dots import CELLS, LANES, aligned_zeros, sparse_dots
 
 
 @nb.njit
 def _all(rows, together, column, slot, indptr, values, n_wanted, out):
     n_targets = len(indptr) - 1
-    sums = np.empty((CELLS, values.shape[2]), values.dtype)
+    sums = np.empty((n_targets, CELLS, values.shape[2]), values.dtype)
     for t in range(n_targets):
-        sparse_dots(rows, 0, together, column, slot, indptr[t], indptr[t + 1], values, n_wanted, sums)
-        out[:together, t] = sums[:together, :n_wanted]
+        sparse_dots(rows, 0, together, column, slot, indptr[t], indptr[t + 1], values, n_wanted, sums, t)
+    for t in range(n_targets):
+        out[:together, t] = sums[t, :together, :n_wanted]
 
 
 @nb.njit
 def _one(rows, column, slot, indptr, values, sums):
-    sparse_dots(rows, 0, 1, column, slot, indptr[-2], indptr[-1], values, LANES, sums)
+    sparse_dots(rows, 0, 1, column, slot, indptr[-2], indptr[-1], values, LANES, sums, 1)
 
 
 def _problem(dtype, lanes):
@@ -64,7 +65,25 @@ def test_the_same_bits_whatever_stands_beside():
 
 def test_columns_beyond_the_wanted_ones_are_left():
     rows, column, slot, indptr, values = _problem(np.float32, 2 * LANES)
-    sums = np.full((CELLS, 2 * LANES), np.nan, np.float32)
+    sums = np.full((3, CELLS, 2 * LANES), np.nan, np.float32)
     _one(rows, column, slot, indptr, values, sums)
-    assert np.isfinite(sums[0, :LANES]).all()
-    assert np.isnan(sums[0, LANES:]).all()
+    assert np.isfinite(sums[1, 0, :LANES]).all()
+    assert np.isnan(sums[1, 0, LANES:]).all()
+    assert np.isnan(sums[1, 1:]).all()
+    assert np.isnan(sums[[0, 2]]).all()
+
+
+@nb.njit
+def _room(shape, dtype):
+    return aligned_zeros(shape, dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (4, 7, 32), (4, 0, 8)])
+def test_zeros_start_at_a_line_of_the_cache(shape, dtype):
+    rooms = [_room(shape, np.dtype(dtype)) for _ in range(5)]
+    for room in rooms:
+        assert room.shape == shape
+        assert room.dtype == dtype
+        assert not room.any()
+        assert room.ctypes.data % 64 == 0 or not room.size

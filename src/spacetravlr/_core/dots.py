@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import numba as nb
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -20,6 +21,7 @@ LANES = 8
 #: Cells side by side.
 CELLS = 4
 _WIDE = 32
+_LINE = 64  # bytes
 
 
 def _dots(lanes: int, n_cells: int) -> Any:
@@ -37,15 +39,16 @@ def _dots(lanes: int, n_cells: int) -> Any:
         values: Any,
         first: Any,
         sums: Any,
+        row: Any,
     ) -> Any:
         arrays = (rows, column, slot, values, sums)
         if not all(isinstance(a, types.Array) and a.layout == "C" for a in arrays) or values.dtype != sums.dtype:
             return None
         index = types.intp
-        return types.void(rows, index, column, slot, index, index, values, index, sums), codegen
+        return types.void(rows, index, column, slot, index, index, values, index, sums, index), codegen
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        rows, j, column, slot, start, stop, values, first, sums = (
+        rows, j, column, slot, start, stop, values, first, sums, row = (
             context.make_array(kind)(context, builder, value) if isinstance(kind, types.Array) else value
             for kind, value in zip(signature.args, args, strict=True)
         )
@@ -92,10 +95,19 @@ def _dots(lanes: int, n_cells: int) -> Any:
                 added = builder.call(multiply_add, [in_all_lanes(factor), change, builder.load(total)])
                 builder.store(added, total)
         for c, total in enumerate(totals):
-            builder.store(builder.load(total), lanes_at(sums, number(c), first), align=size)
+            builder.store(builder.load(total), lanes_at(sums, row, number(c), first), align=size)
         return context.get_dummy_value()
 
     return dots
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def aligned_zeros(shape, dtype):  # type: ignore[no-untyped-def]
+    """Zeros that start where a line of the cache does: registers that straddle two lines take twice as long to load."""
+    size = shape[0] * shape[1] * shape[2]
+    room = np.zeros(size + _LINE, dtype=dtype)
+    first = (-room.ctypes.data % _LINE) // room.itemsize
+    return room[first : first + size].reshape(shape)
 
 
 _wide_1, _narrow_4, _single_4 = _dots(_WIDE, 1), _dots(LANES, CELLS), _dots(1, CELLS)
@@ -103,8 +115,8 @@ _narrow_1, _single_1 = _dots(LANES, 1), _dots(1, 1)
 
 
 @nb.njit(cache=True, nogil=True, inline="always")
-def sparse_dots(rows, j, n_cells, column, slot, start, stop, values, n_wanted, sums):  # type: ignore[no-untyped-def]
-    r"""Fill ``sums[c, p]`` with :math:`\sum_k rows_{j + c, column_k} values_{c, slot_k, p}`, ``k`` from start to stop.
+def sparse_dots(rows, j, n_cells, column, slot, start, stop, values, n_wanted, sums, row):  # type: ignore[no-untyped-def]
+    r"""Fill ``sums[row, c, p]`` with :math:`\sum_k rows_{j + c, column_k} values_{c, slot_k, p}`, from start to stop.
 
     Every sum adds in the order of its entries and rounds in the same way, whatever stands beside it.
 
@@ -122,23 +134,24 @@ def sparse_dots(rows, j, n_cells, column, slot, start, stop, values, n_wanted, s
         4 x slots x lanes; one lane, or a multiple of 8.
     n_wanted
         Lanes from here on need not be computed.
-    sums
-        4 x lanes.
+    sums, row
+        Targets x 4 x lanes, and which target. The sums of many targets are better read later than each at once: reading
+        what was just written from a register waits for it.
     """
     p = 0
     while p < n_wanted:
-        if sums.shape[1] == 1:
+        if sums.shape[2] == 1:
             if n_cells == 1:
-                _single_1(rows, j, column, slot, start, stop, values, p, sums)
+                _single_1(rows, j, column, slot, start, stop, values, p, sums, row)
             else:
-                _single_4(rows, j, column, slot, start, stop, values, p, sums)
+                _single_4(rows, j, column, slot, start, stop, values, p, sums, row)
             p += 1
-        elif n_cells == 1 and p + _WIDE <= sums.shape[1]:
-            _wide_1(rows, j, column, slot, start, stop, values, p, sums)
+        elif n_cells == 1 and p + _WIDE <= sums.shape[2]:
+            _wide_1(rows, j, column, slot, start, stop, values, p, sums, row)
             p += _WIDE
         else:
             if n_cells == 1:
-                _narrow_1(rows, j, column, slot, start, stop, values, p, sums)
+                _narrow_1(rows, j, column, slot, start, stop, values, p, sums, row)
             else:
-                _narrow_4(rows, j, column, slot, start, stop, values, p, sums)
+                _narrow_4(rows, j, column, slot, start, stop, values, p, sums, row)
             p += LANES

@@ -14,7 +14,7 @@ import numba as nb
 import numpy as np
 
 from spacetravlr._core.design import Kind
-from spacetravlr._core.dots import CELLS, LANES, sparse_dots
+from spacetravlr._core.dots import CELLS, LANES, aligned_zeros, sparse_dots
 
 if TYPE_CHECKING:
     from spacetravlr._core.design import Signals, Targets, Terms
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Derivative = Literal["product_rule", "exact"]
 
 _CELLS_PER_TASK = 64
+# Targets summed before their sums are clipped and written.
+_TARGETS = 64
 
 
 class Field(Protocol):
@@ -193,6 +195,21 @@ def _term_changes(j, gene, row, signal, is_lr, x0, l0, x_before, l_before, dx, d
     return found
 
 
+@nb.njit(cache=True, nogil=True)
+def _targets(betas, j, together, column, slot, indptr, dz, n_batch, sums, x0, target, top, to, out):  # type: ignore[no-untyped-def]
+    """Clipped change of every target at ``together`` cells from ``j`` on."""
+    for first in range(0, target.shape[0], _TARGETS):
+        last = min(first + _TARGETS, target.shape[0])
+        for t in range(first, last):
+            sparse_dots(betas, j, together, column, slot, indptr[t], indptr[t + 1], dz, n_batch, sums, t - first)
+        for t in range(first, last):
+            for c in range(together):
+                low = -x0[j + c, target[t]]
+                high = top[target[t]] + low
+                for p in range(n_batch):
+                    out[j + c, to[t], p] = min(max(sums[t - first, c, p], low), high)
+
+
 @nb.njit(cache=True, nogil=True, parallel=True)
 def _contract(  # type: ignore[no-untyped-def]
     betas,
@@ -219,8 +236,8 @@ def _contract(  # type: ignore[no-untyped-def]
     n_tasks = (n + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK
     n_lanes = 1 if n_batch == 1 else (n_batch + LANES - 1) // LANES * LANES
     for task in nb.prange(n_tasks):
-        dz = np.zeros((CELLS, gene.shape[0], n_lanes), dtype=x0.dtype)
-        sums = np.zeros((CELLS, n_lanes), dtype=x0.dtype)
+        dz = aligned_zeros((CELLS, gene.shape[0], n_lanes), x0.dtype)
+        sums = aligned_zeros((_TARGETS, CELLS, n_lanes), x0.dtype)
         stop = min(n, (task + 1) * _CELLS_PER_TASK)
         j = task * _CELLS_PER_TASK
         while j < stop:
@@ -231,11 +248,5 @@ def _contract(  # type: ignore[no-untyped-def]
                     j + c, gene, row, signal, is_lr, x0, l0, x_before, l_before, dx, dl, exact, dz[c]
                 )
             if found:
-                for t in range(target.shape[0]):
-                    sparse_dots(betas, j, together, column, slot, indptr[t], indptr[t + 1], dz, n_batch, sums)
-                    for c in range(together):
-                        low = -x0[j + c, target[t]]
-                        high = top[target[t]] + low
-                        for p in range(n_batch):
-                            out[j + c, to[t], p] = min(max(sums[c, p], low), high)
+                _targets(betas, j, together, column, slot, indptr, dz, n_batch, sums, x0, target, top, to, out)
             j += together
