@@ -10,7 +10,7 @@ import pandas as pd
 from benchmarks.speed._stage import Case, Options, Reach, Sizes, Stage, Work
 from benchmarks.speed._tissues import coordinates
 from spacetravlr._core.design import Kind, Signals, Targets, Terms
-from spacetravlr._core.propagation import InputChange, baseline, roles
+from spacetravlr._core.propagation import InputChange, Workspace, baseline, roles
 from spacetravlr._core.received import LigandField, make_operator
 from spacetravlr._core.transitions import nearest_neighbours, project, transition_probabilities
 from spacetravlr._types import Floats, Ints
@@ -96,10 +96,13 @@ def _screen(options: Options, sizes: Sizes) -> Case:
     groups = np.arange(sizes["cells"]) % 6
 
     def run() -> None:
+        workspace = Workspace()
         for start in range(0, len(genes), size):
             batch = genes[start : start + size]
             inputs = [_knockout(found, g) for g in batch]
-            run_batch(found.simulator, [str(g) for g in batch], inputs, _ROUNDS, "product_rule", groups, 6, False)
+            names = [str(g) for g in batch]
+            how = (_ROUNDS, "product_rule", groups, 6, False)
+            run_batch(found.simulator, names, inputs, *how, workspace=workspace)
 
     bytes_read = _coefficient_bytes(found)
     n_batches = -(-len(genes) // size)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spacetravlr._core.design import Kind, Signals, Targets, Terms
-from spacetravlr._core.propagation import Block, InputChange, baseline, in_memory, propagate
+from spacetravlr._core.propagation import Block, InputChange, Workspace, baseline, in_memory, propagate
 
 # 0 TF (also a target), 1 TF and ligand, 2 ligand (secreted and contact), 3 receptor, 4 receptor and ligand,
 # 5 target only, 6 target that is a ligand too, 7 no role and no model
@@ -148,6 +148,61 @@ def test_a_batch_gives_to_the_last_bit_what_each_gives_alone(tissue, betas, size
     for p, given in enumerate(inputs):
         alone = propagate(tissue, TERMS, TARGETS, coefficients=in_memory(betas), inputs=[given])
         np.testing.assert_array_equal(full(tissue, together, p), full(tissue, alone))
+
+
+def test_changes_that_come_and_go():
+    """A feedback through the lower bound: in some rounds a TF and a ligand have no change at all, then one again."""
+    activator, feedback, ligand, receptor, by_tf, by_pair = range(6)
+    signals = Signals(np.array([ligand]), np.array([False]))
+    terms = Terms(
+        np.array([Kind.TF, Kind.TF, Kind.TF, Kind.LR]),
+        np.array([activator, ligand, feedback, receptor]),
+        np.array([-1, -1, -1, 0]),
+    )
+    targets = Targets(
+        np.array([feedback, ligand, by_tf, by_pair]), np.array([0, 2, 3, 4, 5]), np.array([0, 1, 2, 1, 3])
+    )
+    expression = np.zeros((N_CELLS, 6))
+    expression[:, receptor] = 1
+    tissue = baseline(expression, signals, DenseField(np.eye(N_CELLS), np.eye(N_CELLS)))
+    tissue.maximum[:] = 100
+    betas = np.tile([0.0, 1, -1, 0, 2, 0, 1, 0, 1], (N_CELLS, 1))  # an intercept before the terms of each target
+    given = [InputChange(np.array([activator]), np.ones((N_CELLS, 1)))]
+
+    fed_back, sent = [0.0], [0.0]
+    for n_propagation in range(1, 12):
+        found = propagate(
+            tissue, terms, targets, coefficients=in_memory(betas), inputs=given, n_propagation=n_propagation
+        )
+        passed_on = sent[-1]
+        fed_back, sent = [*fed_back, max(0.0, 1 - sent[-1])], [*sent, 2 * fed_back[-1]]
+        expected = [1, fed_back[-1], sent[-1], 0, passed_on, passed_on]
+        np.testing.assert_array_equal(full(tissue, found), np.tile(expected, (N_CELLS, 1)))
+    assert sent.count(0.0) > 3
+    assert sent.count(2.0) > 3
+
+
+def test_memory_that_is_used_again_leaves_no_trace(tissue, betas):
+    workspace = Workspace()
+    everything = [change(tissue, w) for w in WANTED.values()]
+    # a batch, a smaller one, one with more genes and one of other precision, each after what the others left
+    single = baseline(tissue.expression.astype(np.float32), SIGNALS, tissue.field)
+    runs = [(tissue, everything), (tissue, everything[:2]), (tissue, everything[-1:]), (single, everything[:3])]
+    for where, inputs in runs * 2:
+        for n_propagation in (1, 2, 4):
+            found, fresh = (
+                propagate(
+                    where,
+                    TERMS,
+                    TARGETS,
+                    coefficients=in_memory(betas.astype(where.expression.dtype)),
+                    inputs=inputs,
+                    n_propagation=n_propagation,
+                    workspace=memory,
+                )
+                for memory in (workspace, None)
+            )
+            np.testing.assert_array_equal(found.values, fresh.values)
 
 
 def test_blocks_of_cells_and_targets_do_not_matter(tissue, betas):

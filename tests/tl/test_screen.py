@@ -75,11 +75,11 @@ def test_an_interrupted_screen_goes_on(adata, tmp_path, monkeypatch):
     whole = st.tl.genome_screen(adata)
     run_batch, done = _screen.run_batch, []
 
-    def interrupted(simulator, names, *args):
+    def interrupted(simulator, names, *args, **kwargs):
         if len(done) >= 4:
             raise KeyboardInterrupt
         done.extend(names)
-        return run_batch(simulator, names, *args)
+        return run_batch(simulator, names, *args, **kwargs)
 
     monkeypatch.setattr(_screen, "run_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -89,9 +89,9 @@ def test_an_interrupted_screen_goes_on(adata, tmp_path, monkeypatch):
 
     again = []
 
-    def counted(simulator, names, *args):
+    def counted(simulator, names, *args, **kwargs):
         again.extend(names)
-        return run_batch(simulator, names, *args)
+        return run_batch(simulator, names, *args, **kwargs)
 
     monkeypatch.setattr(_screen, "run_batch", counted)
     resumed = st.GeneFactory(adata).genome_screen(save_to=str(tmp_path / "ko"), mode="knockout", n_propagation=4)

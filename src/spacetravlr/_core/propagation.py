@@ -26,10 +26,12 @@ before the last round, and only signals whose ligand changed are received again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import numba as nb
 import numpy as np
 
 from spacetravlr._core.response import Block, CoefficientReader, Derivative, Field, State, Tissue, changed, respond
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from spacetravlr._types import Bools, Floats, Ints
 
 # Columns (signals x perturbations) that are received together: few enough to stay near the processor.
-_COLUMNS_AT_ONCE = 1024
+_COLUMNS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,26 @@ class Changes(NamedTuple):
     """Gene index of each row of ``values``, ascending."""
     values: Floats
     """Cells x genes x perturbations."""
+
+
+class Workspace:
+    """Memory that one propagation after another uses: new memory costs more than what is computed in it.
+
+    Arrays made in it hold until the next propagation.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, Floats] = {}
+
+    def zeros(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Floats:
+        """Zeros, in the memory that last had this name if there is enough."""
+        size = math.prod(shape)
+        held = self._held.get(name)
+        if held is None or held.size < size or held.dtype != dtype:
+            self._held[name] = held = np.zeros(size, dtype)
+        else:
+            held[:size] = 0
+        return held[:size].reshape(shape)
 
 
 def in_memory(betas: Floats) -> CoefficientReader:
@@ -101,6 +123,7 @@ def propagate(
     inputs: Sequence[InputChange],
     n_propagation: int = 4,
     derivative: Derivative = "product_rule",
+    workspace: Workspace | None = None,
 ) -> Changes:
     """Let a batch of perturbations travel through the tissue.
 
@@ -121,6 +144,8 @@ def propagate(
     derivative
         ``"product_rule"`` linearises each term at the state of the previous round, ``"exact"`` takes the difference of
         the model itself.
+    workspace
+        Memory to use again. The changes then hold until the next propagation in it.
 
     Returns
     -------
@@ -130,25 +155,28 @@ def propagate(
     role = roles(terms, tissue.signals)
     n, batch, dtype = len(tissue.expression), len(inputs), tissue.expression.dtype
     shape = (n, len(role), batch)
-    before = State(np.zeros(shape, dtype), np.zeros((n, len(tissue.signals), batch), dtype))
-    own = np.zeros(shape, dtype)
-    _settle(own, role, [InputChange(i.genes, i.change) for i in inputs])
-    now = State(own, _received_change(own, role, tissue))
+    heard = (n, len(tissue.signals), batch)
+    workspace = Workspace() if workspace is None else workspace
+    before, now, spare = (
+        State(workspace.zeros(f"own {i}", shape, dtype), workspace.zeros(f"received {i}", heard, dtype))
+        for i in range(3)
+    )
+    _settle(now.own, role, [InputChange(i.genes, i.change) for i in inputs])
+    _receive(now, role, tissue)
 
     relaying = np.flatnonzero(np.isin(targets.gene, role))
-    spare = State(np.zeros_like(own), np.zeros_like(now.received))
-    for _ in range(n_propagation - 1):
-        own = spare.own  # memory that was used before is faster than new
-        own.fill(0)
-        respond(tissue, terms, targets, role, relaying, role, coefficients, before, now, derivative, own)
-        _pin(own, role, inputs, tissue)
-        received = _received_change(own, role, tissue, out=spare.received)
-        spare, before, now = before, now, State(own, received)
-    del spare
+    for turn in range(n_propagation - 1):
+        if turn:
+            spare.own.fill(0)
+            spare.received.fill(0)
+        respond(tissue, terms, targets, role, relaying, role, coefficients, before, now, derivative, spare.own)
+        _pin(spare.own, role, inputs, tissue)
+        _receive(spare, role, tissue)
+        spare, before, now = before, now, spare
 
     perturbed = [change.genes for change in inputs]
     genes = np.unique(np.concatenate([targets.gene, *perturbed])).astype(np.int64)
-    values = np.zeros((n, len(genes), batch), dtype)
+    values = workspace.zeros("changes", (n, len(genes), batch), dtype)
     everyone = np.arange(len(targets))
     respond(tissue, terms, targets, role, everyone, genes, coefficients, before, now, derivative, values)
     _settle(values, genes, inputs)
@@ -179,23 +207,41 @@ def _perturbed_rows(genes: Ints, inputs: Sequence[InputChange]) -> Iterator[tupl
                 yield row, p, int(gene), given.change[:, column], given.cells
 
 
-def _received_change(own: Floats, role: Ints, tissue: Tissue, out: Floats | None = None) -> Floats:
-    """Change of the received signals, in ``out``; only columns whose ligand changed are received again."""
-    n, n_roles, batch = own.shape
+def _receive(state: State, role: Ints, tissue: Tissue) -> None:
+    """Fill in the change of the received signals; only columns whose ligand changed are received again."""
+    n, n_roles, batch = state.own.shape
     signals = tissue.signals
-    change = np.empty((n, len(signals), batch), own.dtype) if out is None else out
-    change.fill(0)
     if not n_roles:
-        return change
+        return
     row = np.searchsorted(role, signals.ligand)
     row[row == n_roles] = 0
-    emits = changed(own)[row] & (role[row] == signals.ligand)
+    emits = changed(state.own)[row] & (role[row] == signals.ligand)
     at_once = max(1, _COLUMNS_AT_ONCE // batch)
     for contact in (False, True):  # one range at a time: the field then has nothing to sort
         signals_here = np.flatnonzero(emits & (signals.contact == contact))
         for start in range(0, len(signals_here), at_once):
             signal = signals_here[start : start + at_once]
-            emitted = np.take(own, row[signal], axis=1).reshape(n, -1)
+            emitted = np.empty((n, len(signal) * batch), state.own.dtype)
+            _take(state.own, row[signal], emitted)
             heard = tissue.field.apply(emitted, np.full(emitted.shape[1], contact))
-            change[:, signal] = heard.reshape(n, len(signal), batch)
-    return change
+            _put(heard, signal, state.received)
+
+
+@nb.njit(cache=True, nogil=True, parallel=True)
+def _take(values, rows, out):  # type: ignore[no-untyped-def]
+    """Copy rows of every cell (cells x rows x perturbations) into one row a cell."""
+    batch = values.shape[2]
+    for j in nb.prange(values.shape[0]):
+        for r in range(rows.shape[0]):
+            for p in range(batch):
+                out[j, r * batch + p] = values[j, rows[r], p]
+
+
+@nb.njit(cache=True, nogil=True, parallel=True)
+def _put(values, rows, out):  # type: ignore[no-untyped-def]
+    """Copy one row a cell into rows of it."""
+    batch = out.shape[2]
+    for j in nb.prange(values.shape[0]):
+        for r in range(rows.shape[0]):
+            for p in range(batch):
+                out[j, rows[r], p] = values[j, r * batch + p]

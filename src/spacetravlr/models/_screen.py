@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from spacetravlr._core.propagation import Workspace
 from spacetravlr._core.summary import summarise_changes
 from spacetravlr._settings import settings
 from spacetravlr._utils import numba_threads
@@ -130,9 +131,11 @@ def run_batch(
     groups: Ints,
     n_groups: int,
     save_cells: bool,
+    *,
+    workspace: Workspace | None = None,
 ) -> list[ScreenResult]:
     """Perturb one batch of genes and summarise."""
-    changes = simulator.propagate(inputs, n_propagation=n_propagation, derivative=derivative)
+    changes = simulator.propagate(inputs, n_propagation=n_propagation, derivative=derivative, workspace=workspace)
     threshold = CHANGED * simulator.tissue.maximum[changes.genes]
     with numba_threads(simulator.n_jobs):
         summary = summarise_changes(changes.values, groups, n_groups, threshold)
@@ -168,8 +171,9 @@ def _run_batches(
         return factory.wanted_changes([Wanted({g: value}, {}) for g in batch], mask)
 
     if client is None or not batches:
+        workspace = Workspace()
         for batch in batches:
-            yield run_batch(factory.simulator, batch, inputs(batch), *arguments)
+            yield run_batch(factory.simulator, batch, inputs(batch), *arguments, workspace=workspace)
         return
     tasks = ((f"of {', '.join(batch)}", (batch, inputs(batch), *arguments)) for batch in batches)
     for _, results in run_on_workers(client, run_batch, factory.simulator, tasks, n_jobs=factory.n_jobs):

@@ -16,7 +16,7 @@ from spacetravlr.models._coefficients import coefficient_reader
 
 if TYPE_CHECKING:
     from spacetravlr._core.design import Targets, Terms
-    from spacetravlr._core.propagation import Changes, InputChange
+    from spacetravlr._core.propagation import Changes, InputChange, Workspace
     from spacetravlr._core.response import CoefficientReader, Tissue
 
 DERIVATIVES: tuple[Derivative, ...] = ("product_rule", "exact")
@@ -73,7 +73,12 @@ class Simulator:
         return n_cells * (3 * n_roles + 3 * n_signals + len(self.targets) + 1) * self.tissue.expression.itemsize
 
     def propagate(
-        self, inputs: Sequence[InputChange], *, n_propagation: int = 4, derivative: Derivative = "product_rule"
+        self,
+        inputs: Sequence[InputChange],
+        *,
+        n_propagation: int = 4,
+        derivative: Derivative = "product_rule",
+        workspace: Workspace | None = None,
     ) -> Changes:
         """Let a batch of input changes travel through the tissue.
 
@@ -85,6 +90,8 @@ class Simulator:
             Rounds of propagation.
         derivative
             ``"product_rule"`` or ``"exact"``.
+        workspace
+            Memory to use again. The changes then hold until the next propagation in it.
 
         Returns
         -------
@@ -105,4 +112,5 @@ class Simulator:
                 inputs=inputs,
                 n_propagation=int(n_propagation),
                 derivative=derivative,
+                workspace=workspace,
             )
