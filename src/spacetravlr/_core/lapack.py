@@ -1,16 +1,19 @@
 """Inverse Cholesky factor of a symmetric positive definite matrix, with the interpreter lock released.
 
 SciPy's own wrappers of these routines hold the lock, so that threads that each fit a target would wait for one another;
-the routines themselves, exported by SciPy for compiled callers, are called here through ctypes, which releases it.
+the routines themselves, exported by SciPy for compiled callers, are called here through ctypes, which releases it. The
+factor is inverted by halves, products of triangles doing most of the work: the library's own inverse goes column by
+column, and at some hundred rows takes two to three times as long.
 """
 
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numba as nb
 import numpy as np
-from scipy.linalg import cython_lapack
+from scipy.linalg import cython_blas, cython_lapack
 
 if TYPE_CHECKING:
     from spacetravlr._types import Floats
@@ -21,14 +24,18 @@ _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 
 
-def _routine(name: str, n_arguments: int):  # type: ignore[no-untyped-def]
-    capsule = cython_lapack.__pyx_capi__[name]
+def _routine(module: Any, name: str, n_arguments: int) -> Any:
+    capsule = module.__pyx_capi__[name]
     return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * n_arguments)(_pointer(capsule, _name(capsule)))
 
 
-_potrf = {np.dtype(np.float64): _routine("dpotrf", 5), np.dtype(np.float32): _routine("spotrf", 5)}
-_trtri = {np.dtype(np.float64): _routine("dtrtri", 6), np.dtype(np.float32): _routine("strtri", 6)}
-_UPPER, _NOT_UNIT = ctypes.c_char(b"U"), ctypes.c_char(b"N")  # the lower triangle of a C-ordered array is their upper
+_DOUBLE, _SINGLE = np.dtype(np.float64), np.dtype(np.float32)
+_potrf = {_DOUBLE: _routine(cython_lapack, "dpotrf", 5), _SINGLE: _routine(cython_lapack, "spotrf", 5)}
+_trmm = {_DOUBLE: _routine(cython_blas, "dtrmm", 11), _SINGLE: _routine(cython_blas, "strmm", 11)}
+_number = {_DOUBLE: ctypes.c_double, _SINGLE: ctypes.c_float}
+_UPPER, _NOT = ctypes.c_char(b"U"), ctypes.c_char(b"N")  # the lower triangle of a C-ordered array is their upper
+_LEFT, _RIGHT = ctypes.c_char(b"L"), ctypes.c_char(b"R")
+_SMALL = 64  # rows that are inverted one by one
 
 
 def inverse_factor_and_logdet(matrix: Floats) -> tuple[Floats, float]:
@@ -37,32 +44,67 @@ def inverse_factor_and_logdet(matrix: Floats) -> tuple[Floats, float]:
     Parameters
     ----------
     matrix
-        Symmetric and positive definite (n x n), C-ordered, float64 or float32; overwritten. Only the lower triangle is
-        read.
+        Symmetric and positive definite (n x n), C-ordered, float64 or float32; overwritten by the factor. Only the
+        lower triangle is read.
 
     Raises
     ------
     numpy.linalg.LinAlgError
         When the matrix is not positive definite.
     """
-    pivot = _call(_potrf[matrix.dtype], matrix, _UPPER)
-    if pivot != 0:
-        msg = f"Expected a positive definite matrix; pivot {pivot} of {len(matrix)} is not positive."
+    if not len(matrix):
+        return matrix, 0.0
+    n, info = ctypes.c_int(len(matrix)), ctypes.c_int(0)
+    _call(_potrf[matrix.dtype], _UPPER, n, ctypes.c_void_p(matrix.ctypes.data), n, info)
+    if info.value != 0:
+        msg = f"Expected a positive definite matrix; pivot {info.value} of {len(matrix)} is not positive."
         raise np.linalg.LinAlgError(msg)
     logdet = 2.0 * float(np.log(np.diagonal(matrix), dtype=np.float64).sum())
-    _call(_trtri[matrix.dtype], matrix, _UPPER, _NOT_UNIT)
-    return np.tril(matrix), logdet
+    _invert(matrix, 0, len(matrix))
+    return matrix, logdet
 
 
-def _call(routine, matrix: Floats, *flags: ctypes.c_char) -> int:  # type: ignore[no-untyped-def]
-    if not len(matrix):
-        return 0
-    n, info = ctypes.c_int(len(matrix)), ctypes.c_int(0)
-    routine(
-        *[ctypes.byref(flag) for flag in flags],
-        ctypes.byref(n),
-        matrix.ctypes.data_as(ctypes.c_void_p),
-        ctypes.byref(n),
-        ctypes.byref(info),
-    )
-    return info.value
+def _invert(matrix: Floats, start: int, stop: int) -> None:
+    r"""Invert the lower triangle of rows and columns ``start:stop`` in place, and clear what lies above.
+
+    .. math:: \begin{pmatrix} A & \\ B & C \end{pmatrix}^{-1} =
+        \begin{pmatrix} A^{-1} & \\ -C^{-1} B A^{-1} & C^{-1} \end{pmatrix}
+    """
+    if stop - start <= _SMALL:
+        _invert_rows(matrix, start, stop)
+        return
+    middle = start + ((stop - start) // 2 + 15) // 16 * 16
+    _invert(matrix, start, middle)
+    _invert(matrix, middle, stop)
+    matrix[start:middle, middle:stop] = 0
+    real, lead = _number[matrix.dtype], ctypes.c_int(len(matrix))
+    sizes = ctypes.c_int(middle - start), ctypes.c_int(stop - middle)
+    a, b, c = (_at(matrix, row, column) for row, column in ((start, start), (middle, start), (middle, middle)))
+    multiply = _trmm[matrix.dtype]
+    _call(multiply, _LEFT, _UPPER, _NOT, _NOT, *sizes, real(-1), a, lead, b, lead)
+    _call(multiply, _RIGHT, _UPPER, _NOT, _NOT, *sizes, real(1), c, lead, b, lead)
+
+
+def _at(matrix: Floats, row: int, column: int) -> ctypes.c_void_p:
+    return ctypes.c_void_p(matrix.ctypes.data + (row * len(matrix) + column) * matrix.itemsize)
+
+
+def _call(routine: Any, *arguments: Any) -> None:
+    """Call a Fortran routine: pointers as they are, numbers and flags by reference."""
+    routine(*(a if isinstance(a, ctypes.c_void_p) else ctypes.byref(a) for a in arguments))
+
+
+@nb.njit(cache=True, nogil=True)
+def _invert_rows(matrix, start, stop):  # type: ignore[no-untyped-def]
+    """Row by row: each takes the rows of the inverse above it, so that all loops run along rows."""
+    row = np.empty(stop - start, matrix.dtype)
+    for i in range(start, stop):
+        row[: i - start] = 0
+        for k in range(start, i):
+            factor = matrix[i, k]
+            for j in range(k + 1 - start):
+                row[j] += factor * matrix[k, start + j]
+        matrix[i, i] = 1 / matrix[i, i]
+        for j in range(i - start):
+            matrix[i, start + j] = -matrix[i, i] * row[j]
+        matrix[i, i + 1 : stop] = 0
