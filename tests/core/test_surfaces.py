@@ -115,12 +115,12 @@ def test_standard_deviations_are_those_of_the_weights(simulation, fit):
     """Against draws of the weights from their posterior."""
     rng = np.random.default_rng(0)
     weights = np.concatenate(fit.weights)
-    draws = rng.multivariate_normal(weights, fit.covariance, size=400, method="cholesky")
+    draws = rng.multivariate_normal(weights, fit.factor.T @ fit.factor, size=400, method="cholesky")
     cuts = np.cumsum([len(w) for w in fit.weights])[:-1]
     few = simulation.functions.take(np.arange(20))
     values = [
         type(fit)(
-            fit.blocks, np.split(d, cuts), fit.amplitudes, fit.scale, fit.evidence, fit.noise, 0.0, fit.covariance
+            fit.blocks, np.split(d, cuts), fit.amplitudes, fit.scale, fit.evidence, fit.noise, 0.0, fit.factor
         ).coefficients(few)
         for d in draws
     ]
@@ -169,9 +169,10 @@ def test_gain_of_a_pooled_part_is_near_the_true_gain_of_evidence(size):
     x[:, :4] -= x[:, :4].mean(axis=0)
     y = size * x[:, 0] + rng.normal(size=300)
     y -= y.mean()
-    search = _Search(_Problem.of(x[:, :4], y, functions, SurfaceOptions()), np.ones((N_TYPES, 5)), 1)
+    problem = _Problem.of(x[:, :4], y, functions, SurfaceOptions())
+    search = _Search(problem, np.ones((N_TYPES, 5)), 1)
     search.model.variances[:] = 1e-6
-    gain, variance = search.gains(y / search.model.noise)
+    gain, variance = search.gains(problem.y / search.model.noise)
     base = search.model.posterior().log_evidence
     for k in range(4):
         model = BlockModel(y, search.model.noise)

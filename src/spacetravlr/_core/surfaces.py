@@ -12,10 +12,12 @@ coefficients of exactly zero. The last modulator is the intercept.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
+import numba as nb
 import numpy as np
 
 from spacetravlr._core.evidence import BlockModel, Posterior
@@ -57,7 +59,7 @@ class SurfaceOptions:
     max_features: int = 500
     """Largest number of features of one target."""
     n_rounds: int = 40
-    n_steps: int = 3
+    n_steps: int = 2
     """Variance updates a round."""
     amplitudes: bool = True
     """Whether to try amplitudes of the shared surface in each cell type."""
@@ -74,6 +76,7 @@ class CellFunctions:
     space: tuple[Floats, ...]
     """Spatial functions, one array for each length scale on offer."""
     n_types: int
+    _stacks: dict[int, Floats] = field(default_factory=dict, repr=False, compare=False)
 
     def take(self, rows: Ints | Bools) -> CellFunctions:
         """The same functions at some of the cells."""
@@ -94,6 +97,42 @@ class CellFunctions:
             return one_hot
         return (one_hot[:, :, None] * self.space[scale][:, None, :]).reshape(n, -1)
 
+    def times(self, weights: Floats, part: int, scale: int) -> Floats:
+        """Functions of one :class:`Part` times their weights, (cells,)."""
+        if part == Part.POOLED:
+            return np.full(len(self.cell_type), weights[0])
+        if part == Part.TYPE:
+            return np.asarray(weights[self.cell_type])
+        if part == Part.TYPE_SPACE:
+            return np.einsum("jf,jf->j", self.space[scale], weights.reshape(self.n_types, -1)[self.cell_type])
+        return np.asarray((self.niche if part == Part.NICHE else self.space[scale]) @ weights)
+
+    @property
+    def bounds(self) -> Ints:
+        """Where each type begins and where the last one ends, with cells in the order of their types."""
+        return np.searchsorted(self.cell_type, np.arange(self.n_types + 1))
+
+    def type_means(self) -> CellFunctions:
+        """Means over the cells of each type, one row a type; zero where a type is absent."""
+        counts = np.maximum(np.bincount(self.cell_type, minlength=self.n_types), 1)[:, None]
+
+        def mean(values: Floats) -> Floats:
+            return (self.of(Part.TYPE, 0).T @ values) / counts
+
+        return CellFunctions(np.arange(self.n_types), mean(self.niche), tuple(map(mean, self.space)), self.n_types)
+
+    def stack(self, scale: int) -> Floats:
+        """Functions of all parts of a modulator, functions x cells in float32; kept, since every target needs them."""
+        if scale not in self._stacks:
+            parts = [self.of(part, scale).T for part in Part if part != Part.TYPE_SPACE]
+            self._stacks[scale] = np.concatenate(parts, dtype=np.float32, casting="same_kind")
+        return self._stacks[scale]
+
+    def places(self, scale: int) -> Ints:
+        """Rows of :meth:`stack` at which each part begins, and where the last one ends."""
+        sizes = 1, self.n_types, self.niche.shape[1], self.space[scale].shape[1]
+        return np.concatenate([[0], np.cumsum(sizes)])
+
 
 @dataclass(frozen=True)
 class SurfaceFit:
@@ -112,21 +151,41 @@ class SurfaceFit:
     noise: float
     """Residual variance."""
     log_evidence: float
-    covariance: Floats = field(repr=False)
-    """Posterior covariance of all weights, in the order of ``blocks``."""
+    factor: Floats = field(repr=False)
+    """The posterior covariance of all weights, in the order of ``blocks``, is ``factor.T @ factor``."""
 
     def coefficients(self, functions: CellFunctions) -> Floats:
         """Coefficients at cells: cells x modulators, the intercept last."""
-        matrices = self._matrices(functions)
         values = np.zeros((len(functions.cell_type), self.amplitudes.shape[1]))
-        for (k, part), weights in zip(self.blocks, self.weights, strict=True):
-            shared = matrices[part] @ weights
-            values[:, k] += shared if part == Part.TYPE else shared * self.amplitudes[functions.cell_type, k]
+        for k, field_ in self.fields(functions).items():
+            values[:, k] = field_
         return values
+
+    def prediction(self, x: Floats, functions: CellFunctions) -> Floats:
+        """Response at cells with modulators ``x`` (cells x modulators, without the intercept), (cells,)."""
+        total = np.zeros(len(functions.cell_type))
+        for k, field_ in self.fields(functions).items():
+            total += field_ if k == x.shape[1] else field_ * x[:, k]
+        return total
+
+    def fields(self, functions: CellFunctions, *, amplitudes: bool = True, types: bool = True) -> dict[int, Floats]:
+        """Coefficients of the modulators that have any, each (cells,), by number.
+
+        Without ``amplitudes`` the surface that all types share, without ``types`` less the parts of single types.
+        """
+        out: dict[int, Floats] = {}
+        for (k, part), weights in zip(self.blocks, self.weights, strict=True):
+            if part == Part.TYPE and not types:
+                continue
+            values = functions.times(weights, part, self.scale)
+            if part != Part.TYPE and amplitudes:
+                values = values * self.amplitudes[functions.cell_type, k]
+            out[k] = out[k] + values if k in out else values
+        return out
 
     def standard_deviations(self, functions: CellFunctions) -> Floats:
         """Posterior standard deviation of each coefficient at cells: cells x modulators, the intercept last."""
-        matrices = self._matrices(functions)
+        matrices = {part: functions.of(part, self.scale) for part in {part for _, part in self.blocks}}
         offsets = np.concatenate([[0], np.cumsum([len(w) for w in self.weights])])
         values = np.zeros((len(functions.cell_type), self.amplitudes.shape[1]))
         for k in {k for k, _ in self.blocks}:
@@ -135,12 +194,8 @@ class SurfaceFit:
             features = np.hstack(
                 [self._scaled(matrices[p], k, p, functions.cell_type) for p in (self.blocks[i][1] for i in mine)]
             )
-            variance = ((features @ self.covariance[np.ix_(index, index)]) * features).sum(axis=1)
-            values[:, k] = np.sqrt(np.maximum(variance, 0.0))
+            values[:, k] = np.linalg.norm(features @ self.factor[:, index].T, axis=1)
         return values
-
-    def _matrices(self, functions: CellFunctions) -> dict[int, Floats]:
-        return {part: functions.of(part, self.scale) for part in {part for _, part in self.blocks}}
 
     def _scaled(self, matrix: Floats, k: int, part: int, cell_type: Ints) -> Floats:
         return matrix if part == Part.TYPE else matrix * self.amplitudes[cell_type, k][:, None]
@@ -177,11 +232,11 @@ def fit_surface(
         return first
     best = _choose_scale(problem, first)
     if options.amplitudes and functions.n_types > 1:
-        for _ in range(2):
-            tried = _with_amplitudes(problem, best)
-            if tried is None or tried.log_evidence <= best.log_evidence + 1.0:
-                break
+        tried = _with_amplitudes(problem, best)
+        if _is_better(tried, best):
             best = tried
+            again = _refined(problem, best)
+            best = again if _is_better(again, best) else best
     return best
 
 
@@ -250,12 +305,8 @@ def _fits_in(problem: _Problem, fit: SurfaceFit, scale: int) -> bool:
 def _with_amplitudes(problem: _Problem, fit: SurfaceFit) -> SurfaceFit | None:
     """Refit with type amplitudes, started at the ratio of each type's mean coefficient to the mean over types."""
     functions = problem.functions
-    coefficients = fit.coefficients(functions)
-    counts = np.bincount(functions.cell_type, minlength=functions.n_types)
-    sums = np.zeros((functions.n_types, coefficients.shape[1]))
-    np.add.at(sums, functions.cell_type, coefficients)
-    means = sums / np.maximum(counts, 1)[:, None]
-    present = counts > 0
+    means = fit.coefficients(functions.type_means())
+    present = np.bincount(functions.cell_type, minlength=functions.n_types) > 0
     centre = means[present].mean(axis=0)
     active = np.abs(centre) > 1e-6
     active[-1] = False
@@ -269,34 +320,35 @@ def _with_amplitudes(problem: _Problem, fit: SurfaceFit) -> SurfaceFit | None:
     null = problem.null_evidence
     if refit.log_evidence - null < (1.0 - _AMPLITUDE_LACK) * (fit.log_evidence - null):
         return None
+    return _refined(problem, refit)
+
+
+def _refined(problem: _Problem, fit: SurfaceFit) -> SurfaceFit:
+    """Learn amplitudes and variances in turn, then search on from there."""
     for _ in range(2):
-        amplitudes = _update_amplitudes(problem, refit)
-        refit = _Search(problem, amplitudes, refit.scale, warm=refit).polish()
-    return _choose_scale(problem, _Search(problem, refit.amplitudes, refit.scale, warm=refit).run())
+        amplitudes = _update_amplitudes(problem, fit)
+        fit = _Search(problem, amplitudes, fit.scale, warm=fit).polish()
+    return _choose_scale(problem, _Search(problem, fit.amplitudes, fit.scale, warm=fit).run())
+
+
+def _is_better(fit: SurfaceFit | None, other: SurfaceFit) -> TypeGuard[SurfaceFit]:
+    return fit is not None and fit.log_evidence > other.log_evidence + 1.0
 
 
 def _update_amplitudes(problem: _Problem, fit: SurfaceFit) -> Floats:
     """One step of alternating least squares for the amplitudes, shrunk towards one by a learned variance."""
     y, functions = problem.y, problem.functions
-    n_types = functions.n_types
-    shared = sorted({k for k, part in fit.blocks if part != Part.TYPE and k != len(problem.x) - 1})
+    surfaces = fit.fields(functions, amplitudes=False, types=False)
+    shared = sorted(k for k in surfaces if k != len(problem.x) - 1)
     if not shared:
         return fit.amplitudes
-    flat = SurfaceFit(
-        [b for b in fit.blocks if b[1] != Part.TYPE],
-        [w for b, w in zip(fit.blocks, fit.weights, strict=True) if b[1] != Part.TYPE],
-        np.ones_like(fit.amplitudes), fit.scale, fit.evidence, fit.noise, fit.log_evidence, fit.covariance,
-    )  # fmt: skip
-    base = flat.coefficients(functions)[:, shared] * problem.x[shared].T
-    current = fit.amplitudes[:, shared]
-    residual = y - (fit.coefficients(functions) * problem.x.T).sum(axis=1)
-    residual += (base * (current[functions.cell_type] - 1.0)).sum(axis=1)
-    model = BlockModel(residual, fit.noise)
-    one_hot = functions.of(Part.TYPE, fit.scale)
-    model.add([(base.T[:, None, :] * one_hot.T).reshape(-1, len(y))], [0.3])
-    step = model.learn(6).mean.reshape(len(shared), n_types).T + 1.0
-    weight = np.zeros((n_types, len(shared)))
-    np.add.at(weight, functions.cell_type, base**2)
+    base = np.stack([surfaces[k] * problem.x[k] for k in shared])
+    current = fit.amplitudes[:, shared].T[:, functions.cell_type]
+    residual = y - fit.prediction(problem.x[:-1].T, functions) + (base * (current - 1.0)).sum(axis=0)
+    model = BlockModel(residual, fit.noise, groups=functions.bounds)
+    model.add([base], [0.3], split=[True])
+    step = model.learn(6).mean.reshape(functions.n_types, len(shared)) + 1.0
+    weight = np.stack([(base[:, a:b] ** 2).sum(axis=1) for a, b in itertools.pairwise(functions.bounds)])
     level = (step * weight).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-30)
     amplitudes = np.ones_like(fit.amplitudes)
     amplitudes[:, shared] = step / np.maximum(level, 0.2)
@@ -329,10 +381,14 @@ class _Problem(NamedTuple):
 
     @classmethod
     def of(cls, x: Floats, y: Floats, functions: CellFunctions, options: SurfaceOptions) -> _Problem:
-        """Append the intercept to ``x`` (cells x modulators)."""
+        """Append the intercept to ``x`` (cells x modulators), and put the cells in the order of their types."""
+        y = np.asarray(y, dtype=np.float64)
+        if np.any(np.diff(functions.cell_type) < 0):
+            order = np.argsort(functions.cell_type, kind="stable")
+            x, y, functions = x[order], y[order], functions.take(order)
         rows = np.ones((x.shape[1] + 1, len(x)), dtype=np.float32)
         rows[:-1] = x.T
-        return cls(rows, np.asarray(y, dtype=np.float64), functions, options)
+        return cls(rows, y, functions, options)
 
 
 class _Search:
@@ -343,19 +399,16 @@ class _Search:
         self.scale, self.amplitudes = scale, amplitudes
         self.intercept = len(x) - 1
         self.functions = functions
-        self.matrices: dict[int, Floats] = {
-            part: np.ascontiguousarray(functions.of(part, scale).T, dtype=np.float32)
-            for part in Part
-            if part != Part.TYPE_SPACE
-        }
-        even = bool(np.all(amplitudes == 1.0))
-        scaled = x if even else x * np.ascontiguousarray(amplitudes.T, dtype=np.float32)[:, functions.cell_type]
+        self.stack, self.places = functions.stack(scale), functions.places(scale)
+        self.matrices = {part: self.stack[slice(*self.places[part : part + 2])] for part in range(Part.TYPE_SPACE)}
+        self.even = bool(np.all(amplitudes == 1.0))
+        scaled = x if self.even else x * np.ascontiguousarray(amplitudes.T, dtype=np.float32)[:, functions.cell_type]
         self.x = [x if part == Part.TYPE else scaled for part in Part]
-        self.model = BlockModel(y, problem.noise, dtype=np.float32)
+        self.model = BlockModel(y, problem.noise, dtype=np.float32, groups=functions.bounds)
         self._null = problem.null_evidence
         self.blocks: list[tuple[int, int]] = []
         self.dropped: dict[tuple[int, int], int] = {}
-        self._squares: dict[int, Floats] | None = None
+        self._squares: tuple[Floats, Floats] | None = None
         if warm is None:
             self._add([(self.intercept, Part.POOLED)], [1.0])
         else:
@@ -371,31 +424,39 @@ class _Search:
         return self._finish(self.model.learn(self.options.n_steps), drop=False)
 
     def _features(self, k: int, part: int) -> Floats:
-        if part == Part.TYPE_SPACE:
-            by_type = self.matrices[Part.TYPE][:, None, :] * (self.matrices[Part.SPACE] * self.x[part][k])
-            return by_type.reshape(-1, by_type.shape[-1])
-        return self.matrices[part] * self.x[part][k]
+        """Rows of a part; those that each type has a weight of its own for are split by the model."""
+        if part == Part.TYPE:
+            return self.x[part][k : k + 1]
+        return self.matrices[Part.SPACE if part == Part.TYPE_SPACE else part] * self.x[part][k]
 
     def _size(self, part: int) -> int:
         if part == Part.TYPE_SPACE:
             return self.functions.n_types * len(self.matrices[Part.SPACE])
         return len(self.matrices[part])
 
-    def _products(self, part: int, cells: Floats | None) -> Floats:
-        r"""Sums over cells of every modulator times every function (modulators x functions), weighted by ``cells``.
+    def _products(self, cells: Floats | None) -> tuple[Floats, Floats]:
+        """Sums over cells of every modulator times every function (modulators x functions), weighted by ``cells``.
 
-        Without weights, sums of their squares. The intercept alone has a part for each type.
+        Without weights, sums of their squares. The second are those of the intercept alone with a part for each type.
         """
-        x = self.x[part][self.intercept :] if part == Part.TYPE_SPACE else self.x[part]
-        x = x**2 if cells is None else x * cells
-        space = self.matrices[Part.SPACE if part == Part.TYPE_SPACE else part]
-        space = space**2 if cells is None else space
-        if part == Part.TYPE_SPACE:
-            return ((self.matrices[Part.TYPE] * x) @ space.T).reshape(1, -1).astype(np.float64)
-        return (x @ space.T).astype(np.float64)
+
+        def weighted(functions: Floats) -> Floats:
+            return functions**2 if cells is None else functions * cells
+
+        def powered(x: Floats) -> Floats:
+            return x**2 if cells is None else x
+
+        stack, by_type = weighted(self.stack), self.matrices[Part.TYPE]
+        products = powered(self.x[Part.SPACE]) @ stack.T
+        if not self.even:
+            own = slice(*self.places[Part.TYPE : Part.TYPE + 2])
+            products[:, own] = powered(self.x[Part.TYPE]) @ stack[own].T
+        of_types = (by_type * powered(self.x[Part.TYPE_SPACE][self.intercept])) @ weighted(self.matrices[Part.SPACE]).T
+        return products, of_types.reshape(1, -1)
 
     def _add(self, blocks: Sequence[tuple[int, int]], variances: Sequence[float]) -> None:
-        self.model.add([self._features(k, part) for k, part in blocks], variances)
+        split = [part in (Part.TYPE, Part.TYPE_SPACE) for _, part in blocks]
+        self.model.add([self._features(k, part) for k, part in blocks], variances, split=split)
         self.blocks.extend(blocks)
 
     def _keep(self, mask: Bools) -> None:
@@ -410,11 +471,11 @@ class _Search:
 
     def _grow(self) -> Posterior:
         for _ in range(self.options.n_rounds):
-            posterior = self._prune(self.model.learn(self.options.n_steps))
+            posterior = self._prune(self.model.learn(self.options.n_steps, exact=False))
             score = self.model.residual(posterior.mean) / self.model.noise
             if not self._try_best(score, self._at_least(self.options.add_threshold, posterior)):
                 return posterior
-        return self._prune(self.model.learn(self.options.n_steps))
+        return self._prune(self.model.learn(self.options.n_steps, exact=False))
 
     def _at_least(self, threshold: float, posterior: Posterior) -> float:
         return max(threshold, self.options.min_share * (posterior.log_evidence - self._null))
@@ -429,7 +490,7 @@ class _Search:
         for i in np.flatnonzero(~kept):
             self.dropped[self.blocks[i]] = self.dropped.get(self.blocks[i], 0) + 1
         self._keep(kept)
-        return self.model.learn(2)
+        return self.model.learn(0, exact=False)
 
     def gains(self, score: Floats) -> tuple[Floats, Floats]:
         r"""Approximate gain of log evidence, and the variance that gives it, for every modulator and part.
@@ -441,14 +502,18 @@ class _Search:
         gain = np.full((self.intercept + 1, len(Part)), -np.inf)
         variance = np.zeros_like(gain)
         if self._squares is None:
-            self._squares = {part: self._products(part, None) for part in Part if self._size(part)}
-        for part, squares in self._squares.items():
-            rows = slice(self.intercept, None) if part == Part.TYPE_SPACE else slice(None)
-            q2 = self._products(part, score.astype(np.float32)) ** 2
-            s = squares / self.model.noise
-            tried = np.stack([(q2 * v / (1 + v * s) - np.log1p(v * s)).sum(axis=1) for v in _VARIANCE_GRID]) / 2
-            gain[rows, part] = tried.max(axis=0)
-            variance[rows, part] = _VARIANCE_GRID[tried.argmax(axis=0)]
+            self._squares = self._products(None)
+        products = self._products(score.astype(np.float32))
+        shared = slice(Part.TYPE_SPACE)
+        for rows, parts, places, q, s in zip(
+            (slice(None), slice(self.intercept, None)),
+            (shared, slice(Part.TYPE_SPACE, None)),
+            (self.places, np.array([0, products[1].size])),
+            products,
+            self._squares,
+            strict=True,
+        ):
+            _best_variances(q, s, places, self.model.noise, _VARIANCE_GRID, gain[rows, parts], variance[rows, parts])
         return gain, variance
 
     def _try_best(self, score: Floats, threshold: float) -> bool:
@@ -491,16 +556,38 @@ class _Search:
                 break
             weakest = modulators[int(factors.argmin())]
             self._keep(np.array([k != weakest for k, _ in self.blocks]))
-            posterior = self.model.learn(3)
+            posterior = self.model.learn(3, exact=False)
         evidence[self.intercept] = np.inf
-        offsets = self.model.offsets
+        posterior = self.model.posterior()
+        places = [self.model.block(i) for i in range(len(self.blocks))]
         return SurfaceFit(
             blocks=list(self.blocks),
-            weights=[posterior.mean[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)],
+            weights=[posterior.mean[place] for place in places],
             amplitudes=self.amplitudes,
             scale=self.scale,
             evidence=evidence,
             noise=float(self.model.noise),
             log_evidence=posterior.log_evidence,
-            covariance=posterior.covariance,
+            factor=posterior.factor[:, np.concatenate(places)],
         )
+
+
+@nb.njit(cache=True, nogil=True)
+def _best_variances(products, squares, places, noise, grid, gain, variance):  # type: ignore[no-untyped-def]
+    """Largest gain of log evidence over a grid of variances, and where, of each modulator and part; none if empty."""
+    for k in range(products.shape[0]):
+        for part in range(places.shape[0] - 1):
+            if places[part] == places[part + 1]:
+                continue
+            for v in grid:
+                fit, logdet, product = 0.0, 0.0, 1.0
+                for b in range(places[part], places[part + 1]):
+                    q, ratio = np.float64(products[k, b]), 1.0 + v * np.float64(squares[k, b]) / noise
+                    fit += q * q * v / ratio
+                    product *= ratio
+                    if product > 1e200:  # one logarithm for many factors
+                        logdet += np.log(product)
+                        product = 1.0
+                total = 0.5 * (fit - logdet - np.log(product))
+                if total > gain[k, part]:
+                    gain[k, part], variance[k, part] = total, v
