@@ -100,7 +100,7 @@ class BlockModel:
         dense = self._rows[: len(self._block)]
         split = np.zeros((self.n_groups, int(self._split.sum()), len(self.y)), dense.dtype)
         for g, cells in enumerate(self._groups()):
-            split[g, :, cells] = dense[self._split, cells].T
+            split[g, :, cells] = dense[self._split, cells]
         return np.concatenate([split.reshape(-1, len(self.y)), dense[~self._split]])
 
     def block(self, i: int) -> Ints:
