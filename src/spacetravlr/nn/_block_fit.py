@@ -14,7 +14,7 @@ from torch import Tensor
 from spacetravlr._types import Floats, Ints
 from spacetravlr.nn._bodies import BODIES
 from spacetravlr.nn._config import NetworkConfig, NicheData
-from spacetravlr.nn._data import pooled_images, term_rows, with_constants
+from spacetravlr.nn._data import gather_terms, pooled_images, term_rows, with_constants
 from spacetravlr.nn._heads import CoefficientHeads
 from spacetravlr.nn._stack import BodyStack
 from spacetravlr.nn._threads import torch_threads
@@ -104,7 +104,7 @@ class BlockFit:
             for rows in self._batches(len(cells), batch_size):
                 embedding, cell_type = self._embed(cells[rows])
                 terms = torch.from_numpy(with_constants(design[rows])).to(self.device)
-                values = terms[rows_of]
+                values = gather_terms(terms, rows_of)
                 prediction = self.heads.predicted_change(embedding, values, cell_type)
                 prediction += values.mul_(self.heads.anchor_of(cell_type)).sum(1)
                 result[rows] = prediction.T.cpu().numpy()

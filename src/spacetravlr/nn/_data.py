@@ -37,6 +37,12 @@ def term_rows(term_index: Ints, n_terms: int) -> Ints:
     return np.concatenate([np.full((len(rows), 1), n_terms), rows], axis=1).astype(np.int64)
 
 
+def gather_terms(design: Tensor, rows: Tensor) -> Tensor:
+    """Regressors of every target, shape (n_targets, max_terms + 1, batch)."""
+    # copies whole rows, where indexing would go by element
+    return design.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+
+
 def with_constants(design: Floats) -> Floats:
     """Terms as rows, then a row of ones (intercept) and a row of zeros (padding), float32, (n_terms + 2, n_cells)."""
     rows = np.zeros((design.shape[1] + 2, len(design)), dtype=np.float32)

@@ -45,6 +45,11 @@ class CoefficientHeads(nn.Module):
         self.register_buffer("scale", in_coefficients)
         self.weight = nn.Parameter(torch.zeros(anchors.shape[0], anchors.shape[2], n_features))
 
+    def keep_targets(self, rows: Tensor) -> None:
+        """Drop the anchors of targets that are not at ``rows``; the weights are those of the optimizer."""
+        self.anchors = self.anchors[rows]
+        self.scale = self.scale[rows] if self.scale.ndim else self.scale
+
     def anchor_of(self, cell_type: Tensor) -> Tensor:
         """Seed coefficients of cells, shape (n_targets, max_terms + 1, batch)."""
         return self.anchors.transpose(1, 2)[:, :, cell_type]

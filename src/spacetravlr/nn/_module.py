@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spacetravlr.nn import _losses
 from spacetravlr.nn._config import NetworkConfig
-from spacetravlr.nn._data import Batch
+from spacetravlr.nn._data import Batch, gather_terms
 from spacetravlr.nn._heads import CoefficientHeads
 from spacetravlr.nn._stack import BodyStack
 
@@ -40,7 +40,7 @@ class RefinementModule(pl.LightningModule):
 
     rows: Tensor
     membership: Tensor
-    active: Tensor
+    targets: Tensor
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class RefinementModule(pl.LightningModule):
         self.shrinkage_weight = config.shrinkage / n_train**0.5
         self.register_buffer("rows", rows)
         self.register_buffer("membership", membership)
-        self.register_buffer("active", torch.ones(len(rows)))
+        self.register_buffer("targets", torch.arange(len(rows)))  # rows of the batch: targets still in training
         self.epoch_loss: dict[str, list[tuple[Tensor, int]]] = {"train": [], "validation": []}
 
     @property
@@ -69,12 +69,18 @@ class RefinementModule(pl.LightningModule):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Embedding of the cells and what the refinement adds to the seed's prediction, (n_targets, batch)."""
         embedding = self.bodies(batch.image, batch.composition, batch.position, batch.cell_type)
-        return embedding, self.heads.predicted_change(embedding, batch.design[self.rows], batch.cell_type)
+        values = gather_terms(batch.design, self.rows)
+        return embedding, self.heads.predicted_change(embedding, values, batch.cell_type)
+
+    def squared_error(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Embedding of the cells and the squared error of each target."""
+        embedding, change = self(batch)
+        return embedding, _losses.squared_error(batch.residual[self.targets], change.to(batch.residual.dtype))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Every term of the loss, each of shape (n_targets,)."""
-        embedding, change = self(batch)
-        terms = {"squared_error": _losses.squared_error(batch.residual, change.to(batch.residual.dtype))}
+        embedding, error = self.squared_error(batch)
+        terms = {"squared_error": error}
         terms["shrinkage"] = self.shrinkage_weight * _losses.shrinkage(self.heads.weight, self.heads.scale)
         if self.config.mode == "additive":
             mean_square = self.heads.mean_square_departure(embedding).to(batch.residual.dtype)
@@ -82,17 +88,25 @@ class RefinementModule(pl.LightningModule):
         return terms
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Sum of the losses of the targets that are still in training."""
+        """Sum of the losses of the targets."""
         terms = self.losses(batch)
         self.epoch_loss["train"].append((terms["squared_error"].detach(), len(batch.cell_type)))
         # A sum, not a mean: a target's gradient must not depend on how many others there are.
-        return (sum(terms.values()) * self.active).sum()
+        return torch.stack(list(terms.values())).sum()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Squared error of every target on validation cells."""
-        _, change = self(batch)
-        error = _losses.squared_error(batch.residual, change.to(batch.residual.dtype))
+        _, error = self.squared_error(batch)
         self.epoch_loss["validation"].append((error, len(batch.cell_type)))
+
+    def keep_targets(self, rows: Tensor, optimizer: Any) -> None:
+        """Go on with the targets at ``rows`` alone, so that the others cost nothing any more."""
+        for weight in self._weights_of_targets():
+            state = optimizer.state[weight]
+            state |= {name: value[rows] for name, value in state.items() if value.shape == weight.shape}
+            weight.data, weight.grad = weight.data[rows], None
+        self.heads.keep_targets(rows)
+        self.rows, self.membership, self.targets = self.rows[rows], self.membership[:, rows], self.targets[rows]
 
     def mean_loss(self, part: str) -> Tensor:
         """Mean squared error of each target over the cells seen since the last call, shape (n_targets,)."""
@@ -108,7 +122,8 @@ class RefinementModule(pl.LightningModule):
             {"params": [self.heads.weight], "weight_decay": 0.0},  # the heads have the penalties
         ]
         # A larger eps than usual: directions with a gradient of pure rounding error must not take full steps.
-        optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate, eps=1e-6)
+        fused = self.device.type in ("cpu", "cuda")  # one pass over the weights where there is a kernel for it
+        optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate, eps=1e-6, fused=fused)
         warm = max(1, self.n_steps // 20)
 
         def factor(step: int) -> float:
@@ -122,13 +137,13 @@ class RefinementModule(pl.LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Clip every target's gradient by its own norm; a shared body by its norm for an average target."""
-        own = [self.heads.weight]
-        if self.per_target:
-            own += list(self.bodies.weights.values())
-        clip_by_target(own, limit=self.config.clip)
+        clip_by_target(self._weights_of_targets(), limit=self.config.clip)
         if not self.per_target:
-            limit = self.config.clip * max(1.0, float(self.active.sum()))
-            torch.nn.utils.clip_grad_norm_(self.bodies.weights.values(), limit)
+            torch.nn.utils.clip_grad_norm_(self.bodies.weights.values(), self.config.clip * len(self.targets))
+
+    def _weights_of_targets(self) -> list[torch.nn.Parameter]:
+        """Weights with one slice a target."""
+        return [self.heads.weight, *(self.bodies.weights.values() if self.per_target else ())]
 
 
 def clip_by_target(weights: list[torch.nn.Parameter], *, limit: float) -> None:

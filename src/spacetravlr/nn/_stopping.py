@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spacetravlr._types import Bools, Floats, Ints
+from spacetravlr.nn._heads import CoefficientHeads
 from spacetravlr.nn._module import RefinementModule
 
 
@@ -32,7 +34,8 @@ class PerTargetStopping(pl.Callback):
         self.best_epoch: Ints = np.zeros(len(baseline), dtype=np.int64)
         self.curves: dict[str, list[Floats]] = {"train": [], "validation": []}
         self._waited = np.zeros(len(baseline), dtype=np.int64)
-        self._heads: Tensor | None = None
+        self._training: Ints = np.arange(len(baseline))
+        self._heads: CoefficientHeads | None = None
         self._own: dict[str, Tensor] = {}
         self._shared: dict[int, dict[str, Tensor]] = {}
 
@@ -43,7 +46,7 @@ class PerTargetStopping(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Keep the weights of the seed as the best so far."""
-        self._heads = pl_module.heads.weight.detach().clone()
+        self._heads = copy.deepcopy(pl_module.heads)
         if pl_module.per_target:
             self._own = pl_module.bodies.snapshot()
         else:
@@ -51,17 +54,20 @@ class PerTargetStopping(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Compare with the best epoch of each target."""
-        validation = pl_module.mean_loss("validation").numpy()
+        validation = self._of_all(pl_module.mean_loss("validation"))
         if trainer.sanity_checking:
             return
         self.curves["validation"].append(validation)
         self.update(pl_module, validation, epoch=len(self.curves["validation"]))
-        pl_module.active.copy_(torch.from_numpy(~self.stopped))
         trainer.should_stop = trainer.should_stop or bool(self.stopped.all())
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Record the training error."""
-        self.curves["train"].append(pl_module.mean_loss("train").numpy())
+        """Record the training error, and go on without the targets that have stopped."""
+        self.curves["train"].append(self._of_all(pl_module.mean_loss("train")))
+        going = ~self.stopped[self._training]
+        if going.any() and not going.all():
+            pl_module.keep_targets(torch.from_numpy(going).to(pl_module.device), trainer.optimizers[0])
+            self._training = self._training[going]
 
     def update(self, module: RefinementModule, validation: Floats, *, epoch: int) -> None:
         """Take the weights of targets whose ``validation`` error is the best so far."""
@@ -69,23 +75,24 @@ class PerTargetStopping(pl.Callback):
         self.best_loss[better] = validation[better]
         self.best_epoch[better] = epoch
         self._waited = np.where(better, 0, self._waited + 1) if not self.stopped.all() else self._waited
-        rows = torch.from_numpy(better).to(module.device)
         if self._heads is None or not better.any():
             return
-        _keep(self._heads, module.heads.weight, rows)
+        rows = torch.from_numpy(np.flatnonzero(better)).to(module.device)
+        current = torch.from_numpy(np.flatnonzero(better[self._training])).to(module.device)
+        self._heads.weight.data[rows] = module.heads.weight.detach()[current]
         if module.per_target:
             for name, value in module.bodies.weights.items():
-                _keep(self._own[name], value, rows)
+                self._own[name][rows] = value.detach()[current]
         else:
             self._shared[epoch] = module.bodies.snapshot()
             self._shared = {e: w for e, w in self._shared.items() if e in self.best_epoch}
 
     def restore(self, module: RefinementModule) -> Ints:
-        """Put the best weights into ``module`` and return the body of the stack that each target uses."""
+        """Put the best weights of every target into ``module`` and return the body of the stack that each uses."""
         if self._heads is None:
             msg = "training never started"
             raise RuntimeError(msg)
-        module.heads.weight.data.copy_(self._heads)
+        module.heads = self._heads
         if module.per_target:
             module.bodies.load_weights(self._own)
             return np.arange(len(self.best_epoch))
@@ -95,6 +102,8 @@ class PerTargetStopping(pl.Callback):
         module.bodies.load_weights({name: torch.cat([k[name] for k in kept]) for name in kept[0]})
         return body_of.astype(np.int64)
 
-
-def _keep(best: Tensor, current: Tensor, rows: Tensor) -> None:
-    best[rows] = current.detach()[rows]
+    def _of_all(self, values: Tensor) -> Floats:
+        """Values of the targets in training among those of all, NaN for the others."""
+        out = np.full(len(self.best_epoch), np.nan)
+        out[self._training] = values.numpy()
+        return out
