@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import lightning.pytorch as pl
@@ -95,6 +95,7 @@ class RefinementData(pl.LightningDataModule):
         self.train_cells, self.validation_cells = np.flatnonzero(data.train), np.flatnonzero(data.validation)
         self.batch_size = max(config.batch_size, -(-len(self.train_cells) // config.max_steps_per_epoch))
         self._cached = self._cache_images()
+        self._prepare: Callable[[Tensor], Tensor] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -127,10 +128,17 @@ class RefinementData(pl.LightningDataModule):
         cells = self.train_cells[np.linspace(0, n_train - 1, min(n_cells, n_train), dtype=int)]
         return self._images(cells), _tensor(self.data.composition[cells]), _tensor(self.data.position)
 
+    def prepare_images(self, prepare: Callable[[Tensor], Tensor]) -> None:
+        """Give images as ``prepare`` makes them, from here on."""
+        self._prepare = prepare
+        if self._cached is not None:
+            self._cached = torch.cat([prepare(part) for part in self._cached.split(_CHUNK)])
+
     def _images(self, cells: Ints) -> Tensor:
-        if self._cached is None:
-            return pooled_images(self.data, cells, image_size=self.config.image_size)
-        return self._cached[self._slot[cells]]
+        if self._cached is not None:
+            return self._cached[self._slot[cells]]
+        images = pooled_images(self.data, cells, image_size=self.config.image_size)
+        return images if self._prepare is None else self._prepare(images)
 
     def _cache_images(self) -> Tensor | None:
         cells = np.concatenate([self.train_cells, self.validation_cells])

@@ -145,10 +145,12 @@ def _build_module(source: RefinementData) -> RefinementModule:
     bodies = [build_body(config, data, seed=int(seed)) for seed in seeds]
     for body in bodies:
         body.set_scales(*source.sample(_SCALE_CELLS))
+    stack = BodyStack(bodies)
+    source.prepare_images(bodies[0].prepare)  # the stack has copies, which may move to another device
     anchors = torch.from_numpy(np.ascontiguousarray(data.anchors, dtype=np.float32))
     share = np.bincount(data.cell_type[source.train_cells], minlength=anchors.shape[1]) / len(source.train_cells)
     return RefinementModule(
-        bodies=BodyStack(bodies),
+        bodies=stack,
         heads=CoefficientHeads(anchors, n_features=bodies[0].n_features, mode=config.mode),
         rows=torch.from_numpy(term_rows(data.term_index, data.design.shape[1])),
         membership=_losses.removed_membership(

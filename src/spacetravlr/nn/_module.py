@@ -68,7 +68,7 @@ class RefinementModule(pl.LightningModule):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Embedding of the cells and what the refinement adds to the seed's prediction, (n_targets, batch)."""
-        embedding = self.bodies(batch.image, batch.composition, batch.position, batch.cell_type)
+        embedding = self.bodies(batch.image, batch.composition, batch.position, batch.cell_type, prepared=True)
         values = gather_terms(batch.design, self.rows)
         return embedding, self.heads.predicted_change(embedding, values, batch.cell_type)
 

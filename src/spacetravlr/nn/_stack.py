@@ -35,18 +35,25 @@ class BodyStack(nn.Module):
         return next(iter(self.weights.values())).shape[0]
 
     def forward(
-        self, image: Tensor, composition: Tensor, position: Tensor, cell_type: Tensor, place: Tensor | None = None
+        self,
+        image: Tensor,
+        composition: Tensor,
+        position: Tensor,
+        cell_type: Tensor,
+        place: Tensor | None = None,
+        *,
+        prepared: bool = False,
     ) -> Tensor:
         """Embed cells with every body; shape (n_bodies, n_features, batch)."""
-        inputs = (self.template.pool(image), composition, position, cell_type, place)
+        image = image if prepared else self.template.prepare(image)
+        inputs = (image, composition, position, cell_type, place)
         weights = {_unescape(name): value for name, value in self.weights.items()}
-        if self.n_bodies == 1:
-            single = functional_call(self.template, {name: value[0] for name, value in weights.items()}, inputs)
-            return cast("Tensor", single.T[None])
 
         def embed(own: dict[str, Tensor]) -> Tensor:
-            return cast("Tensor", functional_call(self.template, own, inputs).T)
+            return cast("Tensor", functional_call(self.template, own, inputs, {"prepared": True}).T)
 
+        if self.n_bodies == 1:
+            return embed({name: value[0] for name, value in weights.items()})[None]
         return vmap(embed)(weights)
 
     def snapshot(self) -> dict[str, Tensor]:
