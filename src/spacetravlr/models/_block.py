@@ -104,12 +104,13 @@ def fit_targets(
     sd = None
     if settings.uncertainty:
         sd = np.hstack([_deviations(t, kept, extras, block, inputs, functions) for t in range(len(block))])
+    centred = _centred(block, inputs)
     return BlockResult(
         index=block.index,
         betas=betas,
         terms=pd.concat(
             [
-                _describe(t, betas[:, fitted.indptr[t] : fitted.indptr[t + 1]], block, inputs, extras, settings)
+                _describe(t, betas[:, fitted.indptr[t] : fitted.indptr[t + 1]], centred, block, extras)
                 for t in range(len(block))
             ],
             ignore_index=True,
@@ -218,18 +219,22 @@ def _deviations(
     return sd
 
 
-def _describe(
-    t: int, betas: Floats, block: BlockDesign, inputs: FitInputs, extras: SurfaceExtras | None, settings: FitSettings
-) -> pd.DataFrame:
+def _centred(block: BlockDesign, inputs: FitInputs) -> Floats:
+    """Terms less their mean in the type of the cell, float32."""
+    counts = np.maximum(np.bincount(inputs.cell_type, minlength=inputs.n_types), 1)[:, None]
+    means = sums_by_type(block.values, inputs.cell_type, inputs.n_types).T / counts
+    return (block.values - means[inputs.cell_type]).astype(np.float32)
+
+
+def _describe(t: int, betas: Floats, centred: Floats, block: BlockDesign, extras: SurfaceExtras | None) -> pd.DataFrame:
     """How much each column contributes, how well it is supported, and whether it counts as active.
 
     The importance is the standard deviation of a term's contribution within cell types, in units of the target's.
     """
     columns = block.columns(t)
-    x = block.values[:, columns]
-    counts = np.maximum(np.bincount(inputs.cell_type, minlength=inputs.n_types), 1)[:, None]
-    centred = x - (sums_by_type(x, inputs.cell_type, inputs.n_types).T / counts)[inputs.cell_type]
-    importance = np.sqrt(np.mean((betas[:, 1:] * centred) ** 2, axis=0, dtype=np.float64)) / block.y_spread[t]
+    contribution = betas[:, 1:] * centred[:, columns]
+    importance = np.sqrt(np.einsum("jk,jk->k", contribution, contribution, dtype=np.float64) / max(len(betas), 1))
+    importance /= block.y_spread[t]
     evidence = np.full(len(columns), np.nan) if extras is None else extras.evidence[t]
     active = np.isfinite(evidence)
     if not len(columns) or np.isnan(evidence).all():

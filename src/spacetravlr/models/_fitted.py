@@ -88,22 +88,29 @@ class SurfaceParts:
             amplitudes=np.array([r[4] for r in rows], dtype=np.float64).reshape(-1, n_types),
         )
 
-    def values(self, t: int, width: int, functions: CellFunctions, rows: Ints) -> Floats:
-        """Coefficients of target ``t`` at some cells, standardised units, cells x (intercept, terms)."""
+    def values(self, t: int, functions: CellFunctions, rows: Ints) -> tuple[Ints, Floats]:
+        """Coefficients of target ``t`` at some cells, in standardised units.
+
+        Returns
+        -------
+        Which columns have parts, after the intercept's; cells x these columns.
+        """
         types = functions.cell_type[rows]
         space, niche = functions.space[self.scale[t]][rows], functions.niche[rows]
-        out = np.zeros((width, len(rows)))
-        for i in np.flatnonzero(self.target == t):
-            weights, part = self.weights[self.indptr[i] : self.indptr[i + 1]], self.part[i]
-            if part == Part.TYPE:
-                out[self.column[i]] += weights[types]
+        mine = np.flatnonzero(self.target == t)
+        columns = np.union1d([0], self.column[mine])
+        out = np.zeros((len(columns), len(rows)))
+        for i, k in zip(mine.tolist(), np.searchsorted(columns, self.column[mine]).tolist(), strict=True):
+            weights, part = self.weights[self.indptr[i] : self.indptr[i + 1]], Part(int(self.part[i]))
+            if part is Part.TYPE:
+                out[k] += weights[types]
                 continue
-            if part == Part.TYPE_SPACE:
+            if part is Part.TYPE_SPACE:
                 shared = np.einsum("jf,jf->j", space, weights.reshape(-1, space.shape[1])[types])
             else:
-                shared = weights[0] if part == Part.POOLED else (niche if part == Part.NICHE else space) @ weights
-            out[self.column[i]] += shared * self.amplitudes[i][types]
-        return out.T
+                shared = weights[0] if part is Part.POOLED else (niche if part is Part.NICHE else space) @ weights
+            out[k] += shared * self.amplitudes[i][types]
+        return columns, out.T
 
 
 @dataclass(frozen=True)
@@ -187,8 +194,7 @@ class FittedBlock:
             functions = cells.functions()
             for t in np.flatnonzero(self.surfaces.scale >= 0).tolist():
                 rows = np.flatnonzero(self.kept[t][cells.cell_type] == _SURFACE)
-                values = self.surfaces.values(t, self.indptr[t + 1] - self.indptr[t], functions, rows)
-                self._add(out, t, rows, values)
+                self._add(out, t, rows, *self.surfaces.values(t, functions, rows))
         if self.network is not None:
             self._add_network(self.network, out, cells)
         return out
@@ -200,21 +206,25 @@ class FittedBlock:
         if cells.average and self.place is not None:
             data = replace(data, place=self.place[cells.cell_type])
         fit = BlockFit.from_state_dict(state, data, device=self.device)
-        for start in range(0, len(out), _CELLS):
-            here = np.arange(start, min(start + _CELLS, len(out)))
-            values = fit.coefficients(here, n_jobs=1)
-            for i, t in enumerate(self.network_target.tolist()):
-                mine = np.flatnonzero(self.kept[t][cells.cell_type[here]] == _NETWORK)
-                width = self.indptr[t + 1] - self.indptr[t]
-                self._add(out, t, here[mine], values[mine, i, :width].astype(np.float64))
+        # Type by type: each asks only the bodies of the targets that keep a network in it.
+        for code in np.unique(cells.cell_type).tolist():
+            keeps = np.flatnonzero(self.kept[self.network_target, code] == _NETWORK)
+            if not len(keeps):
+                continue
+            part, mine = fit.take(keeps), np.flatnonzero(cells.cell_type == code)
+            for here in np.split(mine, range(_CELLS, len(mine), _CELLS)):
+                values = part.coefficients(here, n_jobs=1)
+                for i, t in enumerate(self.network_target[keeps].tolist()):
+                    columns = np.arange(self.indptr[t + 1] - self.indptr[t])
+                    self._add(out, t, here, columns, values[:, i, : len(columns)].astype(np.float64))
 
-    def _add(self, out: Floats, t: int, rows: Ints, values: Floats) -> None:
-        """Add standardised values (cells x columns of ``t``) in original units."""
-        columns = slice(self.indptr[t], self.indptr[t + 1])
+    def _add(self, out: Floats, t: int, rows: Ints, columns: Ints, values: Floats) -> None:
+        """Add standardised values (cells x ``columns`` of ``t``, the intercept first) in original units."""
+        columns = self.indptr[t] + columns
         mean, spread = self.mean[columns], self.spread[columns]
         scaled = values * (spread[0] / spread)
         scaled[:, 0] = spread[0] * values[:, 0] - scaled[:, 1:] @ mean[1:]
-        out[rows, columns] += scaled
+        out[rows[:, None], columns] += scaled
 
     def state(self) -> dict[str, Any]:
         """Everything as nested dicts of arrays and plain values, for :meth:`from_state`."""

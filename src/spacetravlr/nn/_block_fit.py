@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -122,6 +123,23 @@ class BlockFit:
             msg = f"Expected `data` to have (cell types, dimensions) = {expected}, found `{found}`."
             raise ValueError(msg)
         return replace(self, data=data)
+
+    def take(self, targets: Ints) -> BlockFit:
+        """Keep some of the targets, and no more bodies than they use."""
+        used, body_of = np.unique(self.body_of[targets], return_inverse=True)
+        bodies, heads = copy.deepcopy(self.bodies), copy.deepcopy(self.heads)
+        bodies.load_weights({name: weight[torch.from_numpy(used)] for name, weight in self.bodies.weights.items()})
+        heads.keep_targets(torch.from_numpy(targets))
+        heads.weight.data = heads.weight.data[torch.from_numpy(targets)]
+        return replace(
+            self,
+            bodies=bodies,
+            heads=heads,
+            body_of=body_of,
+            best_epoch=self.best_epoch[targets],
+            curves={name: values[:, targets] for name, values in self.curves.items()},
+            baseline=self.baseline[targets],
+        )
 
     def mean_place(self) -> Floats:
         """Mean of the position features over the cells of each type, float64, shape (n_cell_types, n_features)."""

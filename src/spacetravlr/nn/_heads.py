@@ -87,4 +87,7 @@ class CoefficientHeads(nn.Module):
             return self.departure(embedding).square().mean(-1)
         # w' E[h h'] w: features squared instead of cells.
         moment = torch.matmul(embedding, embedding.transpose(1, 2)) / embedding.shape[-1]
-        return (torch.matmul(self.weight, moment) * self.weight).sum(-1).clamp_min(0.0)
+        # The gradient in w has two equal halves. One is computed and counts twice; the moment must not notice.
+        moment = (moment + moment.detach()) / 2
+        square = (torch.matmul(self.weight.detach(), moment) * self.weight).sum(-1)
+        return (2 * square - square.detach()).clamp_min(0.0)

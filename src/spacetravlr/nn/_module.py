@@ -151,7 +151,9 @@ def clip_by_target(weights: list[torch.nn.Parameter], *, limit: float) -> None:
     gradients = [w.grad for w in weights if w.grad is not None]
     if not gradients:
         return
-    square = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
-    scale = (limit / (square.sqrt() + 1e-12)).clamp_max(1.0)
+    norm = torch.linalg.vector_norm(
+        torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients]), dim=0
+    )
+    scale = (limit / (norm + 1e-12)).clamp_max(1.0)
     for gradient in gradients:
         gradient.mul_(scale.reshape(-1, *[1] * (gradient.ndim - 1)))

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
@@ -50,10 +51,11 @@ class BodyStack(nn.Module):
         weights = {_unescape(name): value for name, value in self.weights.items()}
 
         def embed(own: dict[str, Tensor]) -> Tensor:
-            return cast("Tensor", functional_call(self.template, own, inputs, {"prepared": True}).T)
+            return cast("Tensor", functional_call(self.template, own, inputs, {"prepared": True}, tie_weights=False).T)
 
-        if self.n_bodies == 1:
-            return embed({name: value[0] for name, value in weights.items()})[None]
+        # Without gradients on the CPU, convolutions one by one are faster than the grouped ones of a batch of bodies.
+        if self.n_bodies == 1 or (image.device.type == "cpu" and not torch.is_grad_enabled()):
+            return torch.stack([embed({name: w[i] for name, w in weights.items()}) for i in range(self.n_bodies)])
         return vmap(embed)(weights)
 
     def snapshot(self) -> dict[str, Tensor]:
