@@ -25,7 +25,7 @@ _LINE = 64  # bytes
 
 
 def _dots(lanes: int, n_cells: int) -> Any:
-    """Sums of ``n_cells`` cells from ``j`` on, in ``lanes`` columns from ``first`` on."""
+    """Sums of ``n_cells`` cells from ``j`` on, in ``lanes`` columns from ``first`` on, clipped and written."""
 
     @intrinsic(prefer_literal=False)
     def dots(
@@ -38,21 +38,29 @@ def _dots(lanes: int, n_cells: int) -> Any:
         stop: Any,
         values: Any,
         first: Any,
-        sums: Any,
-        row: Any,
+        base: Any,
+        top: Any,
+        gene: Any,
+        out: Any,
+        at: Any,
+        to: Any,
+        lane: Any,
     ) -> Any:
-        arrays = (rows, column, slot, values, sums)
-        if not all(isinstance(a, types.Array) and a.layout == "C" for a in arrays) or values.dtype != sums.dtype:
+        arrays = (rows, column, slot, values, base, top, out)
+        if not all(isinstance(a, types.Array) and a.layout == "C" for a in arrays):
             return None
-        index = types.intp
-        return types.void(rows, index, column, slot, index, index, values, index, sums, index), codegen
+        if not values.dtype == base.dtype == top.dtype == out.dtype:
+            return None
+        n = types.intp
+        return types.void(rows, n, column, slot, n, n, values, n, base, top, n, out, n, n, n), codegen
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        rows, j, column, slot, start, stop, values, first, sums, row = (
+        rows, j, column, slot, start, stop, values, first, base, top, gene, out, at, to, lane = (
             context.make_array(kind)(context, builder, value) if isinstance(kind, types.Array) else value
             for kind, value in zip(signature.args, args, strict=True)
         )
-        scalar = context.get_value_type(signature.args[6].dtype)
+        kind = signature.args[6].dtype
+        scalar = context.get_value_type(kind)
         vector = ir.VectorType(scalar, lanes) if lanes > 1 else scalar
         size = context.get_abi_sizeof(scalar)
         name = f"llvm.fmuladd.{f'v{lanes}' if lanes > 1 else ''}f{8 * size}"
@@ -82,6 +90,15 @@ def _dots(lanes: int, n_cells: int) -> Any:
         def lanes_at(array: Any, *indices: Any) -> Any:
             return builder.bitcast(flat(array, *indices), vector.as_pointer())
 
+        def within(total: Any, cell: Any) -> Any:
+            """Clip ``total`` so that the base with it lies between zero and the top."""
+            lower = builder.fsub(ir.Constant(scalar, 0.0), builder.load(flat(base, cell, gene)))
+            upper = builder.fadd(builder.load(flat(top, gene)), lower)
+            for limit, beyond in ((lower, ">"), (upper, "<")):
+                limits = in_all_lanes(limit)
+                total = builder.select(builder.fcmp_ordered(beyond, limits, total), limits, total)
+            return total
+
         totals = [cgutils.alloca_once(builder, vector) for _ in range(n_cells)]
         for total in totals:
             builder.store(ir.Constant(vector, None), total)
@@ -90,12 +107,13 @@ def _dots(lanes: int, n_cells: int) -> Any:
             for c, total in enumerate(totals):
                 factor = builder.load(flat(rows, builder.add(j, number(c)), here))
                 if factor.type != scalar:
-                    factor = context.cast(builder, factor, signature.args[0].dtype, signature.args[6].dtype)
+                    factor = context.cast(builder, factor, signature.args[0].dtype, kind)
                 change = builder.load(lanes_at(values, number(c), term, first), align=size)
                 added = builder.call(multiply_add, [in_all_lanes(factor), change, builder.load(total)])
                 builder.store(added, total)
         for c, total in enumerate(totals):
-            builder.store(builder.load(total), lanes_at(sums, row, number(c), first), align=size)
+            clipped = within(builder.load(total), builder.add(j, number(c)))
+            builder.store(clipped, lanes_at(out, builder.add(at, number(c)), to, lane), align=size)
         return context.get_dummy_value()
 
     return dots
@@ -115,10 +133,11 @@ _narrow_1, _single_1 = _dots(LANES, 1), _dots(1, 1)
 
 
 @nb.njit(cache=True, nogil=True, inline="always")
-def sparse_dots(rows, j, n_cells, column, slot, start, stop, values, n_wanted, sums, row):  # type: ignore[no-untyped-def]
-    r"""Fill ``sums[row, c, p]`` with :math:`\sum_k rows_{j + c, column_k} values_{c, slot_k, p}`, from start to stop.
+def bounded_dots(rows, j, n_cells, column, slot, start, stop, values, base, top, gene, out, to, rest):  # type: ignore[no-untyped-def]
+    r"""Fill ``out[j + c, to, p]`` with :math:`\sum_k rows_{j + c, column_k} values_{c, slot_k, p}`, from start to stop.
 
-    Every sum adds in the order of its entries and rounds in the same way, whatever stands beside it.
+    Every sum adds in the order of its entries and rounds in the same way, whatever stands beside it. It is clipped to
+    the range in which the base of its cell and ``gene``, with the sum added, lies between zero and the top.
 
     Parameters
     ----------
@@ -132,26 +151,37 @@ def sparse_dots(rows, j, n_cells, column, slot, start, stop, values, n_wanted, s
         Entries to add up.
     values
         4 x slots x lanes; one lane, or a multiple of 8.
-    n_wanted
-        Lanes from here on need not be computed.
-    sums, row
-        Targets x 4 x lanes, and which target. The sums of many targets are better read later than each at once: reading
-        what was just written from a register waits for it.
+    base, top
+        Cells x genes, and the largest allowed value of each gene.
+    gene
+        Column of ``base``.
+    out, to
+        Cells x targets x sums, as many sums as there are lanes or fewer; and which target.
+    rest
+        Room for the last sums where they do not fill the lanes; 4 x 1 x 8.
     """
-    p = 0
+    p, n_wanted, n_lanes = 0, out.shape[2], values.shape[2]
     while p < n_wanted:
-        if sums.shape[2] == 1:
+        if n_lanes == 1:
             if n_cells == 1:
-                _single_1(rows, j, column, slot, start, stop, values, p, sums, row)
+                _single_1(rows, j, column, slot, start, stop, values, p, base, top, gene, out, j, to, p)
             else:
-                _single_4(rows, j, column, slot, start, stop, values, p, sums, row)
+                _single_4(rows, j, column, slot, start, stop, values, p, base, top, gene, out, j, to, p)
             p += 1
-        elif n_cells == 1 and p + _WIDE <= sums.shape[2]:
-            _wide_1(rows, j, column, slot, start, stop, values, p, sums, row)
+        elif n_cells == 1 and p + _WIDE <= n_wanted:
+            _wide_1(rows, j, column, slot, start, stop, values, p, base, top, gene, out, j, to, p)
             p += _WIDE
+        elif p + LANES <= n_wanted:
+            if n_cells == 1:
+                _narrow_1(rows, j, column, slot, start, stop, values, p, base, top, gene, out, j, to, p)
+            else:
+                _narrow_4(rows, j, column, slot, start, stop, values, p, base, top, gene, out, j, to, p)
+            p += LANES
         else:
             if n_cells == 1:
-                _narrow_1(rows, j, column, slot, start, stop, values, p, sums, row)
+                _narrow_1(rows, j, column, slot, start, stop, values, p, base, top, gene, rest, 0, 0, 0)
             else:
-                _narrow_4(rows, j, column, slot, start, stop, values, p, sums, row)
-            p += LANES
+                _narrow_4(rows, j, column, slot, start, stop, values, p, base, top, gene, rest, 0, 0, 0)
+            for c in range(n_cells):
+                out[j + c, to, p:] = rest[c, 0, : n_wanted - p]
+            p = n_wanted

@@ -15,13 +15,16 @@ radially truncated one, with no need to be a product over axes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import numba as nb
 import numpy as np
 from scipy import fft
 
 from spacetravlr._core.kernels import kernel_reach, length_scale
+from spacetravlr._core.rows import LANES
+from spacetravlr._core.splines import STRIP, gather, spread
+from spacetravlr._core.waves import Waves, convolve, make_waves, worthwhile
 from spacetravlr._utils import numba_threads, resolve_n_jobs
 
 if TYPE_CHECKING:
@@ -35,8 +38,6 @@ MAX_GRID_POINTS = 2**28
 # Signals spread together: what a cell costs besides its signals, and fetching them, is paid once for all of these.
 _CHUNK = 128
 _CHUNK_POINTS = 2**26
-# Grid rows spread by one thread. At least the support of the B-spline, so that every second strip can run at once.
-_STRIP = 8
 
 
 class _Tile(NamedTuple):
@@ -51,9 +52,9 @@ class _Tile(NamedTuple):
     strip_start: Ints
     """Strip ``s`` holds cells ``strip_start[s]:strip_start[s + 1]``."""
     shape: tuple[int, ...]
-    """Grid points an axis, padded so that the periodic convolution does not wrap onto cells."""
-    spectrum: Floats
-    """Real spectrum of the grid kernel, half of the last axis."""
+    """Grid points an axis, where FFTs need them padded so that the periodic convolution does not wrap onto cells."""
+    kernel: Waves | Floats
+    """What convolves a small grid; of a larger one, the real spectrum of the grid kernel, half of the last axis."""
 
 
 def grid_supports(radius: float, sigma: float, *, truncate: bool = True) -> bool:
@@ -141,7 +142,7 @@ class GridKernel:
     def sums(self, values: Floats) -> Floats:
         """Weighted sums over the neighbourhood; cells x signals in, the same out, float32."""
         values = np.ascontiguousarray(values, dtype=np.float32)
-        out = np.zeros_like(values)
+        out = np.empty_like(values)
         with numba_threads(self.n_jobs):
             for tile in self._tiles:
                 chunk = int(np.clip(_CHUNK_POINTS // np.prod(tile.shape), 1, _CHUNK))
@@ -152,16 +153,23 @@ class GridKernel:
         return out
 
     def _convolve(self, tile: _Tile, values: Floats, out: Floats, first: int, stop: int) -> None:
-        workers = resolve_n_jobs(self.n_jobs)
-        axes = tuple(range(len(tile.shape)))
         width = stop - first
-        grid = np.zeros((*tile.shape, width), dtype=np.float32)
-        lines = (tile.shape[0], 1 if len(tile.shape) == 2 else tile.shape[1], -1)
-        _spread(values, first, width, tile.cells, tile.base, tile.offset, tile.strip_start, grid.reshape(lines))
+        padded = np.prod(tile.shape) * LANES <= _CHUNK_POINTS
+        grid = np.zeros((*tile.shape, -(-width // LANES) * LANES if padded else width), dtype=np.float32)
+        spread(values, first, width, tile.cells, tile.base, tile.offset, tile.strip_start, grid)
+        if isinstance(tile.kernel, Waves):
+            convolve(grid, tile.kernel)
+        else:
+            grid = self._through_spectrum(grid, tile.kernel)
+        gather(grid, width, tile.cells, tile.base, tile.offset, out, first)
+
+    def _through_spectrum(self, grid: Floats, kernel: Floats) -> Floats:
+        shape, workers = grid.shape[:3], resolve_n_jobs(self.n_jobs)
+        axes = tuple(a for a in range(3) if shape[a] > 1)
         spectrum = fft.rfftn(grid, axes=axes, workers=workers)
-        spectrum *= tile.spectrum[..., None]
-        grid = fft.irfftn(spectrum, s=tile.shape, axes=axes, workers=workers, overwrite_x=True)
-        _gather(grid.reshape(lines), width, tile.cells, tile.base, tile.offset, out, first)
+        spectrum *= kernel[..., None]
+        s = [shape[a] for a in axes]
+        return np.asarray(fft.irfftn(spectrum, s=s, axes=axes, workers=workers, overwrite_x=True))
 
 
 def _build_tile(cells: Ints, coords: Floats, spacing: float, sigma: float, reach: float) -> _Tile:
@@ -171,22 +179,36 @@ def _build_tile(cells: Ints, coords: Floats, spacing: float, sigma: float, reach
     base = np.floor(position).astype(np.int64)
     order = np.lexsort(base.T[::-1])
     base, position = base[order], position[order]
-    extent = base.max(axis=0) + 4  # the support of a cubic B-spline is four grid points
-    margin = int(np.ceil(reach / spacing)) + 1
-    shape = tuple(int(fft.next_fast_len(int(size) + margin, real=True)) for size in extent)
-
     # Flat tissue gets a second axis with one grid point, which takes all: offset -1 marks it.
     axes = [0, 2] if n_axes == 2 else [0, 1, 2]
     padded_base = np.zeros((len(cells), 3), dtype=np.int32)
     padded_base[:, axes] = base
     offset = np.full((len(cells), 3), -1.0, dtype=np.float32)
     offset[:, axes] = position - base
-    n_strips = int(base[-1, 0]) // _STRIP + 1
-    strip_start = np.searchsorted(base[:, 0], np.arange(n_strips + 1) * _STRIP)
-    return _Tile(cells[order], padded_base, offset, strip_start, shape, _kernel_spectrum(shape, spacing, sigma, reach))
+    n_strips = int(base[-1, 0]) // STRIP + 1
+    strip_start = np.searchsorted(base[:, 0], np.arange(n_strips + 1) * STRIP)
+    shape, kernel = _grid_kernel(base, spacing, sigma, reach)
+    return _Tile(cells[order], padded_base, offset, strip_start, shape, kernel)
 
 
-def _kernel_spectrum(shape: tuple[int, ...], spacing: float, sigma: float, reach: float) -> Floats:
+def _grid_kernel(base: Ints, spacing: float, sigma: float, reach: float) -> tuple[tuple[int, ...], Waves | Floats]:
+    """Shape of a grid for cells with these lowest points, over three axes, and its kernel."""
+
+    def three(sizes: Sequence[int]) -> tuple[int, ...]:
+        return tuple(sizes) if len(sizes) == 3 else (sizes[0], 1, sizes[1])
+
+    extent = [int(size) + 4 for size in base.max(axis=0)]  # the support of a cubic B-spline is four grid points
+    period = [size + int(np.ceil(reach / spacing)) + 1 for size in extent]
+    if worthwhile(three(extent), three(period)):
+        spectrum = _kernel_spectrum(period, spacing, sigma, reach)
+        halved = three([*period[:-1], spectrum.shape[-1]])
+        return three(extent), make_waves(three(extent), three(period), spectrum.reshape(halved))
+    fast = [int(fft.next_fast_len(size, real=True)) for size in period]
+    spectrum = _kernel_spectrum(fast, spacing, sigma, reach)
+    return three(fast), spectrum.reshape(three(spectrum.shape))
+
+
+def _kernel_spectrum(shape: Sequence[int], spacing: float, sigma: float, reach: float) -> Floats:
     squared = np.zeros(())
     influence = np.ones(())
     for axis, size in enumerate(shape):
@@ -210,78 +232,3 @@ def _undo_splines(angle: Floats) -> Floats:
     squared_spectrum = np.sinc(angle / (2 * np.pi)) ** 8
     aliased = (2416 + 2382 * np.cos(angle) + 240 * np.cos(2 * angle) + 2 * np.cos(3 * angle)) / 5040
     return squared_spectrum / aliased**2
-
-
-@nb.njit(cache=True, nogil=True, inline="always")
-def _spline(t, weights):  # type: ignore[no-untyped-def]
-    """Cubic B-spline at the four grid points around offset ``t``; returns how many there are."""
-    if t < 0:
-        weights[0] = 1.0
-        return 1
-    u = 1.0 - t
-    weights[0] = u * u * u / 6.0
-    weights[1] = (3.0 * t * t * t - 6.0 * t * t + 4.0) / 6.0
-    weights[2] = (3.0 * u * u * u - 6.0 * u * u + 4.0) / 6.0
-    weights[3] = t * t * t / 6.0
-    return 4
-
-
-@nb.njit(cache=True, nogil=True, parallel=True)
-def _spread(values, first, width, cells, base, offset, strip_start, grid):  # type: ignore[no-untyped-def]
-    """Spread signals; the last axis of ``grid`` holds the signals of a line of grid points side by side."""
-    n_strips = strip_start.shape[0] - 1
-    u = np.uint64  # numba does not look for negative indices then, and the innermost loops become vector ones
-    flat, length, n_lines = grid.reshape(-1), u(grid.shape[2]), u(grid.shape[1])
-    for parity in range(2):
-        # A strip writes a few rows into the next one but never into the one after: strips of one parity are
-        # independent, and sums are made in the same order whatever the number of threads.
-        for half in nb.prange((n_strips - parity + 1) // 2):
-            strip = 2 * half + parity
-            low, stop = strip_start[strip], strip_start[strip + 1]
-            wx, wy, wz = np.empty(4, np.float32), np.empty(4, np.float32), np.empty(4, np.float32)
-            spread = np.empty(4 * width, np.float32)
-            packed = np.empty((stop - low, width), np.float32)  # fetched ahead: cells lie anywhere in memory
-            for c in range(low, stop):
-                for k in range(width):
-                    packed[c - low, k] = values[cells[c], first + k]
-            for c in range(low, stop):
-                _spline(offset[c, 0], wx)
-                breadth = _spline(offset[c, 1], wy)
-                _spline(offset[c, 2], wz)
-                for d in range(4):
-                    for k in range(width):
-                        spread[d * width + k] = wz[d] * packed[c - low, k]
-                for a in range(4):
-                    for b in range(breadth):
-                        weight = wx[a] * wy[b]
-                        line = (u(base[c, 0]) + u(a)) * n_lines + u(base[c, 1]) + u(b)
-                        start = line * length + u(base[c, 2]) * u(width)
-                        for k in range(u(4 * width)):
-                            flat[start + k] += weight * spread[k]
-
-
-@nb.njit(cache=True, nogil=True, parallel=True)
-def _gather(grid, width, cells, base, offset, out, first):  # type: ignore[no-untyped-def]
-    n_blocks = (cells.shape[0] + 1023) // 1024
-    u = np.uint64
-    flat, length, n_lines = grid.reshape(-1), u(grid.shape[2]), u(grid.shape[1])
-    for block in nb.prange(n_blocks):
-        wx, wy, wz = np.empty(4, np.float32), np.empty(4, np.float32), np.empty(4, np.float32)
-        gathered = np.empty(4 * width, np.float32)
-        for c in range(block * 1024, min(cells.shape[0], (block + 1) * 1024)):
-            _spline(offset[c, 0], wx)
-            breadth = _spline(offset[c, 1], wy)
-            _spline(offset[c, 2], wz)
-            gathered[:] = 0
-            for a in range(4):
-                for b in range(breadth):
-                    weight = wx[a] * wy[b]
-                    line = (u(base[c, 0]) + u(a)) * n_lines + u(base[c, 1]) + u(b)
-                    start = line * length + u(base[c, 2]) * u(width)
-                    for k in range(u(4 * width)):
-                        gathered[k] += weight * flat[start + k]
-            for k in range(width):
-                received = np.float32(0)
-                for d in range(4):
-                    received += wz[d] * gathered[d * width + k]
-                out[cells[c], first + k] = received

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numba as nb
 import numpy as np
 
-from spacetravlr._core.response import Block, CoefficientReader, Derivative, Field, State, Tissue, changed, respond
+from spacetravlr._core.response import Block, CoefficientReader, Derivative, Field, State, Tissue, changed, clear, respond
 
 if TYPE_CHECKING:
     from spacetravlr._core.design import Signals, Targets, Terms
@@ -74,14 +74,13 @@ class Workspace:
     def __init__(self) -> None:
         self._held: dict[str, Floats] = {}
 
-    def zeros(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Floats:
-        """Zeros, in the memory that last had this name if there is enough."""
+    def empty(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Floats:
+        """Anything, in the memory that last had this name if there is enough."""
         size = math.prod(shape)
         held = self._held.get(name)
         if held is None or held.size < size or held.dtype != dtype:
-            self._held[name] = held = np.zeros(size, dtype)
-        else:
-            held[:size] = 0
+            self._held.pop(name, None)
+            self._held[name] = held = np.empty(size, dtype)
         return held[:size].reshape(shape)
 
 
@@ -153,30 +152,31 @@ def propagate(
     genes hold their wanted change, whatever the rounds made of it.
     """
     role = roles(terms, tissue.signals)
+    perturbed = [change.genes for change in inputs]
+    genes = np.unique(np.concatenate([targets.gene, *perturbed])).astype(np.int64)
     n, batch, dtype = len(tissue.expression), len(inputs), tissue.expression.dtype
-    shape = (n, len(role), batch)
-    heard = (n, len(tissue.signals), batch)
     workspace = Workspace() if workspace is None else workspace
-    before, now, spare = (
-        State(workspace.zeros(f"own {i}", shape, dtype), workspace.zeros(f"received {i}", heard, dtype))
-        for i in range(3)
+    names = ["own 0", "own 1", "own 2"]
+    # written in the last round, to where the state that is no longer needed then has been: three states take turns
+    values = workspace.empty(names[(n_propagation + 1) % 3], (n, len(genes), batch), dtype)
+    own, own_now, spare = (workspace.empty(name, (n, len(role), batch), dtype) for name in names)
+    heard, heard_now = (
+        workspace.empty(f"received {i}", (n, len(tissue.signals), batch), dtype) for i in range(2)
     )
+    before, now = State(own, heard), State(own_now, heard_now)
+    for start in (own, heard, own_now):
+        start.fill(0)
     _settle(now.own, role, [InputChange(i.genes, i.change) for i in inputs])
     _receive(now, role, tissue)
 
     relaying = np.flatnonzero(np.isin(targets.gene, role))
-    for turn in range(n_propagation - 1):
-        if turn:
-            spare.own.fill(0)
-            spare.received.fill(0)
-        respond(tissue, terms, targets, role, relaying, role, coefficients, before, now, derivative, spare.own)
-        _pin(spare.own, role, inputs, tissue)
-        _receive(spare, role, tissue)
-        spare, before, now = before, now, spare
+    for _ in range(n_propagation - 1):
+        respond(tissue, terms, targets, role, relaying, role, coefficients, before, now, derivative, spare)
+        _pin(spare, role, inputs, tissue)
+        after = State(spare, before.received)
+        _receive(after, role, tissue)
+        spare, before, now = before.own, now, after
 
-    perturbed = [change.genes for change in inputs]
-    genes = np.unique(np.concatenate([targets.gene, *perturbed])).astype(np.int64)
-    values = workspace.zeros("changes", (n, len(genes), batch), dtype)
     everyone = np.arange(len(targets))
     respond(tissue, terms, targets, role, everyone, genes, coefficients, before, now, derivative, values)
     _settle(values, genes, inputs)
@@ -209,13 +209,11 @@ def _perturbed_rows(genes: Ints, inputs: Sequence[InputChange]) -> Iterator[tupl
 
 def _receive(state: State, role: Ints, tissue: Tissue) -> None:
     """Fill in the change of the received signals; only columns whose ligand changed are received again."""
-    n, n_roles, batch = state.own.shape
+    n, _, batch = state.own.shape
     signals = tissue.signals
-    if not n_roles:
-        return
     row = np.searchsorted(role, signals.ligand)
-    row[row == n_roles] = 0
-    emits = changed(state.own)[row] & (role[row] == signals.ligand)
+    emits = np.isin(signals.ligand, role[changed(state.own)])
+    clear(state.received, np.flatnonzero(~emits))
     at_once = max(1, _COLUMNS_AT_ONCE // batch)
     for contact in (False, True):  # one range at a time: the field then has nothing to sort
         signals_here = np.flatnonzero(emits & (signals.contact == contact))

@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 from spacetravlr._core.cells import cell_list
 from spacetravlr._core.grid import MAX_GRID_POINTS, GridKernel, grid_points, grid_supports
 from spacetravlr._core.kernels import MAX_WEIGHTS, gaussian_weights, kernel_reach, length_scale
+from spacetravlr._core.rows import sum_rows_exactly
 from spacetravlr._types import Normalize
 from spacetravlr._utils import numba_threads
 from spacetravlr._validators import assert_one_of
@@ -91,8 +92,8 @@ class SparseOperator:
         w = self.weights
         with numba_threads(self.n_jobs):
             _multiply(w.indptr, w.indices, w.data, values, out)
-        if self._scale is not None:
-            out *= self._scale[:, None]
+            if self._scale is not None:
+                _scale_rows(out, self._scale)
         return out
 
 
@@ -175,7 +176,8 @@ class GridOperator:
         if len(self._lonely):
             out[self._lonely] = self._lonely_weights @ values
         if self._scale is not None:
-            out *= self._scale[:, None]
+            with numba_threads(self._kernel.n_jobs):
+                _scale_rows(out, self._scale)
         return out
 
 
@@ -315,18 +317,14 @@ def _multiply(indptr, indices, data, values, out):  # type: ignore[no-untyped-de
     for task in nb.prange(n_blocks * n_parts):
         part, block = task // n_blocks, task % n_blocks
         low, high = part * _TILE, min(width, (part + 1) * _TILE)
-        total = np.empty(high - low)
+        flat, flat_out = values.reshape(-1), out.reshape(-1)
         for j in range(block * 64, min(n, (block + 1) * 64)):
-            if width == 1:  # a loop over one signal costs more than its one product
-                single = 0.0
-                for p in range(indptr[j], indptr[j + 1]):
-                    single += np.float64(data[p]) * values[indices[p], 0]
-                out[j, 0] = single
-                continue
-            total[:] = 0.0
-            for p in range(indptr[j], indptr[j + 1]):
-                weight = data[p]
-                row = values[indices[p], low:high]
-                for k in range(high - low):
-                    total[k] += weight * row[k]
-            out[j, low:high] = total
+            first = j * width + low
+            sum_rows_exactly(data, indices, indptr[j], indptr[j + 1], flat, width, low, high - low, flat_out, first)
+
+
+@nb.njit(cache=True, nogil=True, parallel=True)
+def _scale_rows(values, scale):  # type: ignore[no-untyped-def]
+    for j in nb.prange(values.shape[0]):
+        for k in range(values.shape[1]):
+            values[j, k] *= scale[j]

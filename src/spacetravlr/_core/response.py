@@ -14,7 +14,7 @@ import numba as nb
 import numpy as np
 
 from spacetravlr._core.design import Kind
-from spacetravlr._core.dots import CELLS, LANES, aligned_zeros, sparse_dots
+from spacetravlr._core.dots import CELLS, LANES, aligned_zeros, bounded_dots
 
 if TYPE_CHECKING:
     from spacetravlr._core.design import Signals, Targets, Terms
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 Derivative = Literal["product_rule", "exact"]
 
 _CELLS_PER_TASK = 64
-# Targets summed before their sums are clipped and written.
-_TARGETS = 64
 
 
 class Field(Protocol):
@@ -91,8 +89,11 @@ def respond(
     signal_changed = np.append(changed(now.received), False)  # the last one answers for signal -1
     gene_row = np.searchsorted(role, terms.gene)
     active = gene_changed[gene_row] | signal_changed[terms.signal] if len(terms) else np.zeros(0, dtype=bool)
+    clear(out, np.setdiff1d(np.arange(len(rows)), np.searchsorted(rows, targets.gene[wanted])))
     for block in coefficients(wanted):
         entries = _entries(targets, block.targets, active)
+        silent = np.delete(block.targets, entries.targets)
+        clear(out[block.cells], np.searchsorted(rows, targets.gene[silent]))
         if not len(entries.entry):
             continue
         used, slot = np.unique(targets.term[entries.entry], return_inverse=True)
@@ -126,6 +127,14 @@ def changed(values: Floats) -> Bools:
     return np.asarray(_nonzero(values).any(axis=0))
 
 
+@nb.njit(cache=True, nogil=True, parallel=True)
+def clear(values, rows):  # type: ignore[no-untyped-def]
+    """Set ``rows`` of ``values`` (cells x rows x perturbations) to zero."""
+    for j in nb.prange(values.shape[0] if rows.shape[0] else 0):
+        for r in rows:
+            values[j, r] = 0
+
+
 class _Entries(NamedTuple):
     """The coefficients to multiply, in compressed rows of targets."""
 
@@ -155,59 +164,52 @@ def _nonzero(values):  # type: ignore[no-untyped-def]
     n_tasks = (n + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK
     found = np.zeros((n_tasks, n_rows), dtype=np.bool_)
     for task in nb.prange(n_tasks):
+        left, n_left = np.arange(n_rows), n_rows
         for j in range(task * _CELLS_PER_TASK, min(n, (task + 1) * _CELLS_PER_TASK)):
-            for r in range(n_rows):
-                if not found[task, r]:
-                    for p in range(n_batch):
-                        found[task, r] |= values[j, r, p] != 0
+            kept = 0
+            for r in left[:n_left]:
+                for p in range(n_batch):
+                    found[task, r] |= values[j, r, p] != 0
+                left[kept] = r
+                kept += not found[task, r]
+            n_left = kept
+            if not n_left:
+                break
     return found
 
 
 @nb.njit(cache=True, nogil=True, inline="always")
 def _term_changes(j, gene, row, signal, is_lr, x0, l0, x_before, l_before, dx, dl, exact, dz):  # type: ignore[no-untyped-def]
     """Change of every term at cell ``j``; returns whether there is any."""
-    n_batch = dx.shape[2]
-    found = False
+    # unsigned places in flat arrays: numba does not look for negative ones then, and the loops become vector ones
+    u = np.uint64
+    batch, lanes = u(dx.shape[2]), u(dz.shape[1])
+    own, own_before = dx[j].reshape(-1), x_before[j].reshape(-1)
+    heard_change, heard_before = dl[j].reshape(-1), l_before[j].reshape(-1)
+    change = dz.reshape(-1)
     for m in range(gene.shape[0]):
-        s, r = signal[m], row[m]
-        change, own = dz[m], dx[j, r]
-        if s < 0:
-            for p in range(n_batch):
-                change[p] = own[p]
-        else:
-            x, heard, heard_change = x0[j, gene[m]], l0[j, s], dl[j, s]
-            own_before, heard_before = x_before[j, r], l_before[j, s]
-            if exact:
-                for p in range(n_batch):
-                    change[p] = x * heard_change[p] + own[p] * (heard + heard_change[p])
-            elif not is_lr[m] or x > 0:
-                for p in range(n_batch):
-                    change[p] = (x + own_before[p]) * heard_change[p] + (heard + heard_before[p]) * own[p]
-            else:  # a receptor knocked out in an earlier round (x > 0) still has its loss to pass on, others have not
-                for p in range(n_batch):
-                    x_now = x + own_before[p]
-                    present = own[p] if x_now > 0 else own[p] * 0
-                    change[p] = x_now * heard_change[p] + (heard + heard_before[p]) * present
-        n_changed = 0
-        for p in range(n_batch):
-            n_changed += change[p] != 0
-        found |= n_changed > 0
-    return found
-
-
-@nb.njit(cache=True, nogil=True)
-def _targets(betas, j, together, column, slot, indptr, dz, n_batch, sums, x0, target, top, to, out):  # type: ignore[no-untyped-def]
-    """Clipped change of every target at ``together`` cells from ``j`` on."""
-    for first in range(0, target.shape[0], _TARGETS):
-        last = min(first + _TARGETS, target.shape[0])
-        for t in range(first, last):
-            sparse_dots(betas, j, together, column, slot, indptr[t], indptr[t + 1], dz, n_batch, sums, t - first)
-        for t in range(first, last):
-            for c in range(together):
-                low = -x0[j + c, target[t]]
-                high = top[target[t]] + low
-                for p in range(n_batch):
-                    out[j + c, to[t], p] = min(max(sums[t - first, c, p], low), high)
+        to, r, s = u(m) * lanes, u(row[m]) * batch, u(max(signal[m], 0)) * batch
+        if signal[m] < 0:
+            for p in range(batch):
+                change[to + p] = own[r + p]
+            continue
+        x, heard = x0[j, gene[m]], l0[j, signal[m]]
+        if exact:
+            for p in range(batch):
+                change[to + p] = x * heard_change[s + p] + own[r + p] * (heard + heard_change[s + p])
+        elif not is_lr[m] or x > 0:
+            for p in range(batch):
+                x_then, heard_then = x + own_before[r + p], heard + heard_before[s + p]
+                change[to + p] = x_then * heard_change[s + p] + heard_then * own[r + p]
+        else:  # a receptor knocked out in an earlier round (x > 0) still has its loss to pass on, others have not
+            for p in range(batch):
+                x_then, heard_then = x + own_before[r + p], heard + heard_before[s + p]
+                present = own[r + p] if x_then > 0 else own[r + p] * 0
+                change[to + p] = x_then * heard_change[s + p] + heard_then * present
+    for place in range(u(dz.size)):
+        if change[place] != 0:
+            return True
+    return False
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
@@ -237,7 +239,7 @@ def _contract(  # type: ignore[no-untyped-def]
     n_lanes = 1 if n_batch == 1 else (n_batch + LANES - 1) // LANES * LANES
     for task in nb.prange(n_tasks):
         dz = aligned_zeros((CELLS, gene.shape[0], n_lanes), x0.dtype)
-        sums = aligned_zeros((_TARGETS, CELLS, n_lanes), x0.dtype)
+        rest = aligned_zeros((CELLS, 1, LANES), x0.dtype)
         stop = min(n, (task + 1) * _CELLS_PER_TASK)
         j = task * _CELLS_PER_TASK
         while j < stop:
@@ -248,5 +250,13 @@ def _contract(  # type: ignore[no-untyped-def]
                     j + c, gene, row, signal, is_lr, x0, l0, x_before, l_before, dx, dl, exact, dz[c]
                 )
             if found:
-                _targets(betas, j, together, column, slot, indptr, dz, n_batch, sums, x0, target, top, to, out)
+                for t in range(target.shape[0]):
+                    first, last = indptr[t], indptr[t + 1]
+                    bounded_dots(
+                        betas, j, together, column, slot, first, last, dz, x0, top, target[t], out, to[t], rest
+                    )
+            else:
+                for c in range(together):
+                    for t in range(target.shape[0]):
+                        out[j + c, to[t]] = 0
             j += together

@@ -10,7 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
 
-_COLUMNS_PER_TASK = 256
+# A row of a task is then a few pages of memory: short pieces of rows that are far apart take twice as long to read.
+_COLUMNS_PER_TASK = 2048
 
 
 class ChangeSummary(NamedTuple):
