@@ -6,71 +6,79 @@ import numba as nb
 import numpy as np
 import pytest
 
-from spacetravlr._core.dots import CELLS, LANES, aligned_zeros, sparse_dots
+from spacetravlr._core.dots import CELLS, LANES, aligned_zeros, bounded_dots
+
+N_TERMS = 12
 
 
 @nb.njit
-def _all(rows, together, column, slot, indptr, values, n_wanted, out):
-    n_targets = len(indptr) - 1
-    sums = np.empty((n_targets, CELLS, values.shape[2]), values.dtype)
-    for t in range(n_targets):
-        sparse_dots(rows, 0, together, column, slot, indptr[t], indptr[t + 1], values, n_wanted, sums, t)
-    for t in range(n_targets):
-        out[:together, t] = sums[t, :together, :n_wanted]
+def _all(rows, together, column, slot, indptr, values, base, top, out):
+    rest = np.empty((CELLS, 1, LANES), values.dtype)
+    for t in range(len(indptr) - 1):
+        bounded_dots(rows, 0, together, column, slot, indptr[t], indptr[t + 1], values, base, top, t, out, t, rest)
 
 
-@nb.njit
-def _one(rows, column, slot, indptr, values, sums):
-    sparse_dots(rows, 0, 1, column, slot, indptr[-2], indptr[-1], values, LANES, sums, 1)
+class _Problem:
+    """Targets with 0 to 17 terms at four cells; ``wide`` is the range that sums are clipped to."""
 
+    def __init__(self, dtype, n_sums, *, wide=1e3):
+        rng = np.random.default_rng(0)
+        self.indptr = np.concatenate([[0], np.cumsum([0, 1, 3, 8, 17])])
+        self.rows = rng.normal(size=(CELLS, 50)).astype(np.float32)
+        self.column = rng.integers(50, size=self.indptr[-1]).astype(np.uint32)
+        self.slot = rng.integers(N_TERMS, size=self.indptr[-1]).astype(np.uint32)
+        lanes = n_sums if n_sums == 1 else -(-n_sums // LANES) * LANES
+        self.values = np.zeros((CELLS, N_TERMS, lanes), dtype)
+        self.values[:, :, :n_sums] = rng.normal(size=(CELLS, N_TERMS, n_sums))
+        self.base = (wide * rng.uniform(size=(CELLS, len(self.indptr) - 1))).astype(dtype)
+        self.top = self.base.max(axis=0) + np.array(wide, dtype)
 
-def _problem(dtype, lanes):
-    rng = np.random.default_rng(0)
-    lengths = [0, 1, 3, 8, 17]  # of the targets
-    indptr = np.concatenate([[0], np.cumsum(lengths)])
-    rows = rng.normal(size=(CELLS, 50)).astype(np.float32)
-    column = rng.integers(50, size=indptr[-1]).astype(np.uint32)
-    slot = rng.integers(12, size=indptr[-1]).astype(np.uint32)
-    return rows, column, slot, indptr, rng.normal(size=(CELLS, 12, lanes)).astype(dtype)
+    def run(self, together, n_sums):
+        out = np.full((CELLS, len(self.indptr) - 1, n_sums), np.nan, self.values.dtype)
+        _all(self.rows, together, self.column, self.slot, self.indptr, self.values, self.base, self.top, out)
+        return out
+
+    def expected(self, n_sums):
+        out = np.empty((CELLS, len(self.indptr) - 1, n_sums))
+        for t in range(len(self.indptr) - 1):
+            k = slice(self.indptr[t], self.indptr[t + 1])
+            rows, values = self.rows[:, self.column[k]].astype(float), self.values[:, self.slot[k]].astype(float)
+            out[:, t] = np.einsum("ck,ckp->cp", rows, values)[:, :n_sums]
+        low = -self.base[:, :, None].astype(float)
+        return np.clip(out, low, self.top[:, None] + low)
 
 
 @pytest.mark.parametrize("of_rows", [np.float32, np.float64])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-12)])
 @pytest.mark.parametrize("together", [1, CELLS])
-@pytest.mark.parametrize("lanes", [1, LANES, 32, 32 + 2 * LANES])
-def test_against_numpy(lanes, together, dtype, of_rows):
-    rows, column, slot, indptr, values = _problem(dtype, lanes)
-    rows = rows.astype(of_rows)
-    out = np.full((CELLS, len(indptr) - 1, lanes), np.nan, dtype)
-    _all(rows, together, column, slot, indptr, values, lanes, out)
-    for t in range(len(indptr) - 1):
-        k = slice(indptr[t], indptr[t + 1])
-        expected = np.einsum("ck,ckp->cp", rows[:, column[k]].astype(float), values[:, slot[k]].astype(float))
-        np.testing.assert_allclose(out[:together, t], expected[:together], atol=1e-12 if dtype == np.float64 else 1e-5)
+@pytest.mark.parametrize("n_sums", [1, 5, LANES, 32, 37, 32 + 2 * LANES])
+@pytest.mark.parametrize("wide", [1e3, 0.5])
+def test_against_numpy(n_sums, together, dtype, tolerance, of_rows, wide):
+    problem = _Problem(dtype, n_sums, wide=wide)
+    problem.rows = problem.rows.astype(of_rows)
+    out, expected = problem.run(together, n_sums), problem.expected(n_sums)
+    np.testing.assert_allclose(out[:together], expected[:together], atol=tolerance)
     assert np.isnan(out[together:]).all()
 
 
+def test_some_sums_of_the_narrow_range_are_clipped():
+    """So that the test above has seen both limits."""
+    problem, wide = _Problem(np.float64, LANES, wide=0.5), _Problem(np.float64, LANES)
+    low = -problem.base[:, :, None]
+    free = wide.expected(LANES)
+    assert (free < low).any()
+    assert (free > problem.top[:, None] + low).any()
+
+
 def test_the_same_bits_whatever_stands_beside():
-    rows, column, slot, indptr, values = _problem(np.float32, 40)
-    out = np.empty((CELLS, len(indptr) - 1, 40), np.float32)
-    _all(rows, 1, column, slot, indptr, values, 40, out)
-    alone = np.empty((CELLS, len(indptr) - 1, 1), np.float32)
-    narrow = np.empty((CELLS, len(indptr) - 1, LANES), np.float32)
+    problem = _Problem(np.float32, 40)
+    out, values = problem.run(1, 40), problem.values
     for p in range(40):
-        _all(rows, CELLS, column, slot, indptr, np.ascontiguousarray(values[:, :, [p]]), 1, alone)
-        np.testing.assert_array_equal(alone[0, :, 0], out[0, :, p])
-    _all(rows, CELLS, column, slot, indptr, np.ascontiguousarray(values[:, :, :LANES]), LANES, narrow)
-    np.testing.assert_array_equal(narrow[0], out[0, :, :LANES])
-
-
-def test_columns_beyond_the_wanted_ones_are_left():
-    rows, column, slot, indptr, values = _problem(np.float32, 2 * LANES)
-    sums = np.full((3, CELLS, 2 * LANES), np.nan, np.float32)
-    _one(rows, column, slot, indptr, values, sums)
-    assert np.isfinite(sums[1, 0, :LANES]).all()
-    assert np.isnan(sums[1, 0, LANES:]).all()
-    assert np.isnan(sums[1, 1:]).all()
-    assert np.isnan(sums[[0, 2]]).all()
+        problem.values = np.ascontiguousarray(values[:, :, [p]])
+        np.testing.assert_array_equal(problem.run(CELLS, 1)[0, :, 0], out[0, :, p])
+    for n_sums in (LANES, 3):
+        problem.values = np.ascontiguousarray(values[:, :, :LANES])
+        np.testing.assert_array_equal(problem.run(CELLS, n_sums)[0], out[0, :, :n_sums])
 
 
 @nb.njit

@@ -34,7 +34,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numba as nb
 import numpy as np
 
-from spacetravlr._core.response import Block, CoefficientReader, Derivative, Field, State, Tissue, changed, clear, respond
+from spacetravlr._core.response import (
+    Block,
+    CoefficientReader,
+    Derivative,
+    Field,
+    State,
+    Tissue,
+    changed,
+    clear,
+    respond,
+)
 
 if TYPE_CHECKING:
     from spacetravlr._core.design import Signals, Targets, Terms
@@ -160,9 +170,7 @@ def propagate(
     # written in the last round, to where the state that is no longer needed then has been: three states take turns
     values = workspace.empty(names[(n_propagation + 1) % 3], (n, len(genes), batch), dtype)
     own, own_now, spare = (workspace.empty(name, (n, len(role), batch), dtype) for name in names)
-    heard, heard_now = (
-        workspace.empty(f"received {i}", (n, len(tissue.signals), batch), dtype) for i in range(2)
-    )
+    heard, heard_now = (workspace.empty(f"received {i}", (n, len(tissue.signals), batch), dtype) for i in range(2))
     before, now = State(own, heard), State(own_now, heard_now)
     for start in (own, heard, own_now):
         start.fill(0)

@@ -127,12 +127,18 @@ def changed(values: Floats) -> Bools:
     return np.asarray(_nonzero(values).any(axis=0))
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
-def clear(values, rows):  # type: ignore[no-untyped-def]
+def clear(values: Floats, rows: Ints) -> None:
     """Set ``rows`` of ``values`` (cells x rows x perturbations) to zero."""
-    for j in nb.prange(values.shape[0] if rows.shape[0] else 0):
+    if len(rows):
+        _clear(values, rows)
+
+
+@nb.njit(cache=True, nogil=True, parallel=True)
+def _clear(values, rows):  # type: ignore[no-untyped-def]
+    for j in nb.prange(values.shape[0]):
         for r in rows:
-            values[j, r] = 0
+            for p in range(values.shape[2]):
+                values[j, r, p] = 0
 
 
 class _Entries(NamedTuple):
@@ -206,10 +212,10 @@ def _term_changes(j, gene, row, signal, is_lr, x0, l0, x_before, l_before, dx, d
                 x_then, heard_then = x + own_before[r + p], heard + heard_before[s + p]
                 present = own[r + p] if x_then > 0 else own[r + p] * 0
                 change[to + p] = x_then * heard_change[s + p] + heard_then * present
+    n_changed = 0
     for place in range(u(dz.size)):
-        if change[place] != 0:
-            return True
-    return False
+        n_changed += change[place] != 0
+    return n_changed > 0
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
