@@ -141,9 +141,8 @@ STAGES = (
         case=_update,
         at={"cells": 100_000, "changed": 5, "ligands": 100},
         growth=tuple({"cells": n, "changed": 5, "ligands": 100} for n in (100_000, 200_000, 400_000)),
-        reach=Reach(
-            ratio=10
-        ),  # half of the share of the ligands: one of them costs at most twice what it does among all
+        # half of the share of the ligands: one of them costs at most twice what it does among all
+        reach=Reach(ratio=10),
         baseline_name="full recomputation (100 ligands)",
         baseline=_all_ligands,
         baseline_at={"cells": 100_000, "ligands": 100},

@@ -159,6 +159,8 @@ class GridKernel:
         spread(values, first, width, tile.cells, tile.base, tile.offset, tile.strip_start, grid)
         if isinstance(tile.kernel, Waves):
             convolve(grid, tile.kernel)
+        elif width < LANES:  # most of an FFT of the padding would be for nothing
+            grid[..., :width] = self._through_spectrum(grid[..., :width], tile.kernel)
         else:
             grid = self._through_spectrum(grid, tile.kernel)
         gather(grid, width, tile.cells, tile.base, tile.offset, out, first)
