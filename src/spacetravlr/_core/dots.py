@@ -1,9 +1,8 @@
 """Sparse dot products of rows of coefficients with many columns at once, in vector registers.
 
 A target's response is a sum over its terms, for every perturbation of a batch. The sums of 32 perturbations fit in a
-few registers, but a compiled loop keeps them in memory, since it cannot know that they and the changes of the terms lie
-apart; and where there is one perturbation, every addition waits for the one before. So the loop is written in the
-compiler's own language here, and few perturbations go through four cells side by side, which read the indices once.
+few registers (see :mod:`spacetravlr._core.registers`). Where there is one perturbation, every addition waits for the
+one before; so few perturbations go through four cells side by side, which read the indices once.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+
+from spacetravlr._core.registers import in_all_lanes, multiply_add, unpack, vector_of, zeros
 
 #: Columns are padded to a multiple of this.
 LANES = 8
@@ -55,16 +56,12 @@ def _dots(lanes: int, n_cells: int) -> Any:
         return types.void(rows, n, column, slot, n, n, values, n, base, top, n, out, n, n, n), codegen
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        rows, j, column, slot, start, stop, values, first, base, top, gene, out, at, to, lane = (
-            context.make_array(kind)(context, builder, value) if isinstance(kind, types.Array) else value
-            for kind, value in zip(signature.args, args, strict=True)
+        rows, j, column, slot, start, stop, values, first, base, top, gene, out, at, to, lane = unpack(
+            context, builder, signature, args
         )
         kind = signature.args[6].dtype
         scalar = context.get_value_type(kind)
-        vector = ir.VectorType(scalar, lanes) if lanes > 1 else scalar
-        size = context.get_abi_sizeof(scalar)
-        name = f"llvm.fmuladd.{f'v{lanes}' if lanes > 1 else ''}f{8 * size}"
-        multiply_add = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+        vector, size = vector_of(scalar, lanes), context.get_abi_sizeof(scalar)
 
         def number(value: int) -> Any:
             return ir.Constant(start.type, value)
@@ -80,13 +77,6 @@ def _dots(lanes: int, n_cells: int) -> Any:
         def index_at(array: Any, k: Any) -> Any:
             return builder.zext(builder.load(flat(array, k)), start.type)
 
-        def in_all_lanes(factor: Any) -> Any:
-            if lanes == 1:
-                return factor
-            nothing = ir.Constant(vector, ir.Undefined)
-            first_lane = builder.insert_element(nothing, factor, ir.Constant(ir.IntType(32), 0))
-            return builder.shuffle_vector(first_lane, nothing, ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
-
         def lanes_at(array: Any, *indices: Any) -> Any:
             return builder.bitcast(flat(array, *indices), vector.as_pointer())
 
@@ -95,13 +85,11 @@ def _dots(lanes: int, n_cells: int) -> Any:
             lower = builder.fsub(ir.Constant(scalar, 0.0), builder.load(flat(base, cell, gene)))
             upper = builder.fadd(builder.load(flat(top, gene)), lower)
             for limit, beyond in ((lower, ">"), (upper, "<")):
-                limits = in_all_lanes(limit)
+                limits = in_all_lanes(builder, limit, lanes)
                 total = builder.select(builder.fcmp_ordered(beyond, limits, total), limits, total)
             return total
 
-        totals = [cgutils.alloca_once(builder, vector) for _ in range(n_cells)]
-        for total in totals:
-            builder.store(ir.Constant(vector, None), total)
+        totals = zeros(builder, vector, n_cells)
         with cgutils.for_range_slice(builder, start, stop, number(1), intp=start.type) as (k, _):
             here, term = index_at(column, k), index_at(slot, k)
             for c, total in enumerate(totals):
@@ -109,7 +97,7 @@ def _dots(lanes: int, n_cells: int) -> Any:
                 if factor.type != scalar:
                     factor = context.cast(builder, factor, signature.args[0].dtype, kind)
                 change = builder.load(lanes_at(values, number(c), term, first), align=size)
-                added = builder.call(multiply_add, [in_all_lanes(factor), change, builder.load(total)])
+                added = multiply_add(builder, in_all_lanes(builder, factor, lanes), change, builder.load(total))
                 builder.store(added, total)
         for c, total in enumerate(totals):
             clipped = within(builder.load(total), builder.add(j, number(c)))

@@ -1,8 +1,4 @@
-"""Weighted sums of rows of numbers that lie anywhere, in vector registers.
-
-A compiled loop keeps such sums in memory, since it cannot know that they and the rows lie apart. So the loops are
-written in the compiler's own language here.
-"""
+"""Weighted sums of rows of numbers that lie anywhere, in vector registers."""
 
 from __future__ import annotations
 
@@ -12,6 +8,8 @@ import numba as nb
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+
+from spacetravlr._core.registers import in_all_lanes, multiply_add, unpack, vector_of, zeros
 
 #: A width that is a multiple of this takes least time a number.
 LANES = 8
@@ -38,15 +36,10 @@ def _weighted(lanes: int, *, spreads: bool, double: bool = False) -> Any:
         return types.void(weights, places, n, n, rows, n, n, own, n), codegen
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        weights, places, start, stop, rows, step, lane, own, at = (
-            context.make_array(kind)(context, builder, value) if isinstance(kind, types.Array) else value
-            for kind, value in zip(signature.args, args, strict=True)
-        )
+        weights, places, start, stop, rows, step, lane, own, at = unpack(context, builder, signature, args)
         single = ir.FloatType()
         kind = ir.DoubleType() if double else single
-        stored, vector = ((ir.VectorType(k, lanes) if lanes > 1 else k) for k in (single, kind))
-        name = f"llvm.fmuladd.{f'v{lanes}' if lanes > 1 else ''}f{64 if double else 32}"
-        multiply_add = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+        stored, vector = vector_of(single, lanes), vector_of(kind, lanes)
 
         def lanes_at(array: Any, place: Any) -> Any:
             return builder.bitcast(builder.gep(array.data, [place]), stored.as_pointer())
@@ -58,25 +51,19 @@ def _weighted(lanes: int, *, spreads: bool, double: bool = False) -> Any:
         def save(value: Any, pointer: Any) -> None:
             builder.store(builder.fptrunc(value, stored) if double else value, pointer, align=4)
 
-        def in_all_lanes(factor: Any) -> Any:
-            factor = builder.fpext(factor, kind) if double else factor
-            if lanes == 1:
-                return factor
-            nothing = ir.Constant(vector, ir.Undefined)
-            first_lane = builder.insert_element(nothing, factor, ir.Constant(ir.IntType(32), 0))
-            return builder.shuffle_vector(first_lane, nothing, ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
-
-        total = cgutils.alloca_once(builder, vector)
-        builder.store(load(lanes_at(own, at)) if spreads else ir.Constant(vector, None), total)
+        (total,) = zeros(builder, vector, 1)
+        if spreads:
+            builder.store(load(lanes_at(own, at)), total)
         with cgutils.for_range_slice(builder, start, stop, ir.Constant(start.type, 1), intp=start.type) as (k, _):
-            weight = in_all_lanes(builder.load(builder.gep(weights.data, [k])))
+            factor = builder.load(builder.gep(weights.data, [k]))
+            weight = in_all_lanes(builder, builder.fpext(factor, kind) if double else factor, lanes)
             place = builder.load(builder.gep(places.data, [k]))
             place = place if place.type == step.type else builder.sext(place, step.type)
             there = lanes_at(rows, builder.add(builder.mul(place, step), lane))
             if spreads:
-                save(builder.call(multiply_add, [weight, builder.load(total), load(there)]), there)
+                save(multiply_add(builder, weight, builder.load(total), load(there)), there)
             else:
-                builder.store(builder.call(multiply_add, [weight, load(there), builder.load(total)]), total)
+                builder.store(multiply_add(builder, weight, load(there), builder.load(total)), total)
         if not spreads:
             save(builder.load(total), lanes_at(own, at))
         return context.get_dummy_value()

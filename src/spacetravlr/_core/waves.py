@@ -19,6 +19,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from spacetravlr._core.registers import in_all_lanes, multiply_add, unpack, vector_of, zeros
+
 if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
 
@@ -107,32 +109,22 @@ def _products(n_rows: int, lanes: int) -> Any:
         return types.void(left, n, right, n, n, out, n, n), codegen
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        left, row, right, first, step, out, to, by = (
-            context.make_array(kind)(context, builder, value) if isinstance(kind, types.Array) else value
-            for kind, value in zip(signature.args, args, strict=True)
-        )
-        vector = ir.VectorType(ir.FloatType(), lanes)
-        zero = ir.Constant(ir.IntType(32), 0)
-        name = f"llvm.fmuladd.v{lanes}f32"
-        multiply_add = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+        left, row, right, first, step, out, to, by = unpack(context, builder, signature, args)
+        vector = vector_of(ir.FloatType(), lanes)
         n_terms, n_columns = cgutils.unpack_tuple(builder, left.shape)
 
         def lanes_at(array: Any, start: Any, k: Any, stride: Any) -> Any:
             place = builder.add(start, builder.mul(k, stride))
             return builder.bitcast(builder.gep(array.data, [place]), vector.as_pointer())
 
-        totals = [cgutils.alloca_once(builder, vector) for _ in range(n_rows)]
-        for total in totals:
-            builder.store(ir.Constant(vector, None), total)
-        nothing = ir.Constant(vector, ir.Undefined)
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), None)
+        totals = zeros(builder, vector, n_rows)
         with cgutils.for_range(builder, n_terms, intp=row.type) as loop:
             values = builder.load(lanes_at(right, first, loop.index, step), align=4)
             place = builder.add(builder.mul(loop.index, n_columns), row)
             for r, total in enumerate(totals):
                 factor = builder.load(builder.gep(left.data, [builder.add(place, ir.Constant(row.type, r))]))
-                in_all = builder.shuffle_vector(builder.insert_element(nothing, factor, zero), nothing, everywhere)
-                builder.store(builder.call(multiply_add, [in_all, values, builder.load(total)]), total)
+                added = multiply_add(builder, in_all_lanes(builder, factor, lanes), values, builder.load(total))
+                builder.store(added, total)
         for r, total in enumerate(totals):
             here = builder.add(row, ir.Constant(row.type, r))
             builder.store(builder.load(total), lanes_at(out, to, here, by), align=4)
