@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from spacetravlr.models._inputs import FitInputs, FitSettings
 
 #: Multiplications and additions a second (single precision, one thread) where the costs were measured.
-RATE = 1.3e11
+RATE = 9.6e10
 #: Seconds a unit of work, see :func:`fit_work`.
 COSTS = {
-    "seed": 1.8e-7,
-    "seed cells": 7.5e-8,
-    "surface": 4.5e-7,
-    "surface cells": 6.3e-5,
-    "surface target": 0.19,
-    "network": 9.4e-7,
-    "network cells": 2.3e-3,
+    "seed": 6.1e-7,
+    "seed cells": 1.1e-7,
+    "surface": 1.0e-7,
+    "surface cells": 1.1e-4,
+    "surface target": 0.29,
+    "network": 5.2e-7,
+    "network cells": 4.3e-3,
 }
 _LONGEST_NETWORKS = 0.7  # part of the three trainings that cannot run side by side
 _PROBE = 512
