@@ -7,7 +7,9 @@ import pytest
 
 from spacetravlr._core.basis import LENGTH_SCALES, spatial_basis
 from spacetravlr._core.evidence import BlockModel
-from spacetravlr._core.surfaces import CellFunctions, Part, SurfaceOptions, fit_surface, refit_surface
+from spacetravlr._core.surface_model import CellFunctions, Part
+from spacetravlr._core.surface_search import Problem, Search, SurfaceOptions
+from spacetravlr._core.surfaces import fit_surface, refit_surface
 
 N_TYPES = 3
 
@@ -161,16 +163,14 @@ def test_amplitudes_of_cell_types_are_found():
 @pytest.mark.parametrize("size", [0.02, 0.2])
 def test_gain_of_a_pooled_part_is_near_the_true_gain_of_evidence(size):
     """The approximation takes the other parts as fixed; for a regressor that stands alone it is exact."""
-    from spacetravlr._core.surfaces import _Problem, _Search
-
     rng = np.random.default_rng(1)
     functions, _ = _functions(300, rng)
     x = np.column_stack([rng.normal(size=(300, 4)), np.ones(300)])
     x[:, :4] -= x[:, :4].mean(axis=0)
     y = size * x[:, 0] + rng.normal(size=300)
     y -= y.mean()
-    problem = _Problem.of(x[:, :4], y, functions, SurfaceOptions())
-    search = _Search(problem, np.ones((N_TYPES, 5)), 1)
+    problem = Problem.of(x[:, :4], y, functions, SurfaceOptions())
+    search = Search(problem, np.ones((N_TYPES, 5)), 1)
     search.model.variances[:] = 1e-6
     gain, variance = search.gains(problem.y / search.model.noise)
     base = search.model.posterior().log_evidence

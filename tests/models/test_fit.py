@@ -15,7 +15,7 @@ import spacetravlr as st
 from spacetravlr._anndata._fit import read_tissue
 from spacetravlr._core.design import term_values
 from spacetravlr._core.group_lasso import solve
-from spacetravlr._core.surfaces import SurfaceOptions
+from spacetravlr._core.surface_search import SurfaceOptions
 from spacetravlr.models import _block
 from spacetravlr.models._bodies import BodyResult
 from spacetravlr.models._fit import fit_inputs, fit_tissue

@@ -93,7 +93,7 @@ def test_what_follows_runs_on_the_query(fitted, query):
 def test_average_is_the_mean_over_the_reference_at_the_same_niche(base, surface):
     """Averaging over places by hand: each query cell, with its niche, put at every reference cell of its type."""
     from spacetravlr._anndata._section import read_section
-    from spacetravlr._core.surfaces import CellFunctions
+    from spacetravlr._core.surface_model import CellFunctions
     from spacetravlr.models._fitted import Cells, FittedBlock
     from spacetravlr.models._reference import Reference
 

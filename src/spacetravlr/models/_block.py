@@ -20,7 +20,7 @@ from spacetravlr.models._surface_body import SurfaceExtras, fit_surfaces
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from spacetravlr._core.surfaces import CellFunctions
+    from spacetravlr._core.surface_model import CellFunctions
     from spacetravlr._types import Bools, Floats, Ints
     from spacetravlr.nn import NicheData
 

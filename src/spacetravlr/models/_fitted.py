@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from spacetravlr._core.surfaces import Part
+from spacetravlr._core.surface_model import Part
 
 if TYPE_CHECKING:
-    from spacetravlr._core.surfaces import CellFunctions, SurfaceFit
+    from spacetravlr._core.surface_model import CellFunctions, SurfaceFit
     from spacetravlr._types import Floats, Ints
     from spacetravlr.nn import BlockFit, NicheData
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from spacetravlr._core.basis import LENGTH_SCALES, SpatialBasis, spatial_basis
 from spacetravlr._core.design import Targets, Terms, term_values
-from spacetravlr._core.surfaces import CellFunctions, SurfaceOptions
+from spacetravlr._core.surface_model import CellFunctions
+from spacetravlr._core.surface_search import SurfaceOptions
 
 if TYPE_CHECKING:
     from spacetravlr._types import Bools, Floats, Ints

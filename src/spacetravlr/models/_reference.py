@@ -11,7 +11,7 @@ import numpy as np
 
 from spacetravlr._core.basis import SpatialBasis
 from spacetravlr._core.niche import niche_composition
-from spacetravlr._core.surfaces import CellFunctions
+from spacetravlr._core.surface_model import CellFunctions
 from spacetravlr._utils import resolve_n_jobs, warn
 from spacetravlr.models._fitted import Cells
 from spacetravlr.models._inputs import SeenCells, niche_scale, standardised_niche

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from spacetravlr._core.surfaces import CellFunctions, SurfaceFit, fit_surface, refit_surface
+from spacetravlr._core.surface_model import CellFunctions, SurfaceFit
+from spacetravlr._core.surfaces import fit_surface, refit_surface
 from spacetravlr.models._bodies import BodyResult, fitted_rows
 from spacetravlr.models._fitted import BodyState
 
@@ -36,21 +37,28 @@ class SurfaceExtras:
 class _Target(NamedTuple):
     """One target in standardised units."""
 
-    x: Floats
+    terms: Floats
+    """Terms x cells, float32: fits read one term after another."""
     y: Floats
     mean: float
     spread: float
     cell_type: Ints
 
+    def x(self, rows: Ints) -> Floats:
+        """Terms of some cells, cells x terms."""
+        return self.terms[:, rows].T
+
     def offset(self, anchor: Floats) -> Floats:
         """Prediction of the seed ``anchor`` (types x intercept and terms) at all cells."""
-        b = anchor[self.cell_type]
-        return b[:, 0] + (self.x * b[:, 1:]).sum(axis=1)
+        out = np.empty(len(self.y))
+        for code, b in enumerate(anchor):
+            rows = np.flatnonzero(self.cell_type == code)
+            out[rows] = b[0] + b[1:] @ self.terms[:, rows]
+        return out
 
-    def original(self, fit: SurfaceFit, where: CellFunctions, rows: Bools, offset: Floats) -> Floats:
+    def original(self, fit: SurfaceFit, where: CellFunctions, rows: Ints, offset: Floats) -> Floats:
         """Prediction of a surface on top of ``offset`` at ``rows``, in original units."""
-        b = fit.coefficients(where)
-        return self.mean + self.spread * (offset[rows] + (b[:, :-1] * self.x[rows]).sum(axis=1) + b[:, -1])
+        return self.mean + self.spread * (offset[rows] + fit.prediction(self.x(rows), where))
 
 
 def fit_surfaces(
@@ -71,44 +79,50 @@ def fit_surfaces(
     """
     shape = block.y.shape
     prediction, train = np.full(shape, np.nan), np.full(shape, np.nan)
-    choose = ~inputs.report
-    folds = range(inputs.n_folds + 1)
-    at = {held: (functions.take(fitted_rows(inputs, held)), functions.take(inputs.fold == held)) for held in folds}
+    everything = np.argsort(inputs.cell_type, kind="stable")  # searches want the cells of a type side by side
+
+    def cells(mask: Bools) -> Ints:
+        return everything[mask[everything]]
+
+    seen = [cells(fitted_rows(inputs, held)) for held in range(inputs.n_folds + 1)]
+    left = [cells(inputs.fold == held) for held in range(inputs.n_folds + 1)]
+    at_seen, at_left = ([functions.take(rows) for rows in parts] for parts in (seen, left))
+    whole = functions.take(everything)
+    choose, report = seen[-1], left[-1]
     nothing = np.zeros(inputs.n_cells)
 
     def one(t: int) -> tuple[SurfaceFit, SurfaceFit, bool]:
         columns = block.columns(t)
         target = _Target(
-            ((block.values[:, columns] - block.mean[columns]) / block.spread[columns]).astype(np.float64),
+            ((block.values[:, columns].T - block.mean[columns, None]) / block.spread[columns, None]).astype(np.float32),
             (block.y[:, t].astype(np.float64) - block.y_mean[t]) / block.y_spread[t],
             float(block.y_mean[t]),
             float(block.y_spread[t]),
             inputs.cell_type,
         )
         x, y = target.x, target.y
-        inside, outside = at[inputs.n_folds]
+        inside = at_seen[-1]
         offset: Floats = nothing
         seed_error = _mean_square(block.y[choose, t] - seed.prediction[choose, t])
         hopeless = _HOPELESS * seed_error / target.spread**2
-        fit = fit_surface(x[choose], y[choose], inside, settings.surface, max_noise=hopeless)
+        fit = fit_surface(x(choose), y[choose], inside, settings.surface, max_noise=hopeless)
         fitted = target.original(fit, inside, choose, offset)
         departs = _mean_square(block.y[choose, t] - fitted) > seed_error
         if departs:
             offset = target.offset(_anchor(block, inputs, t, stages.choosing))
-            fit = fit_surface(x[choose], (y - offset)[choose], inside, settings.surface)
+            fit = fit_surface(x(choose), (y - offset)[choose], inside, settings.surface)
             fitted = target.original(fit, inside, choose, offset)
         train[choose, t] = fitted
-        prediction[inputs.report, t] = target.original(fit, outside, inputs.report, offset)
+        prediction[report, t] = target.original(fit, at_left[-1], report, offset)
         for held in range(inputs.n_folds):
             if departs:
                 offset = target.offset(_anchor(block, inputs, t, stages.held[held]))
-            seen, rows = fitted_rows(inputs, held), inputs.fold == held
-            inside, outside = at[held]
-            again = refit_surface(fit, x[seen], (y - offset)[seen], inside, settings.surface, search=True)
-            prediction[rows, t] = target.original(again, outside, rows, offset)
+            rows = seen[held]
+            again = refit_surface(fit, x(rows), (y - offset)[rows], at_seen[held], settings.surface, search=True)
+            prediction[left[held], t] = target.original(again, at_left[held], left[held], offset)
         if departs:
             offset = target.offset(_anchor(block, inputs, t, stages.final))
-        final = refit_surface(fit, x, y - offset, functions, settings.surface, search=False)
+        final = refit_surface(fit, x(everything), (y - offset)[everything], whole, settings.surface, search=False)
         progress()
         return fit, final, departs
 
