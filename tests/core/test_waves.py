@@ -8,7 +8,7 @@ import pytest
 
 from spacetravlr._core import grid
 from spacetravlr._core.received import make_operator
-from spacetravlr._core.rows import add_to_rows, sum_rows, sum_rows_exactly
+from spacetravlr._core.rows import RUN, add_to_runs, sum_rows_exactly, sum_runs
 from spacetravlr._core.waves import LANES, convolve, make_waves, worthwhile
 
 SIGMA = 3.0  # grid points
@@ -71,29 +71,42 @@ def test_small_grids_alone_are_worth_it():
 
 
 @nb.njit
-def _sums(weights, places, rows, width, exactly, out):
-    n, flat = len(weights), rows.reshape(-1)
-    if exactly:
-        sum_rows_exactly(weights, places, 0, n, flat, rows.shape[1], 1, width, out, 2)
-    else:
-        sum_rows(weights, places, 0, n, flat, rows.shape[1], 1, width, out, 2)
+def _sums(weights, places, rows, width, out):
+    sum_rows_exactly(weights, places, 0, len(places), rows.reshape(-1), rows.shape[1], 1, width, out, 2)
+
+
+@nb.njit
+def _sums_of_runs(weights, places, rows, width, out):
+    sum_runs(weights, places, len(places), rows.reshape(-1), rows.shape[1], width, out, 2)
 
 
 @nb.njit
 def _added(weights, places, rows, width, values):
-    add_to_rows(weights, places, 0, len(weights), rows.reshape(-1), rows.shape[1], width, values, 3)
+    add_to_runs(weights, places, len(places), rows.reshape(-1), rows.shape[1], width, values, 3)
+
+
+def _runs(n_rows: int):
+    """Places, the rows that their runs cover, and a weight of each of these."""
+    rng = np.random.default_rng(1)
+    places = rng.integers(n_rows - RUN, size=6)
+    covered = (places[:, None] + np.arange(RUN)).ravel()
+    return places, covered, rng.normal(size=len(covered)).astype(np.float32)
 
 
 @pytest.mark.parametrize("width", [1, 7, 8, 33, 40, 75])
-@pytest.mark.parametrize("exactly", [False, True])
-def test_sums_of_rows(width, exactly):
+@pytest.mark.parametrize("runs", [False, True])
+def test_sums_of_rows(width, runs):
     rng = np.random.default_rng(0)
-    rows, weights = rng.normal(size=(9, 80)).astype(np.float32), rng.normal(size=6).astype(np.float32)
-    places = rng.integers(9, size=6)
+    rows = rng.normal(size=(15, 80)).astype(np.float32)
+    places, covered, weights = _runs(len(rows))
     out = np.full(width + 4, np.nan, np.float32)
-    _sums(weights, places, rows, width, exactly, out)
-    expected = weights.astype(float) @ rows[places, 1 : 1 + width]
-    np.testing.assert_allclose(out[2:-2], expected, rtol=1e-6 if exactly else 1e-4, atol=1e-5)
+    if runs:
+        _sums_of_runs(weights, places, rows, width, out)
+        expected = weights.astype(float) @ rows[covered, :width]
+    else:
+        _sums(weights[: len(places)], places, rows, width, out)
+        expected = weights[: len(places)].astype(float) @ rows[places, 1 : 1 + width]
+    np.testing.assert_allclose(out[2:-2], expected, rtol=1e-4 if runs else 1e-6, atol=1e-5)
     assert np.isnan(out[:2]).all()
     assert np.isnan(out[-2:]).all()
 
@@ -101,10 +114,10 @@ def test_sums_of_rows(width, exactly):
 @pytest.mark.parametrize("width", [1, 8, 41])
 def test_rows_that_are_added_to(width):
     rng = np.random.default_rng(0)
-    rows, weights = rng.normal(size=(9, 60)).astype(np.float32), rng.normal(size=6).astype(np.float32)
-    places, values = rng.integers(9, size=6), rng.normal(size=70).astype(np.float32)
+    rows, values = rng.normal(size=(15, 60)).astype(np.float32), rng.normal(size=70).astype(np.float32)
+    places, covered, weights = _runs(len(rows))
     expected = rows.astype(float)
-    for weight, place in zip(weights, places, strict=True):
-        expected[place, :width] += weight * values[3 : 3 + width]
+    for weight, row in zip(weights, covered, strict=True):
+        expected[row, :width] += weight * values[3 : 3 + width]
     _added(weights, places, rows, width, values)
     np.testing.assert_allclose(rows, expected, rtol=1e-5, atol=1e-5)

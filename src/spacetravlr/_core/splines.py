@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from spacetravlr._core.rows import add_to_rows, sum_rows
+from spacetravlr._core.rows import add_to_runs, sum_runs
 
 #: Grid rows spread by one thread. At least the support of the B-spline, so that every second strip can run at once.
 STRIP = 8
@@ -29,7 +29,7 @@ def _spline(t, weights):  # type: ignore[no-untyped-def]
 
 @nb.njit(cache=True, nogil=True, inline="always")
 def _support(c, base, offset, shape, axes, weights, places):  # type: ignore[no-untyped-def]
-    """Weights of the grid points around cell ``c``, and which ones these are; returns how many there are."""
+    """Weights of the grid points around cell ``c``, and where runs of four of them begin; returns how many runs."""
     _spline(offset[c, 0], axes[0])
     breadth = _spline(offset[c, 1], axes[1])
     _spline(offset[c, 2], axes[2])
@@ -37,11 +37,10 @@ def _support(c, base, offset, shape, axes, weights, places):  # type: ignore[no-
     for a in range(4):
         for b in range(breadth):
             weight, line = axes[0, a] * axes[1, b], (base[c, 0] + a) * shape[1] + base[c, 1] + b
-            start = line * shape[2] + base[c, 2]
+            places[n] = line * shape[2] + base[c, 2]
             for d in range(4):
-                weights[n + d] = weight * axes[2, d]
-                places[n + d] = start + d
-            n += 4
+                weights[4 * n + d] = weight * axes[2, d]
+            n += 1
     return n
 
 
@@ -73,7 +72,7 @@ def spread(values, first, width, cells, base, offset, strip_start, grid):  # typ
         # independent, and sums are made in the same order whatever the number of threads.
         for half in nb.prange((n_strips - parity + 1) // 2):
             strip = 2 * half + parity
-            axes, weights, places = np.empty((3, 4), np.float32), np.empty(64, np.float32), np.empty(64, np.int64)
+            axes, weights, places = np.empty((3, 4), np.float32), np.empty(64, np.float32), np.empty(16, np.int64)
             packed = np.zeros(_AHEAD * room, np.float32)
             for low in range(strip_start[strip], strip_start[strip + 1], _AHEAD):
                 stop = min(low + _AHEAD, strip_start[strip + 1])
@@ -83,7 +82,7 @@ def spread(values, first, width, cells, base, offset, strip_start, grid):  # typ
                         packed[own + k] = flat_values[from_ + k]
                 for c in range(low, stop):
                     n = _support(c, base, offset, grid.shape, axes, weights, places)
-                    add_to_rows(weights, places, 0, n, flat, room, room, packed, (c - low) * room)
+                    add_to_runs(weights, places, n, flat, room, room, packed, (c - low) * room)
 
 
 @nb.njit(cache=True, nogil=True, parallel=True)
@@ -93,11 +92,11 @@ def gather(grid, width, cells, base, offset, out, first):  # type: ignore[no-unt
     u = np.uint64
     flat, room, flat_out = grid.reshape(-1), grid.shape[3], out.reshape(-1)
     for block in nb.prange(n_blocks):
-        axes, weights, places = np.empty((3, 4), np.float32), np.empty(64, np.float32), np.empty(64, np.int64)
+        axes, weights, places = np.empty((3, 4), np.float32), np.empty(64, np.float32), np.empty(16, np.int64)
         gathered = np.empty(room, np.float32)
         for c in range(block * 1024, min(cells.shape[0], (block + 1) * 1024)):
             n = _support(c, base, offset, grid.shape, axes, weights, places)
-            sum_rows(weights, places, 0, n, flat, room, 0, room, gathered, 0)
+            sum_runs(weights, places, n, flat, room, room, gathered, 0)
             to = u(cells[c]) * u(out.shape[1]) + u(first)
             for k in range(u(width)):
                 flat_out[to + k] = gathered[k]
