@@ -299,6 +299,17 @@ def test_chosen_penalties_can_be_given_back(block) -> None:
     np.testing.assert_allclose(again.lam, chosen.lam)
 
 
+def test_where_a_fit_starts_does_not_matter(block) -> None:
+    *_, kinds, indptr, term, grams = block
+    options = {"groups": kinds, "n_folds": N_FOLDS, "tol": 1e-10, "pooled": True, "lam": 0.05}
+    expected = fit_seeds(grams, indptr, term, **options)
+    rough = fit_seeds(grams, indptr, term, **options | {"lam": 0.3, "tol": 1e-2}).coef
+    for start in (expected.coef, rough, rough[..., ::-1].copy()):
+        seeds = fit_seeds(grams, indptr, term, start=start, **options)
+        np.testing.assert_allclose(seeds.coef, expected.coef, atol=1e-5)
+        np.testing.assert_array_equal(seeds.lam, expected.lam)
+
+
 @pytest.mark.parametrize("lam", [None, 0.05])
 def test_seeds_with_a_fold_left_out_are_those_of_the_other_folds(block, lam) -> None:
     *_, kinds, indptr, term, grams = block

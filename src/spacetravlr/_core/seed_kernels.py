@@ -163,12 +163,13 @@ def _choose(errors, cells, n_tried, one_se):  # type: ignore[no-untyped-def]
 
 @nb.njit(cache=True, nogil=True)
 def _fit_one(  # type: ignore[no-untyped-def]
-    members, folds, n_folds, columns, ptr, t, n, x, y, xx, xy, yy, lam, alpha, l1_ratio, path, patience, one_se, tols,
-    max_sweeps, beta, held, out,
+    members, folds, n_folds, columns, ptr, t, n, x, y, xx, xy, yy, lam, start, alpha, l1_ratio, path, patience, one_se,
+    tols, max_sweeps, beta, held, out,
 ):  # fmt: skip
     """Fit one target in one stratum; fills ``beta`` (original units) and ``out`` (lambda, R2 in training and folds).
 
-    With rows in ``held`` (folds x terms) also the coefficients with each fold left out, at the same lambda.
+    At a given ``lam`` from ``start`` (original units), unless that is zero. With rows in ``held`` (folds x terms) also
+    the coefficients with each fold left out, at the same lambda.
     """
     m = columns.shape[0]
     beta[:] = 0.0
@@ -198,11 +199,14 @@ def _fit_one(  # type: ignore[no-untyped-def]
     lambdas = top * path
     chosen = 0
     used = np.flatnonzero(out_n)
-    n_saved = lambdas.shape[0] if lam < 0.0 and held.shape[0] > 0 else 0
+    coefficients, left = np.zeros(m), rs[last].copy()
+    n_saved = lambdas.shape[0] if lam < 0.0 else 0
     saved, saved_residual = np.empty((n_saved, last, m)), np.empty((n_saved, last, m))
     if lam >= 0.0:
-        lambdas = lambdas[lambdas > lam]  # the way down to the wanted value
-        lambdas = np.append(lambdas, lam)
+        for i in range(m):
+            coefficients[i] = start[i] * sds[last, i]
+        way = lambdas[lambdas > lam]  # down to the wanted value
+        lambdas = np.append(way[:0] if np.any(coefficients) else way, lam)
         chosen = lambdas.shape[0] - 1
     elif used.shape[0] > 0:
         b, residual = np.zeros((last, m)), rs[:last].copy()
@@ -217,8 +221,7 @@ def _fit_one(  # type: ignore[no-untyped-def]
                             max_sweeps)  # fmt: skip
                 _original_units(b[q], sds[q], beta)
                 errors[i, u] = squared_error(0.0, beta, out_n[q], zero, 0.0, out_xx[q], out_xy[q], out_yy[q])
-            if n_saved > 0:
-                saved[i], saved_residual[i] = b, residual
+            saved[i], saved_residual[i] = b, residual
             tried = i + 1
             if errors[i].sum() < best_error:
                 best, best_error = i, errors[i].sum()
@@ -227,9 +230,12 @@ def _fit_one(  # type: ignore[no-untyped-def]
         chosen = _choose(errors, out_n[used], tried, one_se)
         if out_yy.sum() > 0.0:
             out[2] = 1.0 - errors[chosen].sum() / out_yy.sum()
-
-    coefficients, left = np.zeros(m), rs[last].copy()
-    for i in range(chosen + 1):
+        for u in range(used.shape[0]):  # where all cells together lead is near to where the folds have led
+            coefficients += saved[chosen, used[u]] / used.shape[0]
+    first = chosen if np.any(coefficients) else 0
+    for j in np.flatnonzero(coefficients):
+        left -= coefficients[j] * grams[last, j]
+    for i in range(first, chosen + 1):
         l1 = alpha if alpha >= 0.0 else l1_ratio * lambdas[i]
         tol = tols[1] if i == chosen else tols[0]
         descend(grams[last], rs[last], variance[last], ptr, weights[last], lambdas[i], l1, coefficients, left, tol,
@@ -261,10 +267,10 @@ def _fit_one(  # type: ignore[no-untyped-def]
 
 @nb.njit(cache=True, nogil=True, parallel=True)
 def fit_block(  # type: ignore[no-untyped-def]
-    strata_ptr, strata, folds, n_folds, indptr, term, ptrs, n, x, y, xx, xy, yy, lam, alpha, l1_ratio, path, patience,
-    one_se, tols, max_sweeps, coef, held, out,
+    strata_ptr, strata, folds, n_folds, indptr, term, ptrs, n, x, y, xx, xy, yy, lam, starts, alpha, l1_ratio, path,
+    patience, one_se, tols, max_sweeps, coef, held, out,
 ):  # fmt: skip
-    """Fit every target in every stratum.
+    """Fit every target in every stratum, ``starts`` of the shape of ``coef``.
 
     Fills ``coef`` (T, S, widest), ``held`` (folds or none, T, S, widest) and ``out`` (T, S, 3).
     """
@@ -276,7 +282,7 @@ def fit_block(  # type: ignore[no-untyped-def]
         result = np.empty(3)
         _fit_one(
             strata[strata_ptr[s] : strata_ptr[s + 1]], folds, n_folds, columns, ptrs[t], t, n, x, y, xx, xy, yy,
-            lam[t, s], alpha, l1_ratio, path, patience, one_se, tols, max_sweeps, beta, without, result,
+            lam[t, s], starts[t, s], alpha, l1_ratio, path, patience, one_se, tols, max_sweeps, beta, without, result,
         )  # fmt: skip
         coef[t, s, : columns.shape[0]] = beta
         held[:, t, s, : columns.shape[0]] = without

@@ -70,6 +70,7 @@ def fit_seeds(
     min_cells: int = 0,
     pooled: bool = False,
     lam: float | Floats | None = None,
+    start: Floats | None = None,
     alpha: float | None = None,
     l1_ratio: float = L1_RATIO,
     n_lambdas: int = 20,
@@ -101,6 +102,9 @@ def fit_seeds(
         Add the pooled seed as a last stratum; its intercept is that of all cells.
     lam
         Penalty, one for all or of shape (T, S), in units of the target; chosen by held-out error where NaN or None.
+    start
+        Coefficients from which to go on at given penalties, as in :class:`Seeds`. They save time, and change the result
+        by no more than ``tol`` allows.
     alpha
         Penalty on single coefficients; default ``l1_ratio * lambda``.
     l1_ratio
@@ -146,12 +150,18 @@ def fit_seeds(
             msg = f"Expected `lam` to be finite and at least zero, found `{lam}`."
             raise ValueError(msg)
         wanted[:, : given.shape[1] if given.ndim == 2 else None] = np.where(np.isnan(given), -1.0, given)
+    starts = np.zeros_like(slopes)
+    if start is not None:
+        starts[:, :n_types] = start[:, :n_types, 1:]
+        starts[:, :n_types][:, small] = 0.0  # slopes of all types together are no start for one
+        _put_in_order(starts, indptr, order)
     with numba_threads(n_jobs):
         fit_block(
             np.cumsum([0, *map(len, strata)]), np.concatenate(strata).astype(np.int64), used, n_folds, indptr,
             np.asarray(term, dtype=np.int64)[order], ptrs, grams.n, grams.x, grams.y, grams.xx, grams.xy, grams.yy,
-            wanted, -1.0 if alpha is None else float(alpha), float(l1_ratio), _path(n_lambdas, lambda_min_ratio),
-            _PATIENCE, rule == "1se", np.array([max(_CV_TOL, tol), tol]), max_sweeps, slopes, held, out,
+            wanted, starts, -1.0 if alpha is None else float(alpha), float(l1_ratio),
+            _path(n_lambdas, lambda_min_ratio), _PATIENCE, rule == "1se", np.array([max(_CV_TOL, tol), tol]),
+            max_sweeps, slopes, held, out,
         )  # fmt: skip
     for fitted in (slopes, *held):
         _restore_order(fitted, indptr, order)
@@ -252,6 +262,11 @@ def _order_by_group(indptr: Ints, term: Ints, groups: Ints) -> tuple[NDArray[np.
     counts = np.zeros((len(indptr) - 1, n_codes + 1), dtype=np.int64)
     np.add.at(counts, (target, of_term + 1), 1)
     return order, np.cumsum(counts, axis=1)
+
+
+def _put_in_order(slopes: NDArray[np.float64], indptr: Ints, order: NDArray[np.intp]) -> None:
+    for t, (start, stop) in enumerate(zip(indptr[:-1], indptr[1:], strict=True)):
+        slopes[t, :, : stop - start] = slopes[t][:, order[start:stop] - start]
 
 
 def _restore_order(slopes: NDArray[np.float64], indptr: Ints, order: NDArray[np.intp]) -> None:

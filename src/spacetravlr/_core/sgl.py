@@ -27,6 +27,7 @@ import numpy as np
 _ACTIVE_SWEEPS = 30  # sweeps over the support between two sweeps over all columns
 _MEMORY = 6  # iterates that an Anderson step combines
 _NEWTON = 30
+_SINGLE = 1e-5  # changes of a coefficient down to which single precision will do
 
 
 @nb.njit(cache=True, nogil=True)
@@ -103,9 +104,9 @@ def _move(gram, residual, b, j, value):  # type: ignore[no-untyped-def]
     """Set one coefficient and keep the correlations with the residual up to date."""
     change = value - b[j]
     b[j] = value
-    row = gram[j]
-    for i in range(residual.shape[0]):
-        residual[i] -= change * row[i]
+    row, by = gram[j], residual.dtype.type(change)
+    for i in range(np.uint64(residual.shape[0])):  # numba does not look for negative indices then
+        residual[i] -= by * row[i]
     return abs(change)
 
 
@@ -132,8 +133,9 @@ def _should_be_zero(gram, residual, b, start, stop, alpha, kappa):  # type: igno
     without = residual[start:stop].copy()
     for j in range(start, stop):
         if b[j] != 0.0:
-            for i in range(start, stop):
-                without[i - start] += b[j] * gram[j, i]
+            row = gram[j, start:stop]
+            for i in range(np.uint64(stop - start)):
+                without[i] += b[j] * row[i]
     return soft_norm(without, 0, stop - start, alpha) <= kappa
 
 
@@ -287,37 +289,64 @@ def _extrapolate(past, past_left, values, left, r, ptr, weights, lam, alpha):  #
 
 
 @nb.njit(cache=True, nogil=True)
-def _descend_support(gram, residual, b, ptr, weights, lam, alpha, accuracy):  # type: ignore[no-untyped-def]
-    """Sweeps over the support alone, on its own small Gram matrix; returns their number."""
-    support = np.flatnonzero(b)
-    n = support.shape[0]
-    if n == 0:
-        return 0
-    small, left, values, r = np.empty((n, n)), np.empty(n), np.empty(n), np.empty(n)
-    borders = np.searchsorted(support, ptr)
-    for a in range(n):
-        left[a] = residual[support[a]]
-        values[a] = b[support[a]]
-        row = gram[support[a]]
-        r[a] = left[a]
-        for c in range(n):
-            small[a, c] = row[support[c]]
-            r[a] += row[support[c]] * b[support[c]]
-    past, past_left = np.empty((_MEMORY, n)), np.empty((_MEMORY, n))
+def _sweep_support(small, left, values, r, ptr, weights, lam, alpha, accuracy):  # type: ignore[no-untyped-def]
+    """Sweeps over a small problem in place, in the precision of its arrays; returns their number."""
+    past, past_left = np.empty((_MEMORY, len(r)), r.dtype), np.empty((_MEMORY, len(r)), r.dtype)
     sweeps = 0
     while sweeps < _ACTIVE_SWEEPS:
-        change = _sweep_bounded(small, left, values, borders, weights, lam, alpha)
+        change = _sweep_bounded(small, left, values, ptr, weights, lam, alpha)
         past[sweeps % _MEMORY] = values
         past_left[sweeps % _MEMORY] = left
         sweeps += 1
         if change <= accuracy:
             break
         if sweeps % _MEMORY == 0:
-            _extrapolate(past, past_left, values, left, r, borders, weights, lam, alpha)
-    for a in range(n):
-        if values[a] != b[support[a]]:
-            _move(gram, residual, b, support[a], values[a])
+            _extrapolate(past, past_left, values, left, r, ptr, weights, lam, alpha)
     return sweeps
+
+
+@nb.njit(cache=True, nogil=True)
+def _take(values, index, to):  # type: ignore[no-untyped-def]
+    """Fill ``to`` with the values at ``index``."""
+    for a in range(np.uint64(index.shape[0])):
+        to[a] = values[index[a]]
+
+
+@nb.njit(cache=True, nogil=True)
+def _on_support(support, gram, residual, r, b, ptr, weights, lam, alpha, accuracy, small):  # type: ignore[no-untyped-def]
+    """Sweeps over the support in the precision of ``small`` (overwritten), then taken over; returns their number."""
+    n = support.shape[0]
+    places = support.astype(np.uint64)  # numba does not look for negative indices then
+    left, values = np.empty(n, small.dtype), np.empty(n, small.dtype)
+    start, whole = np.empty(n, small.dtype), np.empty(n, small.dtype)
+    for a in range(n):
+        _take(gram[support[a]], places, small[a])
+    _take(residual, places, left)
+    _take(b, places, values)
+    _take(r, places, whole)
+    start[:] = values
+    sweeps = _sweep_support(small, left, values, whole, np.searchsorted(support, ptr), weights, lam, alpha, accuracy)
+    for a in range(n):
+        if values[a] != start[a]:
+            _move(gram, residual, b, support[a], np.float64(values[a]))
+    return sweeps
+
+
+@nb.njit(cache=True, nogil=True)
+def _descend_support(gram, residual, r, b, ptr, weights, lam, alpha, accuracy):  # type: ignore[no-untyped-def]
+    """Sweeps over the support alone, on its own small Gram matrix; returns their number.
+
+    They are in single precision while that is finer than what is asked of them: only where they lead is taken over, and
+    what it does to the residual is computed in double precision.
+    """
+    support = np.flatnonzero(b)
+    n = support.shape[0]
+    if n == 0:
+        return 0
+    if accuracy > _SINGLE:
+        small = np.empty((n, n), np.float32)
+        return _on_support(support, gram, residual, r, b, ptr, weights, lam, alpha, accuracy, small)
+    return _on_support(support, gram, residual, r, b, ptr, weights, lam, alpha, accuracy, np.empty((n, n)))
 
 
 @nb.njit(cache=True, nogil=True)
@@ -334,5 +363,5 @@ def descend(gram, r, variance, ptr, weights, lam, alpha, b, residual, tol, max_s
         gap = duality_gap(r, residual, b, variance, ptr, weights, lam, alpha)
         if gap <= 0.5 * tol * variance or largest * largest <= 1e-28 * variance:
             break
-        sweeps += _descend_support(gram, residual, b, ptr, weights, lam, alpha, 1e-2 * largest)
+        sweeps += _descend_support(gram, residual, r, b, ptr, weights, lam, alpha, 1e-2 * largest)
     return gap, sweeps

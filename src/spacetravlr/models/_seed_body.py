@@ -48,7 +48,7 @@ def fit_seed(
         chosen = fit_seeds(grams, block.indptr, block.term, folds=choosing, lam=settings.lam, leave_out=True, **common)
         lam = chosen.lam  # NaN, where nothing could be fitted, lets the solver choose again
         held: list[Floats] = list(chosen.held)
-        final: Floats = fit_seeds(grams, block.indptr, block.term, lam=lam, **common).coef
+        final: Floats = fit_seeds(grams, block.indptr, block.term, lam=lam, start=chosen.coef, **common).coef
     if settings.solver == "group-lasso":
         final = _reference_seeds(block, inputs, settings, lam, final)
     prediction, train = np.full(block.y.shape, np.nan), np.full(block.y.shape, np.nan)
