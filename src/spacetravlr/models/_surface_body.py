@@ -46,14 +46,14 @@ class _Target(NamedTuple):
 
     def x(self, rows: Ints) -> Floats:
         """Terms of some cells, cells x terms."""
-        return self.terms[:, rows].T
+        return np.take(self.terms, rows, axis=1).T
 
     def offset(self, anchor: Floats) -> Floats:
         """Prediction of the seed ``anchor`` (types x intercept and terms) at all cells."""
         out = np.empty(len(self.y))
         for code, b in enumerate(anchor):
             rows = np.flatnonzero(self.cell_type == code)
-            out[rows] = b[0] + b[1:] @ self.terms[:, rows]
+            out[rows] = b[0] + b[1:] @ np.take(self.terms, rows, axis=1)
         return out
 
     def original(self, fit: SurfaceFit, where: CellFunctions, rows: Ints, offset: Floats) -> Floats:
@@ -90,11 +90,12 @@ def fit_surfaces(
     whole = functions.take(everything)
     choose, report = seen[-1], left[-1]
     nothing = np.zeros(inputs.n_cells)
+    standardised = np.ascontiguousarray(((block.values - block.mean) / block.spread).T, dtype=np.float32)
 
     def one(t: int) -> tuple[SurfaceFit, SurfaceFit, bool]:
         columns = block.columns(t)
         target = _Target(
-            ((block.values[:, columns].T - block.mean[columns, None]) / block.spread[columns, None]).astype(np.float32),
+            standardised[columns],
             (block.y[:, t].astype(np.float64) - block.y_mean[t]) / block.y_spread[t],
             float(block.y_mean[t]),
             float(block.y_spread[t]),
