@@ -61,14 +61,24 @@ class BlockModel:
         Of the rows; their products are summed in float64 over chunks of cells.
     groups
         Where each group of cells begins, and where the last one ends; one group when not given.
+    room
+        Memory for rows of ``dtype`` (rows x cells) that nothing else uses meanwhile; more is taken when it is full.
     """
 
-    def __init__(self, y: Floats, noise: float, *, dtype: DTypeLike = np.float64, groups: Ints | None = None) -> None:
+    def __init__(
+        self,
+        y: Floats,
+        noise: float,
+        *,
+        dtype: DTypeLike = np.float64,
+        groups: Ints | None = None,
+        room: Floats | None = None,
+    ) -> None:
         self.y = np.asarray(y, dtype=np.float64)
         self.noise = noise
         self.variances = np.empty(0)
         self._bounds = np.array([0, len(y)]) if groups is None else np.asarray(groups)
-        self._rows = np.empty((64, len(y)), dtype=dtype)
+        self._rows = np.empty((64, len(y)), dtype=dtype) if room is None else room
         self._block = np.empty(0, dtype=int)  # of each row
         self._split = np.empty(0, dtype=bool)
         self._products = np.empty((0, 0))  # rows x rows

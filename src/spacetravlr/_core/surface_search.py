@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,6 +51,10 @@ class Problem(NamedTuple):
     y: Floats
     functions: CellFunctions
     options: SurfaceOptions
+    room: Floats
+    """Memory for the rows of one search after the other."""
+    scaled: Floats
+    """The same for modulators times their amplitudes."""
 
     @property
     def first_scale(self) -> int:
@@ -75,23 +80,32 @@ class Problem(NamedTuple):
             x, y, functions = x[order], y[order], functions.take(order)
         rows = np.ones((x.shape[1] + 1, len(x)), dtype=np.float32)
         rows[:-1] = x.T
-        return cls(rows, y, functions, options)
+        room = np.empty((options.max_features, len(x)), dtype=np.float32)
+        return cls(rows, y, functions, options, room, np.empty_like(rows))
+
+    def times(self, amplitudes: Floats) -> Floats:
+        """Modulators times amplitudes (cell types x modulators); overwritten by the next call."""
+        for a, (start, stop) in zip(
+            amplitudes.astype(np.float32), itertools.pairwise(self.functions.bounds), strict=True
+        ):
+            np.multiply(self.x[:, start:stop], a[:, None], out=self.scaled[:, start:stop])
+        return self.scaled
 
 
 class Search:
     """Search for the parts of one target at one length scale and with given amplitudes."""
 
     def __init__(self, problem: Problem, amplitudes: Floats, scale: int, *, warm: SurfaceFit | None = None) -> None:
-        x, y, functions, self.options = problem
+        x, y, functions, self.options = problem[:4]
         self.scale, self.amplitudes = scale, amplitudes
         self.intercept = len(x) - 1
         self.functions = functions
         self.stack, self.places = functions.stack(scale), functions.places(scale)
         self.matrices = {part: self.stack[slice(*self.places[part : part + 2])] for part in range(Part.TYPE_SPACE)}
         self.even = bool(np.all(amplitudes == 1.0))
-        scaled = x if self.even else x * np.ascontiguousarray(amplitudes.T, dtype=np.float32)[:, functions.cell_type]
+        scaled = x if self.even else problem.times(amplitudes)
         self.x = [x if part == Part.TYPE else scaled for part in Part]
-        self.model = BlockModel(y, problem.noise, dtype=np.float32, groups=functions.bounds)
+        self.model = BlockModel(y, problem.noise, dtype=np.float32, groups=functions.bounds, room=problem.room)
         self._null = problem.null_evidence
         self.blocks: list[tuple[int, int]] = []
         self.dropped: dict[tuple[int, int], int] = {}
