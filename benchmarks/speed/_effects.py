@@ -240,8 +240,6 @@ STAGES = (
         quick={"cells": 500, "targets": 20, "terms": 10, "perturbations": 4},
         per="perturbation",
         repeats=2,
-        note="a single one runs at two fifths of the memory's bandwidth, so that little is left to share; a batch is "
-        "bound by the additions and the signals of every perturbation",
     ),
     Stage(
         name="vectors",

@@ -147,7 +147,7 @@ STAGES = (
         baseline=_all_ligands,
         baseline_at={"cells": 100_000, "ligands": 100},
         quick={"cells": 2000},
-        note="what a cell costs besides its signals is shared by a hundred of them in the full recomputation",
+        note="finding a cell in memory, twice, costs as much for five signals as for a hundred",
     ),
     Stage(
         name="niche",
