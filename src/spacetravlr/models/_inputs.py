@@ -159,6 +159,10 @@ class BlockDesign:
         """Most terms of any target."""
         return int(np.diff(self.indptr).max(initial=0))
 
+    def standardised(self) -> Floats:
+        """``values`` in standardised units, cells x terms, float32."""
+        return ((self.values - self.mean) / self.spread).astype(np.float32)
+
     def constant(self, t: int, intercept: Floats | float) -> Floats:
         """Coefficients of target ``t`` that are an intercept alone, of each type or of all: types x (1 + terms)."""
         out = np.zeros((self.n_types, len(self.columns(t)) + 1))

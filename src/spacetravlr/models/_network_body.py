@@ -50,7 +50,7 @@ class Networks:
         names = [inputs.target_names[i] for i in block.index]
         self._data = BlockData(
             **niches(inputs, n_jobs),
-            design=((block.values - block.mean) / block.spread).astype(np.float32),
+            design=block.standardised(),
             term_index=term_index,
             y=((block.y - block.y_mean) / block.y_spread).astype(np.float32),
             anchors=self._anchors(seeds.choosing),

@@ -90,7 +90,7 @@ def fit_surfaces(
     whole = functions.take(everything)
     choose, report = seen[-1], left[-1]
     nothing = np.zeros(inputs.n_cells)
-    standardised = np.ascontiguousarray(((block.values - block.mean) / block.spread).T, dtype=np.float32)
+    standardised = np.ascontiguousarray(block.standardised().T)
 
     def one(t: int) -> tuple[SurfaceFit, SurfaceFit, bool]:
         columns = block.columns(t)
