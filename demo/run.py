@@ -53,7 +53,7 @@ def main() -> None:
     perturb(adata, knocked_out, rng=arguments.seed)
     with stage("screen of ten genes"):
         genes = ranked_regulators(adata)[:10]
-        screen = st.tl.genome_screen(adata, genes=genes, save_to=arguments.out / "ko_results")
+        screen = st.tl.genome_screen(adata, genes=genes)
     with stage("figures"):
         paths = draw(adata, screen, regulator=knocked_out, target=target, folder=arguments.out)
     with stage("write and reopen"):
