@@ -26,7 +26,6 @@ from typing import Any
 
 import spacetravlr as st
 from benchmarks._common import write
-from benchmarks.speed._machine import describe
 from benchmarks.speed._measure import measure
 from benchmarks.speed._registry import STAGES
 from benchmarks.speed._report import figures, plot, report
@@ -68,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.json is not None:
             write_json(args.json, rows)
     if rows:
-        write(report(list(STAGES.values()), rows, describe()), args.out)
+        write(report(list(STAGES.values()), rows), args.out)
     if rows and args.figure is not None:
         plot(list(STAGES.values()), rows, args.figure)
     if HOLD in names:
@@ -84,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
 def write_json(path: Path, rows: dict[str, Any]) -> None:
     """Keep all results; a later run of some stages replaces theirs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n")
+    path.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:

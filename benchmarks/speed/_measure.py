@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._common import peak_memory_gb
-from benchmarks.speed._machine import Limits, probe
+from benchmarks.speed._machine import Limits, describe, probe
 from benchmarks.speed._stage import Case, Options, Sizes, Stage, Work
 
 _ENOUGH_SECONDS = 40.0  # repeats of stage and baseline end here, from the third on at the latest
@@ -24,7 +24,7 @@ def measure(stage: Stage, options: Options) -> dict[str, Any]:
     -------
     Plain values: ``seconds`` (median, of the whole stage), ``units``, ``gb``, ``baseline_seconds``, ``baseline_units``
     (absent where the baseline is an estimate of others), ``growth`` (cells and seconds), ``exponent``, ``share`` (of
-    the machine's limit), ``bound`` ("bandwidth" or the float rate) and ``limits``.
+    the machine's limit), ``bound`` ("bandwidth" or the float rate), ``limits`` and ``machine``.
     """
     stage.case(options, {**stage.at, **stage.quick}).run()  # compiles
     sizes = shrunk(stage, stage.at, options)
@@ -61,7 +61,7 @@ def measure(stage: Stage, options: Options) -> dict[str, Any]:
     row |= _growth(stage, options)
     limits = probe(quick=options.quick)
     share, bound = limit_share(work, row["seconds"], limits)
-    return {**row, "share": share, "bound": bound, "limits": list(limits)}
+    return {**row, "share": share, "bound": bound, "limits": list(limits), "machine": describe()}
 
 
 def shrunk(stage: Stage, sizes: Sizes, options: Options) -> Sizes:

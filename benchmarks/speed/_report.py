@@ -13,17 +13,23 @@ from benchmarks.speed._machine import Limits, median_limits
 from benchmarks.speed._stage import Stage, seconds_text
 
 
-def report(stages: list[Stage], rows: dict[str, dict[str, Any]], machine: str) -> str:
-    """Write the machine in one line and the stages as a markdown table."""
-    limits = median_limits([Limits(*row["limits"]) for row in rows.values()])
-    lines = [
-        f"{machine}. Probes on all cores: {limits.triad:.1f} GB/s (triad), {limits.float32:.0f} and "
-        f"{limits.float64:.0f} Gflop/s (matrix products in float32 and float64); on one thread "
-        f"{limits.float32_one:.0f} and {limits.float64_one:.0f}.",
-        "",
-        markdown(pd.DataFrame([_cells(stage, rows[stage.name]) for stage in stages if stage.name in rows])),
-    ]
-    return "\n".join(lines)
+def report(stages: list[Stage], rows: dict[str, dict[str, Any]]) -> str:
+    """Write each machine that rows come from in one line, and the stages as a markdown table."""
+    shown = [stage for stage in stages if stage.name in rows]
+    machines: dict[str, list[Stage]] = {}
+    for stage in shown:
+        machines.setdefault(rows[stage.name]["machine"], []).append(stage)
+    lines = []
+    for machine, its in machines.items():
+        limits = median_limits([Limits(*rows[stage.name]["limits"]) for stage in its])
+        which = "" if len(machines) == 1 else f" Rows: {'; '.join(stage.title.strip('*') for stage in its)}."
+        lines += [
+            f"{machine}. Probes on all cores: {limits.triad:.1f} GB/s (triad), {limits.float32:.0f} and "
+            f"{limits.float64:.0f} Gflop/s (matrix products in float32 and float64); on one thread "
+            f"{limits.float32_one:.0f} and {limits.float64_one:.0f}.{which}",
+            "",
+        ]
+    return "\n".join([*lines, markdown(pd.DataFrame([_cells(stage, rows[stage.name]) for stage in shown]))])
 
 
 def figures(stage: Stage, row: dict[str, Any]) -> dict[str, float]:
@@ -50,7 +56,7 @@ def plot(stages: list[Stage], rows: dict[str, dict[str, Any]], path: Path) -> No
     for i, stage in enumerate(stage for stage in stages if stage.name in rows):
         cells, seconds = np.array(rows[stage.name]["growth"], dtype=float).T
         widest = max(widest, (cells / cells[0]).max())
-        style = {"marker": "osD^vP*Xdh<"[i % 11], "color": f"C{i % 10}"}
+        style = {"marker": "osD^vP*Xdh<"[i % 11], "color": f"C{i % 10}", "linestyle": "-" if i < 10 else "--"}
         ax.plot(cells / cells[0], seconds / seconds[0], label=stage.name, linewidth=1, markersize=4, **style)
     ax.plot([1, widest], [1, widest], color="black", linestyle=":", label="linear")
     ax.set_xscale("log", base=2)

@@ -21,7 +21,7 @@ def row(stage, seconds):
         "sizes": stage.at, "seconds": seconds, "units": 100.0, "gb": 1.0,
         "baseline_seconds": 30.0, "baseline_units": 3.0,
         "growth": [(100, 1.0), (200, 2.0), (400, 4.0)], "exponent": 1.0, "share": 0.5, "bound": "float64",
-        "limits": list(LIMITS),
+        "limits": list(LIMITS), "machine": "A machine",
     }  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def test_whole_fit_of_some_targets_says_so():
     stage = STAGES["whole"]
     found = row(stage, seconds=300.0)
     assert figures(stage, found)["seconds"] == pytest.approx(300.0 * 33.33)
-    assert "100 targets in 5 min" in report([stage], {"whole": found}, "machine")
+    assert "100 targets in 5 min" in report([stage], {"whole": found})
 
 
 def test_missed_reaches_are_named():
@@ -94,7 +94,20 @@ def test_missed_reaches_are_named():
     assert reach.missed(0.5, 4.0, 6.0) == []
     assert reach.missed(2.0, 9.0, 4.0) == ["time", "memory", "ratio"]
     stage = STAGES["seeds"]
-    assert "no (time)" in report([stage], {"seeds": row(stage, seconds=50.0)}, "machine")
+    assert "no (time)" in report([stage], {"seeds": row(stage, seconds=50.0)})
+
+
+def test_rows_say_which_machine_they_come_from():
+    stages = [STAGES["weights"], STAGES["seeds"]]
+    here = {stage.name: row(stage, seconds=1.0) for stage in stages}
+    one = report(stages, here).splitlines()
+    assert one[0].startswith("A machine. Probes")
+    assert "Rows:" not in one[0]
+    two = report(stages, here | {"seeds": here["seeds"] | {"machine": "Another"}}).splitlines()
+    assert two[0].startswith("A machine.")
+    assert two[0].endswith(f"Rows: {stages[0].title}.")
+    assert two[2].startswith("Another.")
+    assert two[2].endswith(f"Rows: {stages[1].title}.")
 
 
 def test_dense_kernel_learns_which_modulators_act():
