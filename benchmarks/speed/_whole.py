@@ -53,7 +53,7 @@ STAGES = (
         quick={"cells": 300, "types": 2, "targets": 2, "modulators": 20},
         published_seconds=PUBLISHED_HOURS * 3600,
         repeats=1,
-        note="the float rate and the caches: 41.5 min with 162 Gflop/s a thread in float32, but at the rate of 1.2 h on a "
-        "machine that gave 94",
+        note="the float rate and the caches: 41.5 min with 162 Gflop/s a thread in float32, but at the rate of 1.2 h "
+        "on a machine that gave 94",
     ),
 )
