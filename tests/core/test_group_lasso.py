@@ -299,6 +299,21 @@ def test_chosen_penalties_can_be_given_back(block) -> None:
     np.testing.assert_allclose(again.lam, chosen.lam)
 
 
+@pytest.mark.parametrize("alpha", [None, 0.01])
+def test_nothing_is_selected_where_the_path_begins(alpha) -> None:
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(90, 12)), rng.normal(size=(90, 40))  # nothing to find
+    grams = fold_grams(x, y, np.arange(90) % N_FOLDS)
+    kinds, indptr, term = np.repeat([0, 1], 6), np.arange(0, 481, 12), np.tile(np.arange(12), 40)
+    seeds = fit_seeds(grams, indptr, term, groups=kinds, n_folds=N_FOLDS, alpha=alpha)
+    tops = np.array([top_of(x, target, kinds, alpha=alpha) for target in y.T])
+    at_top = np.isclose(seeds.lam[:, 0], tops, rtol=1e-9)
+    assert at_top.sum() > 10
+    assert np.all(seeds.coef[at_top, :, 1:] == 0.0)
+    np.testing.assert_allclose(seeds.coef[at_top, 0, 0], y.mean(axis=0)[at_top], atol=1e-12)
+    assert np.any(seeds.coef[~at_top, :, 1:] != 0.0)
+
+
 def test_where_a_fit_starts_does_not_matter(block) -> None:
     *_, kinds, indptr, term, grams = block
     options = {"groups": kinds, "n_folds": N_FOLDS, "tol": 1e-10, "pooled": True, "lam": 0.05}

@@ -235,6 +235,9 @@ def _fit_one(  # type: ignore[no-untyped-def]
     first = chosen if np.any(coefficients) else 0
     for j in np.flatnonzero(coefficients):
         left -= coefficients[j] * grams[last, j]
+    if lambdas[chosen] >= top:  # all is zero there; whether a descent onto the border gets there is up to rounding
+        coefficients[:] = 0.0
+        first = chosen + 1
     for i in range(first, chosen + 1):
         l1 = alpha if alpha >= 0.0 else l1_ratio * lambdas[i]
         tol = tols[1] if i == chosen else tols[0]
