@@ -112,6 +112,15 @@ def test_optimality_conditions(seed, n, sizes, fraction, l1_ratio, correlation) 
         assert not fitted.coef.any()
 
 
+@pytest.mark.parametrize(("seed", "sizes", "fraction"), [(9333, (9, 12), 0.75), (0, (1, 3), 1.0)])
+def test_a_path_from_its_top_is_not_stuck_near_zero(seed, sizes, fraction) -> None:
+    x, y, groups = problem(seed, 45, sizes, 0.0)
+    lam = fraction * top_of(x, y, groups, l1_ratio=0.0)
+    coef = solve(x, y, groups, lam=lam, l1_ratio=0.0, tol=1e-11).coef
+    assert violation(x, y, groups, coef, lam, 0.0) <= 2e-4 * y.std()
+    assert coef.any() == (fraction < 1)
+
+
 @pytest.mark.parametrize("penalty", [{"l1_ratio": 0.0}, {"l1_ratio": 2.0}, {"alpha": 0.01}])
 def test_lambda_max_is_where_the_first_group_enters(penalty) -> None:
     x, y, groups = problem(3)

@@ -232,17 +232,17 @@ def _fit_one(  # type: ignore[no-untyped-def]
             out[2] = 1.0 - errors[chosen].sum() / out_yy.sum()
         for u in range(used.shape[0]):  # where all cells together lead is near to where the folds have led
             coefficients += saved[chosen, used[u]] / used.shape[0]
-    first = chosen if np.any(coefficients) else 0
-    for j in np.flatnonzero(coefficients):
-        left -= coefficients[j] * grams[last, j]
     if lambdas[chosen] >= top:  # all is zero there; whether a descent onto the border gets there is up to rounding
         coefficients[:] = 0.0
-        first = chosen + 1
-    for i in range(first, chosen + 1):
-        l1 = alpha if alpha >= 0.0 else l1_ratio * lambdas[i]
-        tol = tols[1] if i == chosen else tols[0]
-        descend(grams[last], rs[last], variance[last], ptr, weights[last], lambdas[i], l1, coefficients, left, tol,
-                max_sweeps)  # fmt: skip
+    else:
+        first = chosen if np.any(coefficients) else 0
+        for j in np.flatnonzero(coefficients):
+            left -= coefficients[j] * grams[last, j]
+        for i in range(first, chosen + 1):
+            l1 = alpha if alpha >= 0.0 else l1_ratio * lambdas[i]
+            tol = tols[1] if i == chosen else tols[0]
+            descend(grams[last], rs[last], variance[last], ptr, weights[last], lambdas[i], l1, coefficients, left, tol,
+                    max_sweeps)  # fmt: skip
     _original_units(coefficients, sds[last], beta)
     out[0] = lambdas[chosen]
     error = squared_error(0.0, beta, cells, zero, 0.0, train_xx[last], train_xy[last], train_yy[last])

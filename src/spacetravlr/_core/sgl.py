@@ -27,6 +27,7 @@ import numpy as np
 _ACTIVE_SWEEPS = 30  # sweeps over the support between two sweeps over all columns
 _MEMORY = 6  # iterates that an Anderson step combines
 _NEWTON = 30
+_CLEARLY = 1 + 1e-9  # a group that rounding alone brings out of zero hardly moves, which passes for convergence
 _SINGLE = 1e-5  # changes of a coefficient down to which single precision will do
 
 
@@ -155,7 +156,7 @@ def _sweep(gram, residual, b, ptr, weights, lam, alpha):  # type: ignore[no-unty
         start, stop = ptr[g], ptr[g + 1]
         kappa = lam * weights[g]
         if _squares(b, start, stop) == 0.0:
-            if soft_norm(residual, start, stop, alpha) <= kappa:
+            if soft_norm(residual, start, stop, alpha) <= kappa * _CLEARLY:
                 continue
             largest = max(largest, _leave_zero(gram, residual, b, start, stop, alpha, kappa))
         elif kappa > 0.0 and _should_be_zero(gram, residual, b, start, stop, alpha, kappa):
