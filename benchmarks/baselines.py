@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spacetravlr._core.blocks import spatial_folds
+from spacetravlr._core.space.spatial_cv import spatial_folds
 
 _RIDGES = np.geomspace(1e-4, 10.0, 11)
 _GWR_RIDGES = np.array([1e-4, 1e-2, 1e-1])

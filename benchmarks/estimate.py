@@ -1,4 +1,4 @@
-"""Costs of ``spacetravlr.models._estimate``: time small fits and solve for the cost of each unit of work.
+"""Costs of ``spacetravlr.models.fit._estimate``: time small fits and solve for the cost of each unit of work.
 
     python -m benchmarks.estimate
 
@@ -14,8 +14,8 @@ import numpy as np
 from scipy.optimize import nnls
 
 import spacetravlr as st
-from spacetravlr.models import _estimate, _run
-from spacetravlr.models._fit import fit_inputs, fit_tissue, target_blocks
+from spacetravlr.models.fit import _estimate, _run
+from spacetravlr.models.fit._tissue import fit_inputs, fit_tissue, target_blocks
 
 # cells, TFs (a target has about twice as many terms), targets
 CASES = [(400, 15, 4), (400, 60, 4), (1200, 15, 4), (1200, 60, 4), (1200, 30, 20), (3600, 15, 4), (3600, 60, 4)]
@@ -38,7 +38,7 @@ def measure(body: str, n_cells: int, n_tfs: int, n_targets: int) -> tuple[dict[s
     """Work and processor seconds of one fit on one thread."""
     options = _run.FitOptions(body=body, n_jobs=1, device="cpu")
     settings = _run._settings(options)
-    read = _run.read_tissue(tissue(n_cells, n_tfs, n_targets), modulators_key="modulators")
+    read = _run.read_fit_data(tissue(n_cells, n_tfs, n_targets), modulators_key="modulators")
     inputs = fit_inputs(read, n_folds=options.n_folds, seed=0, n_jobs=1)
     start = time.process_time()
     fit_tissue(read, inputs, settings, n_jobs=1)

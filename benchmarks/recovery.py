@@ -33,7 +33,7 @@ from anndata import AnnData
 import spacetravlr as st
 from benchmarks import _common as common
 from benchmarks.baselines import METHODS, Cells, held_out_r2
-from spacetravlr._core.blocks import spatial_folds
+from spacetravlr._core.space.spatial_cv import spatial_folds
 
 #: Candidate ligand-receptor pairs that act on nothing, so that every setting goes through the whole pipeline.
 _FACTORS_ONLY = {"n_pairs": 4, "n_active_pairs": 0, "n_contact_pairs": 1, "n_ligand_tf": 0, "n_active_ligand_tf": 0}

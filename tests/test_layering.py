@@ -110,7 +110,9 @@ def test_heavy_packages_are_imported_late(path: Path) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("path", sorted((SOURCE / "_core").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((SOURCE / "_core").rglob("*.py")), ids=lambda path: path.relative_to(SOURCE).as_posix()
+)
 def test_core_is_numbers_only(path: Path) -> None:
     wrong = [
         module

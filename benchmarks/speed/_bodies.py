@@ -12,7 +12,7 @@ import spacetravlr as st
 from benchmarks._common import regression
 from benchmarks.speed._stage import Case, Options, Reach, Sizes, Stage, Work
 from benchmarks.speed._tissues import prepared
-from spacetravlr._core.group_lasso import solve_reference
+from spacetravlr._core.sgl.reference import solve_reference
 from spacetravlr._types import Floats, Ints
 
 _N_FOLDS = 3

@@ -10,13 +10,13 @@ import pandas as pd
 from benchmarks.speed._stage import Case, Options, Reach, Sizes, Stage, Work
 from benchmarks.speed._tissues import coordinates
 from spacetravlr._core.design import Kind, Signals, Targets, Terms
-from spacetravlr._core.propagation import InputChange, Workspace, baseline, roles
-from spacetravlr._core.received import LigandField, make_operator
+from spacetravlr._core.response.propagation import InputChange, Workspace, baseline, roles
+from spacetravlr._core.signals.operators import LigandField, make_operator
 from spacetravlr._core.transitions import nearest_neighbours, project, transition_probabilities
 from spacetravlr._types import Floats, Ints
 from spacetravlr._utils import numba_threads
-from spacetravlr.models._screen import _default_batch, run_batch
-from spacetravlr.models._simulator import Simulator
+from spacetravlr.models.perturb._screen import _default_batch, run_batch
+from spacetravlr.models.perturb._simulator import Simulator
 
 _RADIUS, _CONTACT = 200.0, 30.0
 _ROUNDS = 4

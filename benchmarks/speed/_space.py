@@ -7,10 +7,10 @@ from scipy.spatial import cKDTree
 
 from benchmarks.speed._stage import Case, Options, Reach, Sizes, Stage, Work
 from benchmarks.speed._tissues import coordinates
-from spacetravlr._core.grid import RESOLUTION
-from spacetravlr._core.kernels import gaussian_weights, length_scale
-from spacetravlr._core.niche import iter_niche_images
-from spacetravlr._core.received import GridOperator
+from spacetravlr._core.signals.grid import RESOLUTION
+from spacetravlr._core.signals.operators import GridOperator
+from spacetravlr._core.space.niche import iter_niche_images
+from spacetravlr._core.space.weights import gaussian_weights, length_scale
 from spacetravlr._types import Floats
 
 _RADIUS = 200.0  # micrometres

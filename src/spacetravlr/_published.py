@@ -11,8 +11,8 @@ from anndata import AnnData
 from spacetravlr import _keys, pp
 from spacetravlr._anndata._expression import layer_name
 from spacetravlr._anndata._spatial import get_coordinates, realign
-from spacetravlr._core.kernels import gaussian_kernel_2d, gaussian_weights
-from spacetravlr._core.received import SparseOperator
+from spacetravlr._core.signals.operators import SparseOperator
+from spacetravlr._core.space.weights import gaussian_kernel_2d, gaussian_weights
 from spacetravlr._validators import assert_positive
 
 if TYPE_CHECKING:

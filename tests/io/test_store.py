@@ -23,8 +23,8 @@ import pytest
 
 import spacetravlr as st
 from spacetravlr.io._store import BetaStore
-from spacetravlr.models import _block, _lazy
-from spacetravlr.models import _fit as fitting
+from spacetravlr.models.fit import _block, _lazy
+from spacetravlr.models.fit import _tissue as fitting
 
 TARGETS = ["PAX5", "CD79A", "MS4A1"]
 
@@ -386,7 +386,7 @@ def test_a_killed_run_resumes(base, in_memory, tmp_path):
         """
         import os, sys, time
         import spacetravlr as st
-        from spacetravlr.models import _fit as fitting
+        from spacetravlr.models.fit import _tissue as fitting
 
         fit_targets = fitting.fit_targets
 

@@ -8,7 +8,7 @@ from scipy import sparse
 import spacetravlr as st
 from spacetravlr._anndata._received import operators, read_received, received_values
 from spacetravlr._core.design import Signals
-from spacetravlr._core.received import GridOperator, SparseOperator
+from spacetravlr._core.signals.operators import GridOperator, SparseOperator
 
 KEYS = ["uns/received_ligands", "uns/received_ligands_tfl", "uns/received_ligands_params"]
 W = np.exp(-(np.array([0, 10, 20]) ** 2) / (2 * (25 / np.sqrt(-2 * np.log(1e-3))) ** 2))

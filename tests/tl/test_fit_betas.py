@@ -11,7 +11,7 @@ import pytest
 from anndata.tests.helpers import assert_equal
 
 import spacetravlr as st
-from spacetravlr.models import _fit as fitting
+from spacetravlr.models.fit import _tissue as fitting
 
 TYPES = ["T/NK", "B", "stroma"]
 TARGETS = ["PAX5", "CD79A", "MS4A1", "CD19"]

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 import spacetravlr as st
-from spacetravlr.models import _screen, _screen_files
+from spacetravlr.models.perturb import _screen, _screen_files
 
 
 def test_a_screen_is_the_mean_of_single_perturbations(adata):

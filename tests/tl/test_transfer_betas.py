@@ -10,7 +10,7 @@ import pytest
 from anndata.tests.helpers import assert_equal
 
 import spacetravlr as st
-from spacetravlr.models import _block
+from spacetravlr.models.fit import _block
 
 TARGETS = ["PAX5", "CD79A", "MS4A1", "CD19"]
 BODIES = ["seed", "surface", "cnn", "mixed"]
@@ -93,9 +93,9 @@ def test_what_follows_runs_on_the_query(fitted, query):
 def test_average_is_the_mean_over_the_reference_at_the_same_niche(base, surface):
     """Averaging over places by hand: each query cell, with its niche, put at every reference cell of its type."""
     from spacetravlr._anndata._section import read_section
-    from spacetravlr._core.surface_model import CellFunctions
-    from spacetravlr.models._fitted import Cells, FittedBlock
-    from spacetravlr.models._reference import Reference
+    from spacetravlr._core.surfaces.model import CellFunctions
+    from spacetravlr.models.bodies._fitted import EvaluationCells, FittedBlock
+    from spacetravlr.models.bodies._reference import Reference
 
     out = st.tl.transfer_betas(surface, base, copy=True, n_jobs=1)
     bodies = surface.uns["betas"]["bodies"]
@@ -111,7 +111,7 @@ def test_average_is_the_mean_over_the_reference_at_the_same_niche(base, surface)
             tuple(s[places] for s in functions.space),
             functions.n_types,
         )
-        values = block.evaluate(Cells(moved.cell_type, lambda moved=moved: moved, lambda: None))
+        values = block.evaluate(EvaluationCells(moved.cell_type, lambda moved=moved: moved, lambda: None))
         np.testing.assert_allclose(out.obsm["betas"][cell], values.mean(axis=0), atol=1e-5)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
 
 
-class Tissue(NamedTuple):
+class FitData(NamedTuple):
     """Arrays of a tissue; gene indices of ``terms`` and ``targets`` point into the columns of ``expression``."""
 
     design: Design
@@ -61,7 +61,7 @@ class Tissue(NamedTuple):
         return self.section.radius
 
 
-def read_tissue(
+def read_fit_data(
     adata: AnnData,
     *,
     targets: Sequence[str] | None = None,
@@ -69,7 +69,7 @@ def read_tissue(
     raw_layer: str | None = None,
     cluster_key: str | None = None,
     modulators_key: str,
-) -> Tissue:
+) -> FitData:
     """Read and check everything that a fit needs.
 
     Raises
@@ -113,7 +113,7 @@ def read_tissue(
     raw = None
     if raw_layer is not None:
         raw = get_expression(adata, names, layer=None if raw_layer == "X" else raw_layer)
-    return Tissue(
+    return FitData(
         design=design,
         expression=get_expression(adata, list(adata.var_names[used]), layer=layer),
         received=_signals(state.lr, state.tfl, design.signal_names, received_key),

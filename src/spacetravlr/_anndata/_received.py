@@ -10,14 +10,14 @@ from scipy import sparse
 
 from spacetravlr import _keys
 from spacetravlr._anndata._spatial import get_coordinates, library_codes, read_weights_params, realign
-from spacetravlr._core.received import GridOperator, LigandField, SparseOperator, make_operator
+from spacetravlr._core.signals.operators import GridOperator, LigandField, SparseOperator, make_operator
 from spacetravlr._validators import assert_key, assert_unique_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from spacetravlr._core.design import Signals
-    from spacetravlr._core.received import Method
+    from spacetravlr._core.signals.operators import Method
     from spacetravlr._types import Floats, Normalize
 
 _HINT = "Call `st.pp.received_ligands(adata, lr)` first."

@@ -16,8 +16,15 @@ from spacetravlr._utils import as_generator
 from spacetravlr._validators import assert_in_range, assert_key, assert_one_of, assert_positive
 from spacetravlr.datasets import _symbols
 from spacetravlr.datasets._fields import FIELDS, field_basis, waves
-from spacetravlr.datasets._tissue import Tissue, make_tissue, received, regulator_expression
-from spacetravlr.datasets._truth import draw_coefficients, draw_design, make_panel, regressors, respond, within_sd
+from spacetravlr.datasets._tissue import SimulatedCells, make_tissue, received, regulator_expression
+from spacetravlr.datasets._truth import (
+    draw_coefficients,
+    draw_design,
+    make_panel,
+    regressors,
+    target_expression,
+    within_sd,
+)
 
 Fields = Literal["mixed", "position", "symmetric", "cell_type", "niche", "constant"]
 
@@ -181,7 +188,9 @@ def simulated_tissue(
             active = rows["active"].to_numpy()
             index = design.targets.terms_of(t)[active[1:]]
             b = draw_coefficients(rows, basis, spread[index], target_rngs[t])
-            noise_free[:, gene], observed[:, gene] = respond(b, values[:, index], tissue.cell_type, r2, target_rngs[t])
+            noise_free[:, gene], observed[:, gene] = target_expression(
+                b, values[:, index], tissue.cell_type, r2, target_rngs[t]
+            )
             if betas is not None:
                 betas[:, columns.start + np.flatnonzero(active)] = b
     if dropout:
@@ -239,7 +248,7 @@ def simulated_priors(adata: AnnData) -> SimulatedPriors:
     return SimulatedPriors(*(stored[name].copy() for name in SimulatedPriors._fields))
 
 
-def _obs(tissue: Tissue, n_cell_types: int, n_slides: int) -> pd.DataFrame:
+def _obs(tissue: SimulatedCells, n_cell_types: int, n_slides: int) -> pd.DataFrame:
     names = _symbols.take_names(_symbols.CELL_TYPES, n_cell_types, "Type ")
     width = len(str(len(tissue.slide) - 1))
     obs = pd.DataFrame(

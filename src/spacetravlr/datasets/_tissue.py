@@ -16,7 +16,7 @@ SPACING = {2: 12.2, 3: 20.0}
 _JITTER = 0.3
 
 
-class Tissue(NamedTuple):
+class SimulatedCells(NamedTuple):
     """Cells of all slides."""
 
     coordinates: Floats
@@ -28,7 +28,9 @@ class Tissue(NamedTuple):
     slide: Ints
 
 
-def make_tissue(n_cells: int, n_cell_types: int, n_slides: int, n_dims: int, rng: np.random.Generator) -> Tissue:
+def make_tissue(
+    n_cells: int, n_cell_types: int, n_slides: int, n_dims: int, rng: np.random.Generator
+) -> SimulatedCells:
     """Place cells on jittered lattices and draw their types from the mixture of the domain they lie in."""
     sizes = np.full(n_slides, n_cells // n_slides)
     sizes[: n_cells % n_slides] += 1
@@ -49,7 +51,7 @@ def make_tissue(n_cells: int, n_cell_types: int, n_slides: int, n_dims: int, rng
         cumulative = mixtures[domain].cumsum(axis=1)
         cell_type = (rng.random((int(n), 1)) > cumulative).sum(axis=1).clip(max=n_cell_types - 1)
         parts.append((coordinates, unit, cell_type, domain, np.full(int(n), slide)))
-    return Tissue(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return SimulatedCells(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _lattice(n: int, n_dims: int, rng: np.random.Generator) -> Floats:
@@ -62,7 +64,9 @@ def _lattice(n: int, n_dims: int, rng: np.random.Generator) -> Floats:
     return (points[keep] + 0.5 + jitter) * SPACING[n_dims]
 
 
-def regulator_expression(tissue: Tissue, basis: Floats, is_ligand: np.ndarray, rng: np.random.Generator) -> Floats:
+def regulator_expression(
+    tissue: SimulatedCells, basis: Floats, is_ligand: np.ndarray, rng: np.random.Generator
+) -> Floats:
     r"""Expression of transcription factors, ligands and receptors.
 
     .. math:: x_{jg} = \max(0, \mu_{g c(j)} + S_g(s_j) + \epsilon_{jg})

@@ -12,7 +12,7 @@ from spacetravlr._anndata._modulators import INTERCEPT, build_design, terms_tabl
 from spacetravlr._core.design import term_values
 from spacetravlr.datasets import _symbols
 from spacetravlr.datasets._fields import FIELDS, FieldBasis, draw_fields
-from spacetravlr.datasets._tissue import Tissue, received
+from spacetravlr.datasets._tissue import SimulatedCells, received
 
 if TYPE_CHECKING:
     from spacetravlr._anndata._modulators import Design
@@ -129,7 +129,9 @@ def draw_design(panel: Panel, params: dict[str, Any], rng: np.random.Generator) 
     return design, terms.assign(active=active, field=field)
 
 
-def regressors(expression: Floats, design: Design, tissue: Tissue, radius: float, contact_radius: float) -> Floats:
+def regressors(
+    expression: Floats, design: Design, tissue: SimulatedCells, radius: float, contact_radius: float
+) -> Floats:
     """Value of every distinct term at every cell."""
     signals = np.empty((len(expression), len(design.signals)))
     for contact, r in ((False, radius), (True, contact_radius)):
@@ -162,7 +164,7 @@ def draw_coefficients(rows: pd.DataFrame, basis: FieldBasis, scale: Floats, rng:
     return fields
 
 
-def respond(
+def target_expression(
     coefficients: Floats, values: Floats, cell_type: Ints, r2: float, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """Compute a target's expression before and after noise.

@@ -8,7 +8,7 @@ from spacetravlr import _keys
 from spacetravlr._anndata._betas import read_betas
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr.models._beta_frame import BetaFrame
-from spacetravlr.models._gene_factory import GeneFactory
+from spacetravlr.models.perturb._gene_factory import GeneFactory
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,8 @@ from spacetravlr._anndata._expression import get_expression
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._validators import assert_genes, assert_key, assert_one_of
 from spacetravlr.models._held_out import held_out_r2
-from spacetravlr.models._screen import CHANGED
-from spacetravlr.models._screen_table import ROLES, SCREEN, type_layer
+from spacetravlr.models.perturb._screen import CHANGED
+from spacetravlr.models.perturb._screen_table import ROLES, SCREEN, type_layer
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -13,7 +13,7 @@ from spacetravlr._anndata._betas import BetaModel, read_betas
 from spacetravlr._anndata._modulators import INTERCEPT, column_names
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._validators import assert_genes
-from spacetravlr.models._coefficients import coefficient_reader
+from spacetravlr.models.perturb._coefficients import coefficient_reader
 
 if TYPE_CHECKING:
     from anndata import AnnData

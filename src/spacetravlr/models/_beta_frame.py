@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from spacetravlr._anndata._modulators import INTERCEPT, build_design, column_names
-from spacetravlr._core.derivatives import splash
 from spacetravlr._core.design import Kind, Signals, Terms, term_values
+from spacetravlr._core.response.derivatives import splash
 from spacetravlr._validators import assert_genes
 
 if TYPE_CHECKING:

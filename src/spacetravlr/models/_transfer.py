@@ -14,17 +14,17 @@ from spacetravlr._anndata._modulators import Design, build_design
 from spacetravlr._anndata._received import operators
 from spacetravlr._anndata._section import Section, read_section
 from spacetravlr._core.design import term_values
-from spacetravlr._core.propagation import baseline
+from spacetravlr._core.response.propagation import baseline
 from spacetravlr._utils import numba_threads, warn
 from spacetravlr._validators import assert_key, assert_unique_names
 from spacetravlr.io._store import stored_bodies
-from spacetravlr.models._fitted import FittedBlock
-from spacetravlr.models._reference import Position, Reference
+from spacetravlr.models.bodies._fitted import FittedBlock
+from spacetravlr.models.bodies._reference import Position, Reference
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from spacetravlr._core.response import Tissue
+    from spacetravlr._core.response.round import Baseline
     from spacetravlr._types import Bools, Floats
 
 Missing = Literal["raise", "drop"]
@@ -107,7 +107,7 @@ def transfer(
     )
 
 
-def _tissue(query: AnnData, design: Design, params: dict[str, Any], n_jobs: int | None) -> Tissue:
+def _tissue(query: AnnData, design: Design, params: dict[str, Any], n_jobs: int | None) -> Baseline:
     """Expression of the query and the signals that its cells receive."""
     field: Any = None
     if len(design.signals):
@@ -116,7 +116,7 @@ def _tissue(query: AnnData, design: Design, params: dict[str, Any], n_jobs: int 
 
 
 def _with_r2(
-    scores: pd.DataFrame, betas: Floats, design: Design, tissue: Tissue, section: Section, n_jobs: int | None
+    scores: pd.DataFrame, betas: Floats, design: Design, tissue: Baseline, section: Section, n_jobs: int | None
 ) -> pd.DataFrame:
     """Add ``n_query``, cells of each type, and ``r2_query``, how much of their variance the model explains.
 

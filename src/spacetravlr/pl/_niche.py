@@ -9,7 +9,7 @@ import numpy as np
 from spacetravlr import _keys
 from spacetravlr._anndata._niche import read_niche
 from spacetravlr._anndata._spatial import category_codes, get_coordinates, library_codes
-from spacetravlr._core.niche import niche_images
+from spacetravlr._core.space.niche import niche_images
 from spacetravlr._validators import assert_genes, assert_positive
 from spacetravlr.pl._figure import finish, group_colors, new_axes
 

@@ -10,7 +10,7 @@ from scipy import sparse
 from spacetravlr import _keys
 from spacetravlr._anndata._expression import layer_name
 from spacetravlr._anndata._spatial import category_codes, unwrap
-from spacetravlr._core.diffusion import diffuse, keep_totals, markov_matrix
+from spacetravlr._core.imputation import diffuse, keep_totals, markov_matrix
 from spacetravlr._utils import as_generator, resolve_n_jobs, warn
 from spacetravlr._validators import assert_expression, assert_key, assert_one_of, assert_unique_names, looks_like_counts
 

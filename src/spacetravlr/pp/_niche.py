@@ -8,7 +8,7 @@ import numpy as np
 
 from spacetravlr import _keys
 from spacetravlr._anndata._spatial import category_codes, get_coordinates, library_codes, unwrap
-from spacetravlr._core.niche import niche_composition
+from spacetravlr._core.space.niche import niche_composition
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._validators import assert_positive, assert_unique_names
 

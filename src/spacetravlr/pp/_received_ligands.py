@@ -13,7 +13,7 @@ from spacetravlr import _keys, priors
 from spacetravlr._anndata._expression import get_expression
 from spacetravlr._anndata._received import build_operators
 from spacetravlr._anndata._spatial import read_weights_params, unwrap
-from spacetravlr._core.received import GridOperator, Method, SparseOperator
+from spacetravlr._core.signals.operators import GridOperator, Method, SparseOperator
 from spacetravlr._types import Normalize
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._validators import assert_in_range, assert_key, assert_one_of, assert_unique_names

@@ -10,9 +10,9 @@ from scipy import sparse
 
 from spacetravlr import _keys
 from spacetravlr._anndata._spatial import check_spacing, get_coordinates, graph_distances, library_codes, unwrap
-from spacetravlr._core.grid import assert_grid
-from spacetravlr._core.kernels import gaussian_weights, kernel_reach, length_scale
-from spacetravlr._core.received import Method, choose_method
+from spacetravlr._core.signals.grid import assert_grid
+from spacetravlr._core.signals.operators import Method, choose_method
+from spacetravlr._core.space.weights import gaussian_weights, kernel_reach, length_scale
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._validators import assert_one_of, assert_positive, assert_unique_names
 

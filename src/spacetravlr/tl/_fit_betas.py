@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from spacetravlr import _keys
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._types import Rng
-from spacetravlr.models._run import FitOptions, network_params, run_fit
+from spacetravlr.models.fit._run import FitOptions, network_params, run_fit
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from spacetravlr import _keys
-from spacetravlr.models._gene_factory import GeneFactory
+from spacetravlr.models.perturb._gene_factory import GeneFactory
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spacetravlr._core.response import Derivative
-    from spacetravlr.models._perturbation import CellsLike
-    from spacetravlr.models._screen import ScreenMode
+    from spacetravlr._core.response.round import Derivative
+    from spacetravlr.models.perturb._screen import ScreenMode
+    from spacetravlr.models.perturb._spec import CellsLike
 
 
 def genome_screen(
@@ -88,7 +88,7 @@ def genome_screen(
         type out by name.
     ``obs``
         Roles of the perturbed gene (``is_tf``, ``is_ligand``, ``is_receptor``, ``role``), its ``baseline``,
-        ``n_cells`` chosen, ``n_cells_changed_by_hand``, ``effect`` (mean size of the change over modelled genes) and
+        ``n_cells`` chosen, ``n_cells_perturbed``, ``effect`` (mean size of the change over modelled genes) and
         ``n_genes_changed``.
     ``var``
         ``baseline``, ``sd``, ``r2`` (held out, of the gene's model) and ``modelled``; by cell type in ``varm``.

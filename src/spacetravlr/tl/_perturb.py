@@ -9,14 +9,14 @@ import numpy as np
 from scipy import sparse
 
 from spacetravlr import _keys
-from spacetravlr.models._gene_factory import GeneFactory
+from spacetravlr.models.perturb._gene_factory import GeneFactory
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spacetravlr._core.response import Derivative
-    from spacetravlr.models._perturbation import CellsLike, Perturbation, PerturbationLike
+    from spacetravlr._core.response.round import Derivative
+    from spacetravlr.models.perturb._spec import CellsLike, Perturbation, PerturbationLike
 
 
 def perturb(

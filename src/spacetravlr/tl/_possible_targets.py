@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spacetravlr import _keys
-from spacetravlr.models._gene_factory import GeneFactory
+from spacetravlr.models.perturb._gene_factory import GeneFactory
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -1,0 +1,1 @@
+"""From coefficients to derivatives, propagation and summaries of change."""

@@ -1,0 +1,1 @@
+"""Sparse group lasso on cross products."""

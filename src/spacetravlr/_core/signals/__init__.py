@@ -1,0 +1,1 @@
+"""Received signals: sparse and grid operators."""

@@ -1,0 +1,1 @@
+"""Where cells lie: neighbours, weights, niches and spatial folds."""

@@ -1,0 +1,1 @@
+"""Coefficient surfaces: basis functions, evidence and their fit."""

@@ -1,0 +1,337 @@
+r"""Bayesian linear model with one prior variance a block of features, learned from the data (ARD).
+
+.. math:: y = A w + \epsilon, \quad w_g \sim N(0, v_g I), \quad \epsilon \sim N(0, \sigma^2 I)
+
+Blocks may be added, dropped and judged without passing over the cells again: everything but ``A`` itself lives in
+:math:`A^\top A` and :math:`A^\top y`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import numba as nb
+import numpy as np
+
+from spacetravlr._core.linalg.block_arrow import arrow_factor
+from spacetravlr._core.linalg.cholesky import inverse_factor_and_logdet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import DTypeLike
+
+    from spacetravlr._types import Bools, Floats, Ints
+
+_MIN_VARIANCE, _MAX_VARIANCE = 1e-8, 1e3
+_CHUNK = 2048  # cells whose products are summed in the precision of the features
+_DIAGONALS = (0.0, 1e-7, 1e-6, 1e-5, 1e-4)  # single precision rounds products at about the second
+_FEW = 48  # features of a set up to which its Bayes factor is computed without the library
+
+
+class Posterior(NamedTuple):
+    """Posterior of the weights and the log evidence of the model (up to a constant that depends on ``n`` alone)."""
+
+    mean: Floats
+    factor: Floats
+    """Inverse of the lower Cholesky factor of the precision."""
+    log_evidence: float
+
+    @property
+    def covariance(self) -> Floats:
+        """Posterior covariance of the weights."""
+        return self.factor.T @ self.factor
+
+
+class GroupArd:
+    """Blocks of features, their prior variances and the noise variance.
+
+    A row of values over cells is one feature or, in blocks that are split, one for each group of cells (cell types);
+    those are kept as the one row that they share, and their products group by group. The weights of the split rows come
+    first, one group after another, then those of the others.
+
+    Parameters
+    ----------
+    y
+        Response (cells,).
+    noise
+        Noise variance to start from.
+    dtype
+        Of the rows; their products are summed in float64 over chunks of cells.
+    groups
+        Where each group of cells begins, and where the last one ends; one group when not given.
+    room
+        Memory for rows of ``dtype`` (rows x cells) that nothing else uses meanwhile; more is taken when it is full.
+    """
+
+    def __init__(
+        self,
+        y: Floats,
+        noise: float,
+        *,
+        dtype: DTypeLike = np.float64,
+        groups: Ints | None = None,
+        room: Floats | None = None,
+    ) -> None:
+        self.y = np.asarray(y, dtype=np.float64)
+        self.noise = noise
+        self.variances = np.empty(0)
+        self._bounds = np.array([0, len(y)]) if groups is None else np.asarray(groups)
+        self._rows = np.empty((64, len(y)), dtype=dtype) if room is None else room
+        self._block = np.empty(0, dtype=int)  # of each row
+        self._split = np.empty(0, dtype=bool)
+        self._products = np.empty((0, 0))  # rows x rows
+        self._by_group = np.empty((self.n_groups, 0, 0))  # rows x split rows
+        self._cross = np.empty((self.n_groups, 0))  # groups x rows
+        self._yy = float(self.y @ self.y)
+
+    def __len__(self) -> int:
+        return len(self.variances)
+
+    @property
+    def n_groups(self) -> int:
+        """Groups of cells."""
+        return len(self._bounds) - 1
+
+    @property
+    def n_features(self) -> int:
+        """Features of all blocks."""
+        return int(self.sizes.sum())
+
+    @property
+    def sizes(self) -> Ints:
+        """Features of each block."""
+        return np.bincount(self._block, np.where(self._split, self.n_groups, 1), len(self)).astype(int)
+
+    @property
+    def features(self) -> Floats:
+        """Features x cells."""
+        dense = self._rows[: len(self._block)]
+        split = np.zeros((self.n_groups, int(self._split.sum()), len(self.y)), dense.dtype)
+        for g, cells in enumerate(self._groups()):
+            split[g, :, cells] = dense[self._split, cells]
+        return np.concatenate([split.reshape(-1, len(self.y)), dense[~self._split]])
+
+    def block(self, i: int) -> Ints:
+        """Feature indices of block ``i``."""
+        return np.flatnonzero(self._block_of_feature() == i)
+
+    def add(self, blocks: Sequence[Floats], variances: Sequence[float], *, split: Sequence[bool] | None = None) -> None:
+        """Append blocks of rows (rows x cells each), with a feature a row or, where ``split``, a row and group."""
+        start = len(self._block)
+        sizes = [len(b) for b in blocks]
+        end = start + sum(sizes)
+        self._reserve(end)
+        new = np.concatenate(blocks, axis=0, out=self._rows[start:end], casting="same_kind")
+        corner, cross = np.zeros((self.n_groups, end, end - start)), np.zeros((self.n_groups, end - start))
+        for g, group in enumerate(self._groups()):
+            for first in range(group.start, group.stop, _CHUNK):
+                cells = slice(first, min(first + _CHUNK, group.stop))
+                corner[g] += self._rows[:end, cells] @ new[:, cells].T
+                cross[g] += new[:, cells] @ self.y[cells].astype(new.dtype)
+        total = corner.sum(axis=0)
+        self._products = np.block([[self._products, total[:start]], [total[:start].T, total[start:]]])
+        is_split = np.repeat(np.zeros(len(blocks), dtype=bool) if split is None else np.asarray(split), sizes)
+        old = np.concatenate([self._by_group, corner[:, :start][:, self._split].transpose(0, 2, 1)], axis=1)
+        self._by_group = np.concatenate([old, corner[:, :, is_split]], axis=2)
+        self._cross = np.concatenate([self._cross, cross], axis=1)
+        self._split = np.concatenate([self._split, is_split])
+        self._block = np.concatenate([self._block, np.repeat(np.arange(len(blocks)) + len(self), sizes)])
+        self.variances = np.concatenate([self.variances, variances])
+        self._arrange()
+
+    def _reserve(self, n_rows: int) -> None:
+        """Make room; twice as much as there was, so that adding block after block copies each row a few times."""
+        if n_rows <= len(self._rows):
+            return
+        rows = self._rows
+        self._rows = np.empty((max(2 * len(rows), n_rows), len(self.y)), dtype=rows.dtype)
+        self._rows[: len(self._block)] = rows[: len(self._block)]
+
+    def keep(self, mask: Bools) -> None:
+        """Keep the blocks where ``mask`` is true."""
+        if mask.all():
+            return
+        kept = mask[self._block]
+        rows = np.flatnonzero(kept)
+        first = int(np.argmin(kept))  # what lies before the first row to go stays where it is
+        self._rows[first : len(rows)] = self._rows[rows[first:]]
+        self._products = self._products[np.ix_(rows, rows)]
+        self._by_group = self._by_group[:, kept][:, :, kept[self._split]]
+        self._cross, self._split = self._cross[:, kept], self._split[kept]
+        self._block = (np.cumsum(mask) - 1)[self._block[kept]]
+        self.variances = self.variances[mask]
+        self._arrange()
+
+    def _groups(self) -> list[slice]:
+        return [slice(int(a), int(b)) for a, b in itertools.pairwise(self._bounds)]
+
+    def _block_of_feature(self) -> Ints:
+        return np.concatenate([np.tile(self._block[self._split], self.n_groups), self._block[~self._split]])
+
+    def _arrange(self) -> None:
+        """Take the products of features apart: within groups, of groups with the border, within the border."""
+        split, dense = self._split, np.flatnonzero(~self._split)
+        self._parts = self._by_group[:, split], self._by_group[:, dense], self._products[np.ix_(dense, dense)]
+        self._response = np.concatenate([self._cross[:, split].ravel(), self._cross[:, dense].sum(axis=0)])
+        self._of_feature = self._block_of_feature()
+
+    def _times(self, mean: Floats) -> Floats:
+        """Products of features times weights."""
+        groups, border, corner = self._parts
+        first = len(mean) - len(corner)
+        own, rest = mean[:first].reshape(len(groups), -1), mean[first:]
+        of_groups = np.einsum("gab,gb->ga", groups, own) + np.einsum("gdb,d->gb", border, rest)
+        return np.concatenate([of_groups.ravel(), corner @ rest + np.einsum("gdb,gb->d", border, own)])
+
+    def residual(self, mean: Floats) -> Floats:
+        """What weights leave of the response (cells,)."""
+        n_rows, n_split = len(self._block), int(self._split.sum())
+        weights = np.empty((self.n_groups, n_rows), self._rows.dtype)
+        weights[:, self._split] = mean[: self.n_groups * n_split].reshape(self.n_groups, n_split)
+        weights[:, ~self._split] = mean[self.n_groups * n_split :]
+        left = self.y.copy()
+        for w, cells in zip(weights, self._groups(), strict=True):
+            left[cells] -= w @ self._rows[:n_rows, cells]
+        return left
+
+    def _precision(self, dtype: DTypeLike = np.float64) -> tuple[Floats, Floats, Floats]:
+        """Posterior precision of the weights, in parts; see :mod:`spacetravlr._core.linalg.block_arrow`."""
+        groups, border, corner = self._parts
+        prior = 1.0 / self.variances[self._block]
+        own = np.arange(groups.shape[1])
+        groups, corner = groups / self.noise, np.divide(corner, self.noise, dtype=dtype, casting="same_kind")
+        groups[:, own, own] += prior[self._split]
+        corner[np.diag_indices_from(corner)] += prior[~self._split].astype(dtype)
+        return groups, np.divide(border, self.noise, dtype=dtype, casting="same_kind"), corner
+
+    def _factor(self, dtype: DTypeLike) -> tuple[Floats, float]:
+        """Inverse Cholesky factor and log determinant of the posterior precision.
+
+        Where features are almost the same and the noise is small, rounding can leave a matrix that is not positive
+        definite. It is then computed in double precision and, should that not do, with a diagonal that grows by the
+        least part that helps.
+        """
+        try:
+            return arrow_factor(*self._precision(dtype))
+        except np.linalg.LinAlgError:
+            return _until_definite(lambda part: arrow_factor(*self._with_jitter(part)))
+
+    def _with_jitter(self, part: float) -> tuple[Floats, Floats, Floats]:
+        groups, border, corner = self._precision()
+        own = np.arange(groups.shape[1])
+        groups[:, own, own] *= 1.0 + part
+        return groups, border, _with_jitter(corner, part)
+
+    def posterior(self, *, exact: bool = True) -> Posterior:
+        """Posterior at the current variances; not ``exact`` is in the precision of the rows, where that does."""
+        factor, logdet = self._factor(np.float64 if exact else self._rows.dtype)
+        mean = ((factor @ self._response.astype(factor.dtype)) @ factor / self.noise).astype(np.float64)
+        logdet += float(self.sizes @ np.log(self.variances)) + len(self.y) * np.log(self.noise)
+        fit = (self._yy - float(mean @ self._response)) / self.noise
+        return Posterior(mean, factor, -0.5 * (logdet + fit))
+
+    def learn(self, n_steps: int, *, exact: bool = True) -> Posterior:
+        r"""Update the variances by MacKay's fixed point and return the posterior, see :meth:`posterior`.
+
+        .. math:: v_g = \frac{\lVert w_g \rVert^2}{\gamma_g}, \quad
+            \gamma_g = m_g - \frac{\mathrm{tr} \Sigma_{gg}}{v_g}, \quad
+            \sigma^2 = \frac{\lVert y - A w \rVert^2}{n - \sum_g \gamma_g}
+        """
+        sizes, block = self.sizes, self._of_feature
+        for _ in range(n_steps):
+            mean, factor, _ = self.posterior(exact=False)
+            trace = np.bincount(block, np.einsum("ij,ij->j", factor, factor), len(sizes))
+            squared = np.bincount(block, mean**2, len(sizes))
+            determined = np.maximum(sizes - trace / self.variances, 1e-6)
+            self.variances = np.clip(squared / determined, _MIN_VARIANCE, _MAX_VARIANCE)
+            residual = self._yy - 2 * mean @ self._response + mean @ self._times(mean)
+            freedom = max(len(self.y) - determined.sum(), 1.0)
+            self.noise = max(residual / freedom, 1e-6 * self._yy / len(self.y), 1e-12)
+        return self.posterior(exact=exact)
+
+    def log_bayes_factors(self, posterior: Posterior, sets: Sequence[Sequence[int]]) -> Floats:
+        r"""Log Bayes factor of each set of blocks against their absence (Savage-Dickey density ratio at zero).
+
+        .. math:: \log B_g = \tfrac12 \left( \log |\Sigma_{gg}| - \log |D_g| + w_g^\top \Sigma_{gg}^{-1} w_g \right)
+        """
+        places = np.split(np.argsort(self._of_feature, kind="stable"), np.cumsum(self.sizes)[:-1])
+        index = [np.concatenate([places[b] for b in blocks]) for blocks in sets]
+        starts = np.cumsum([0, *map(len, index)])
+        factors = _densities_at_zero(posterior.factor, posterior.mean, np.concatenate(index), starts, _FEW)
+        for i in np.flatnonzero(np.isnan(factors)):  # many features, or almost the same
+            mine = posterior.factor[:, index[i]].astype(np.float64)
+            covariance = mine.T @ mine
+            factor, logdet = _until_definite(partial(_factor_with_jitter, covariance))
+            whitened = factor @ posterior.mean[index[i]]
+            factors[i] = logdet + whitened @ whitened
+        prior = np.log(self.variances)[self._of_feature]
+        return 0.5 * (factors - np.array([prior[i].sum() for i in index]))
+
+
+@nb.njit(cache=True, nogil=True)
+def _densities_at_zero(factor, mean, index, starts, few):  # type: ignore[no-untyped-def]
+    r"""For each set of features :math:`\log |\Sigma_{gg}| + w_g^\top \Sigma_{gg}^{-1} w_g`.
+
+    NaN for sets of more than ``few`` features, and where the covariance is not positive definite.
+    """
+    out = np.full(starts.shape[0] - 1, np.nan)
+    covariance, row = np.empty((few, few)), np.empty(few)
+    for g in range(out.shape[0]):
+        mine = index[starts[g] : starts[g + 1]]
+        m = mine.shape[0]
+        if m > few:
+            continue
+        covariance[:m, :m] = 0
+        for r in range(mine.min(), factor.shape[0]):  # what stands above the diagonal of the factor is zero
+            for a in range(m):
+                row[a] = factor[r, mine[a]]
+            for a in range(m):
+                for b in range(a + 1):
+                    covariance[a, b] += row[a] * row[b]
+        out[g] = _cholesky_density(covariance, mean[mine], row)
+    return out
+
+
+@nb.njit(cache=True, nogil=True)
+def _cholesky_density(a, w, z):  # type: ignore[no-untyped-def]
+    """Log determinant of the lower triangle ``a`` and squared length of ``w`` whitened by it; overwrites ``z``."""
+    total = 0.0
+    for i in range(w.shape[0]):
+        for j in range(i + 1):
+            value = a[i, j]
+            for k in range(j):
+                value -= a[i, k] * a[j, k]
+            if i == j:
+                if not value > 0:
+                    return np.nan
+                a[i, i] = np.sqrt(value)
+            else:
+                a[i, j] = value / a[j, j]
+        value = w[i]
+        for k in range(i):
+            value -= a[i, k] * z[k]
+        z[i] = value / a[i, i]
+        total += 2 * np.log(a[i, i]) + z[i] * z[i]
+    return total
+
+
+def _until_definite(attempt: Callable[[float], tuple[Floats, float]]) -> tuple[Floats, float]:
+    """Factorise with the least part added to the diagonal that makes it possible."""
+    for part in _DIAGONALS[:-1]:
+        try:
+            return attempt(part)
+        except np.linalg.LinAlgError:
+            continue
+    return attempt(_DIAGONALS[-1])
+
+
+def _factor_with_jitter(matrix: Floats, part: float) -> tuple[Floats, float]:
+    return inverse_factor_and_logdet(_with_jitter(matrix.copy(), part))
+
+
+def _with_jitter(matrix: Floats, part: float) -> Floats:
+    matrix[np.diag_indices_from(matrix)] *= 1.0 + part
+    return matrix

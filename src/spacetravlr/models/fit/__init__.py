@@ -1,0 +1,1 @@
+"""From an AnnData and options to a finished fit."""

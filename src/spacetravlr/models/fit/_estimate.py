@@ -1,0 +1,113 @@
+"""How long a fit will take and how much memory, roughly, before it starts.
+
+Time is a sum of amounts of work, each with a cost measured by ``python -m benchmarks.estimate`` on one core of an AMD
+EPYC, and scaled by how fast this machine multiplies matrices. Within a factor of two of the truth is what can be hoped
+for: what surfaces cost depends on what they find. The progress bar knows better once targets are done.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+if TYPE_CHECKING:
+    from spacetravlr._types import Ints
+    from spacetravlr.models.bodies._inputs import FitInputs, FitSettings
+
+#: Multiplications and additions a second (single precision, one thread) where the costs were measured.
+RATE = 9.6e10
+#: Seconds a unit of work, see :func:`fit_work`.
+COSTS = {
+    "seed": 6.1e-7,
+    "seed cells": 1.1e-7,
+    "surface": 1.0e-7,
+    "surface cells": 1.1e-4,
+    "surface target": 0.29,
+    "network": 5.2e-7,
+    "network cells": 4.3e-3,
+}
+_LONGEST_NETWORKS = 0.7  # part of the three trainings that cannot run side by side
+_PROBE = 512
+
+
+def fit_work(inputs: FitInputs, settings: FitSettings, blocks: Sequence[Ints]) -> dict[str, float]:
+    """Amounts of work of a fit, named as in ``COSTS``.
+
+    Seeds pass over the cross products of a target's terms in each cell type, after one pass over the cells; surfaces
+    over cells and terms; networks over cells and terms, and once a block over cells alone.
+    """
+    terms = np.concatenate([np.diff(inputs.targets.indptr)[block] for block in blocks]).astype(float)
+    n, n_targets = inputs.n_cells, len(terms)
+    work = {"seed": inputs.n_types * float((terms**2).sum()), "seed cells": n * float(terms.sum())}
+    if settings.with_surface:
+        work |= {"surface": n * float(terms.sum()), "surface cells": float(n * n_targets), "surface target": n_targets}
+    if settings.with_network:
+        trainings = n_targets if settings.network and settings.network.encoder == "per_target" else len(blocks)
+        work |= {"network": n * float(terms.sum()), "network cells": float(n * trainings)}
+    return work
+
+
+def fit_seconds(work: dict[str, float], *, rate: float, threads: int, processes: int = 1) -> float:
+    """Seconds of a fit on ``processes`` of ``threads`` each, on cores that multiply at ``rate``.
+
+    The first training of a block runs beside its surfaces and the other two side by side, each on one thread.
+    """
+    spent = {name: COSTS[name] * amount for name, amount in work.items()}
+    networks = sum(seconds for name, seconds in spent.items() if name.startswith("network"))
+    return RATE / rate * max(sum(spent.values()) / max(1, threads), _LONGEST_NETWORKS * networks) / processes
+
+
+def fit_bytes(inputs: FitInputs, settings: FitSettings, blocks: Sequence[Ints], *, stored: bool, threads: int) -> float:
+    """Memory of a fit: the tissue, the regressors and cross products of one block, and the coefficients.
+
+    Coefficients of all targets, or of one block when they are ``stored`` on disk.
+    """
+    n, n_terms = inputs.n_cells, np.diff(inputs.targets.indptr)
+    arrays = (inputs.expression, inputs.received, inputs.composition, inputs.raw)
+    tissue = sum(a.nbytes for a in arrays if a is not None)
+    widest = max(blocks, key=lambda block: n_terms[block].sum())
+    distinct = len(np.unique(np.concatenate([inputs.targets.terms_of(int(t)) for t in widest])))
+    design = 4 * n * distinct * (2 if settings.with_network else 1)
+    products = 8 * inputs.n_types * (inputs.n_folds + 1) * distinct**2
+    surfaces = 16 * n * int(n_terms[widest].max()) * threads if settings.with_surface else 0
+    columns = n_terms + 1
+    kept = columns[widest].sum() if stored else sum(int(columns[block].sum()) for block in blocks)
+    # the coefficients of a block twice: as they are delivered and put together
+    coefficients = 4 * n * (kept + 2 * columns[widest].sum()) * (1 + settings.uncertainty)
+    return float(tissue + design + products + surfaces + coefficients)
+
+
+def physical_memory() -> float:
+    """Bytes of memory that this machine has; infinite where it does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return np.inf
+
+
+def multiplication_rate(seconds: float = 0.1) -> float:
+    """Multiplications and additions a second of one thread, from matrices multiplied for ``seconds``."""
+    a = np.ones((_PROBE, _PROBE), dtype=np.float32)
+    best, end = np.inf, time.perf_counter() + seconds
+    with threadpool_limits(1):
+        while True:
+            start = time.perf_counter()
+            a @ a
+            best = min(best, time.perf_counter() - start)
+            if time.perf_counter() > end:
+                return 2 * _PROBE**3 / best
+
+
+def spoken(seconds: float) -> str:
+    """Round a time as one would say it: "about 20 min"."""
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= 1.5 * size or unit == "s":
+            value = seconds / size
+            digits = 5 if value >= 10 else 1
+            return f"about {max(digits * round(value / digits), 1)} {unit}"
+    raise AssertionError

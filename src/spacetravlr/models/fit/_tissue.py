@@ -1,0 +1,265 @@
+"""Fit all targets of a tissue, block by block, in memory, into a store, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr._anndata._fit import FitData
+from spacetravlr._anndata._modulators import terms_table
+from spacetravlr._core.space.niche import niche_composition
+from spacetravlr._core.space.spatial_cv import spatial_folds
+from spacetravlr._utils import resolve_n_jobs
+from spacetravlr._workers import run_on_workers
+from spacetravlr.io._store import BetaStore, block_name
+from spacetravlr.models.bodies._inputs import FitInputs, FitSettings
+from spacetravlr.models.bodies._reference import Reference
+from spacetravlr.models.fit._block import BlockResult, fit_targets
+from spacetravlr.models.fit._lazy import lazy_betas
+
+if TYPE_CHECKING:
+    from spacetravlr._types import Ints
+
+#: Targets fitted together; a shared network sees one block at a time.
+BLOCK_SIZE = 100
+#: One in this many cells, in spatial blocks, tells a network when to stop. More of them cost training cells: with one
+#: in five, networks on small tissues often stayed with the seed where they were compared with it.
+STOPPING = 8
+
+
+@dataclass
+class FitResult:
+    """Coefficients and tables of all targets."""
+
+    betas: Any
+    """Cells x columns, float32: ndarray, or a dask array over the store."""
+    sd: Any | None
+    terms: pd.DataFrame
+    scores: pd.DataFrame
+    training: pd.DataFrame
+    bodies: dict[str, Any]
+    """What the bodies refer to (``reference``), and the bodies of each block unless they are in the store."""
+
+
+def fit_inputs(tissue: FitData, *, n_folds: int, seed: int, n_jobs: int | None = None) -> FitInputs:
+    """Arrays of a fit: the tissue, its niches and its spatial folds (``n_folds`` that choose and one that reports)."""
+    return FitInputs(
+        expression=tissue.expression,
+        received=tissue.received,
+        terms=tissue.terms,
+        targets=tissue.targets,
+        target_names=tissue.target_names,
+        cell_type=tissue.cell_type,
+        n_types=len(tissue.type_names),
+        coordinates=tissue.coordinates,
+        slides=tissue.slides,
+        radius=tissue.radius,
+        composition=niche_composition(
+            tissue.coordinates,
+            tissue.cell_type,
+            len(tissue.type_names),
+            tissue.radius,
+            libraries=tissue.slides,
+            n_jobs=n_jobs,
+        ),
+        fold=spatial_folds(tissue.coordinates, n_folds + 1, slides=tissue.slides, rng=np.random.default_rng(seed)),
+        n_folds=n_folds,
+        stopping=spatial_folds(tissue.coordinates, STOPPING, slides=tissue.slides, rng=np.random.default_rng([seed, 1]))
+        == 0,
+        raw=tissue.raw,
+    )
+
+
+def target_blocks(n_targets: int, block_size: int) -> list[Ints]:
+    """Consecutive targets, ``block_size`` at a time."""
+    return [np.arange(s, min(s + block_size, n_targets)) for s in range(0, n_targets, block_size)]
+
+
+def missing_blocks(n_targets: int, block_size: int, store: BetaStore | None) -> dict[int, Ints]:
+    """Blocks of targets that are still to be fitted, by number."""
+    return {
+        b: block for b, block in enumerate(target_blocks(n_targets, block_size)) if store is None or not store.has(b)
+    }
+
+
+def fit_tissue(
+    tissue: FitData,
+    inputs: FitInputs,
+    settings: FitSettings,
+    *,
+    block_size: int = BLOCK_SIZE,
+    store: BetaStore | None = None,
+    client: Any = None,
+    n_jobs: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> FitResult:
+    """Fit every target of ``inputs``.
+
+    Parameters
+    ----------
+    tissue, inputs, settings
+        What to fit and how.
+    block_size
+        Targets a block.
+    store
+        Blocks are written there as they finish, and those already there are not fitted again.
+    client
+        ``dask.distributed.Client`` that blocks are sent to.
+    n_jobs
+        Threads of a block; ``None`` is ``st.settings.n_jobs``, or with ``client`` the threads of the worker.
+    progress
+        Called with the number of targets finished since the last call; those in the store are not counted.
+    """
+    blocks = target_blocks(len(inputs.targets), block_size)
+    missing = list(missing_blocks(len(inputs.targets), block_size, store))
+    if store is not None and missing:
+        widths = np.diff(inputs.targets.indptr) + 1
+        store.assert_room(
+            [
+                store.bytes_of(inputs.n_cells, int(widths[blocks[b]].sum()), with_sd=settings.uncertainty)
+                for b in missing
+            ]
+        )
+    report = progress or (lambda _: None)
+    done: dict[int, BlockResult] = {}
+    fitted = (
+        _local(inputs, settings, blocks, missing, resolve_n_jobs(n_jobs), report)
+        if client is None
+        else _remote(inputs, settings, blocks, missing, client, n_jobs, report)
+    )
+    with closing(fitted):
+        for b, result in fitted:
+            if store is None:
+                done[b] = result
+            else:
+                store.write(
+                    b,
+                    betas=result.betas,
+                    terms=result.terms,
+                    scores=result.scores,
+                    training=result.training,
+                    sd=result.sd,
+                    bodies=result.bodies,
+                )
+    reference = Reference.of_fit(tissue.section, inputs, with_surface=settings.with_surface)
+    return _join(tissue, inputs, blocks, done, store, reference)
+
+
+def _local(
+    inputs: FitInputs,
+    settings: FitSettings,
+    blocks: list[Ints],
+    missing: list[int],
+    n_jobs: int,
+    report: Callable[[int], None],
+) -> Generator[tuple[int, BlockResult]]:
+    functions = inputs.functions() if settings.with_surface and missing else None
+    for b in missing:
+        yield b, fit_targets(inputs, settings, blocks[b], functions=functions, n_jobs=n_jobs, progress=report)
+
+
+def _remote(
+    inputs: FitInputs,
+    settings: FitSettings,
+    blocks: list[Ints],
+    missing: list[int],
+    client: Any,
+    n_jobs: int | None,
+    report: Callable[[int], None],
+) -> Generator[tuple[int, BlockResult]]:
+    if not missing:
+        return
+    tasks = ((b, (settings, blocks[b])) for b in missing)
+    for b, result in run_on_workers(client, _fit_on_worker, inputs, tasks, n_jobs=n_jobs):
+        report(len(blocks[b]))
+        yield b, result
+
+
+def _fit_on_worker(inputs: FitInputs, settings: FitSettings, index: Ints) -> BlockResult:
+    return fit_targets(inputs, settings, index, n_jobs=resolve_n_jobs(None))
+
+
+def _join(
+    tissue: FitData,
+    inputs: FitInputs,
+    blocks: list[Ints],
+    done: dict[int, BlockResult],
+    store: BetaStore | None,
+    reference: Reference,
+) -> FitResult:
+    parts = [done[b] if store is None else store.read(b) for b in range(len(blocks))]
+    sds: list[Any] = [part.sd for part in parts]
+    betas: Any
+    sd: Any = None
+    if store is None:
+        betas = np.hstack([done[b].betas for b in range(len(blocks))])
+        sd = None if sds[0] is None else np.hstack(sds)
+    else:
+        import dask.array as da
+
+        if store.store_as == "bodies":
+            betas = lazy_betas(
+                store.path.absolute(), [len(part.terms) for part in parts], reference.view_of_fit(inputs)
+            )
+        else:
+            betas = da.concatenate([part.betas for part in parts], axis=1)
+        sd = None if sds[0] is None else da.concatenate(sds, axis=1)
+    terms = terms_table(tissue.design)
+    found = pd.concat([part.terms for part in parts], ignore_index=True)
+    for column in found.columns:
+        terms[column] = found[column].to_numpy()
+    scores = pd.concat([part.scores for part in parts], ignore_index=True)
+    codes = scores["cell_type"].to_numpy(int)
+    scores["cell_type"] = pd.Categorical.from_codes(codes, categories=tissue.type_names)
+    for column in ("target", "kept"):
+        scores[column] = pd.Categorical(scores[column].astype(str))
+    scores.index = scores.index.astype(str)
+    training = pd.concat([part.training for part in parts], ignore_index=True)
+    training.index = training.index.astype(str)
+    if len(training):
+        training["target"] = pd.Categorical(training["target"].astype(str))
+    bodies = {"reference": reference.state(), **{block_name(b): part.bodies for b, part in done.items()}}
+    return FitResult(betas, sd, terms, scores, training, bodies)
+
+
+def fingerprint(
+    tissue: FitData, inputs: FitInputs, settings: FitSettings, block_size: int, obs_names: pd.Index
+) -> dict[str, str]:
+    """What must agree for the blocks of a store to be reused, as short digests that name what differs."""
+
+    def digest(*values: Any) -> str:
+        h = hashlib.sha256()
+        for value in values:
+            h.update(np.ascontiguousarray(value).tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+        return h.hexdigest()[:16]
+
+    return {
+        "cells": digest(list(obs_names)),
+        "targets": digest(tissue.target_names),
+        "expression": digest(inputs.expression, inputs.received),
+        "raw expression": digest(inputs.raw),
+        "modulators": digest(
+            *(getattr(inputs.terms, n) for n in ("kind", "gene", "signal")), inputs.targets.indptr, inputs.targets.term
+        ),
+        "cell types": digest(inputs.cell_type, tissue.type_names),
+        "coordinates": digest(inputs.coordinates, inputs.slides, inputs.radius),
+        "folds": digest(inputs.fold, inputs.n_folds),
+        # a fit may go on on another device
+        "settings": digest(replace(settings, device="", trainer_kwargs=_plain(settings.trainer_kwargs))),
+        "block_size": str(block_size),
+    }
+
+
+def _plain(options: dict[str, Any] | None) -> dict[str, Any]:
+    """Options with objects (callbacks, loggers) as the names of their types: they print another way in each process."""
+    simple = (str, int, float, bool, type(None))
+    return {
+        key: value if isinstance(value, simple) else type(value).__qualname__
+        for key, value in sorted((options or {}).items())
+    }

@@ -1,0 +1,116 @@
+"""The numbers of a fitted model that a perturbation needs, free of any AnnData, so that they travel to workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spacetravlr._core.response.propagation import propagate, roles
+from spacetravlr._core.response.round import Derivative
+from spacetravlr._utils import numba_threads
+from spacetravlr._validators import assert_one_of
+from spacetravlr.models.perturb._coefficients import coefficient_reader
+
+if TYPE_CHECKING:
+    from spacetravlr._core.design import Targets, Terms
+    from spacetravlr._core.response.propagation import Changes, InputChange, Workspace
+    from spacetravlr._core.response.round import Baseline, CoefficientReader
+
+DERIVATIVES: tuple[Derivative, ...] = ("product_rule", "exact")
+
+
+def assert_run(n_propagation: int, derivative: Derivative) -> None:
+    """Raise ``ValueError`` when an option is unknown or there is not at least one round."""
+    assert_one_of(derivative, DERIVATIVES, name="derivative")
+    if not isinstance(n_propagation, int | np.integer) or n_propagation < 1:
+        msg = f"Expected `n_propagation` to be a whole number of at least 1, found `{n_propagation}`."
+        raise ValueError(msg)
+
+
+class Simulator:
+    """A fitted model as arrays.
+
+    Parameters
+    ----------
+    tissue
+        Baseline.
+    terms
+        Distinct regressors.
+    targets
+        Which terms each modelled gene uses.
+    betas
+        Cells x columns; an array, or one that is read lazily.
+    n_jobs
+        Threads.
+    """
+
+    def __init__(
+        self, tissue: Baseline, terms: Terms, targets: Targets, betas: Any, *, n_jobs: int | None = None
+    ) -> None:
+        self.tissue = tissue
+        self.terms = terms
+        self.targets = targets
+        self.betas = betas
+        self.n_jobs = n_jobs
+
+    def __getstate__(self) -> dict[str, Any]:
+        # the reader is a closure over coefficients that are here already
+        return {name: value for name, value in self.__dict__.items() if name != "coefficients"}
+
+    @cached_property
+    def coefficients(self) -> CoefficientReader:
+        """Reader of the coefficients; those that fit in memory are loaded once."""
+        return coefficient_reader(self.betas, self.targets)
+
+    def bytes_per_perturbation(self) -> int:
+        """Memory that one more perturbation in a batch takes."""
+        n_cells = len(self.tissue.expression)
+        n_roles, n_signals = len(roles(self.terms, self.tissue.signals)), len(self.tissue.signals)
+        # two states of role genes and signals and the state being written, and the changes of all targets
+        return n_cells * (3 * n_roles + 3 * n_signals + len(self.targets) + 1) * self.tissue.expression.itemsize
+
+    def propagate(
+        self,
+        inputs: Sequence[InputChange],
+        *,
+        n_propagation: int = 4,
+        derivative: Derivative = "product_rule",
+        workspace: Workspace | None = None,
+    ) -> Changes:
+        """Let a batch of input changes travel through the tissue.
+
+        Parameters
+        ----------
+        inputs
+            Changes of genes at cells.
+        n_propagation
+            Rounds of propagation.
+        derivative
+            ``"product_rule"`` or ``"exact"``.
+        workspace
+            Memory to use again. The changes then hold until the next propagation in it.
+
+        Returns
+        -------
+        Changes, cells x genes x perturbations.
+
+        Raises
+        ------
+        ValueError
+            When an option is unknown or there is not at least one round.
+        """
+        assert_run(n_propagation, derivative)
+        with numba_threads(self.n_jobs):
+            return propagate(
+                self.tissue,
+                self.terms,
+                self.targets,
+                coefficients=self.coefficients,
+                inputs=inputs,
+                n_propagation=int(n_propagation),
+                derivative=derivative,
+                workspace=workspace,
+            )
