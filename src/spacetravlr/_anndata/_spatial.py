@@ -24,28 +24,39 @@ PLAUSIBLE_SPACING = (1.0, 500.0)
 _SAMPLE = 2000
 
 
-def unwrap(adata: AnnData | SpatialData) -> AnnData:
-    """Table of a SpatialData object; an AnnData comes back as it is.
+def unwrap(adata: AnnData | SpatialData, table_key: str | None = None) -> AnnData:
+    """Table of a SpatialData object, ``table_key`` where there are several; an AnnData comes back as it is.
 
     Raises
     ------
     TypeError
         When ``adata`` is neither.
+    KeyError
+        When there is no such table.
     ValueError
-        When there is no table, or several.
+        When there is no table, or several and none was named, or ``table_key`` is given with an AnnData.
     """
     from anndata import AnnData
 
     if isinstance(adata, AnnData):
+        if table_key is not None:
+            msg = f"Expected `table_key` with SpatialData only, found `{table_key!r}` with AnnData."
+            raise ValueError(msg)
         return adata
     spatialdata = sys.modules.get("spatialdata")  # whoever has such an object has imported it
     if spatialdata is None or not isinstance(adata, spatialdata.SpatialData):
         msg = f"Expected `adata` to be AnnData or SpatialData, found `{type(adata).__name__}`."
         raise TypeError(msg)
+    if table_key is not None:
+        assert_key(adata, "tables", table_key, name="table_key")
+        return adata.tables[table_key]
     names = list(adata.tables)
     if len(names) != 1:
         listed = ", ".join(repr(name) for name in names) or "none"
-        msg = f"Expected the SpatialData object to have exactly one table, found {listed}; pass `sdata.tables[...]`."
+        msg = (
+            f"Expected the SpatialData object to have exactly one table, found {listed}; pass `table_key=` where "
+            "there is one, or `sdata.tables[...]`."
+        )
         raise ValueError(msg)
     return adata.tables[names[0]]
 
