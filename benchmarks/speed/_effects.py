@@ -12,7 +12,8 @@ from benchmarks.speed._tissues import coordinates
 from spacetravlr._core.design import Kind, Signals, Targets, Terms
 from spacetravlr._core.response.propagation import InputChange, Workspace, baseline, roles
 from spacetravlr._core.signals.operators import LigandField, make_operator
-from spacetravlr._core.transitions import nearest_neighbours, project, transition_probabilities
+from spacetravlr._core.space.neighbours import nearest_neighbours
+from spacetravlr._core.transitions import project, transition_probabilities
 from spacetravlr._types import Floats, Ints
 from spacetravlr._utils import numba_threads
 from spacetravlr.models.perturb._screen import _default_batch, run_batch
@@ -172,7 +173,7 @@ def _vectors(options: Options, sizes: Sizes) -> Case:
 
     def run() -> None:
         with numba_threads(None):
-            near = nearest_neighbours(coords, k)
+            near = nearest_neighbours(coords, k).indices
             project(transition_probabilities(expression, change, near), coords)
 
     # difference, its sum, its square and two products at every gene of every pair; expression and change read once

@@ -83,22 +83,6 @@ def assert_genes(genes: Iterable[str], known: Iterable[str], *, name: str, where
     raise KeyError(msg)
 
 
-def assert_expression(values: NDArray[Any], *, name: str) -> None:
-    """Raise ``ValueError`` for negative, NaN or infinite expression."""
-    if values.size == 0:
-        return
-    low, high = values.min(), values.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        msg = f"Expected expression in {name} to be finite, found NaN or infinite values."
-        raise ValueError(msg)
-    if low < 0:
-        msg = (
-            f"Expected expression in {name} to be at least zero, found {low:.4g}; "
-            "use normalised (for example log1p) values, not scaled ones."
-        )
-        raise ValueError(msg)
-
-
 def looks_like_counts(values: NDArray[Any]) -> bool:
     """Whether every value is a whole number and some exceed one: most likely raw counts."""
     return bool(values.size) and bool(values.max() > 1) and bool(np.all(values == np.round(values)))

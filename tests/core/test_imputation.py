@@ -10,6 +10,7 @@ from scipy.spatial.distance import cdist
 
 from spacetravlr._core import imputation
 from spacetravlr._core.imputation import diffuse, keep_totals, markov_matrix
+from spacetravlr._core.space import neighbours
 
 
 @pytest.fixture
@@ -73,9 +74,9 @@ def test_large_groups_use_approximate_neighbours(embedding, monkeypatch):
 
     seeds = []
     exact = markov_matrix(embedding, 6, groups=np.repeat([0, 1], [80, 40]))
-    monkeypatch.setattr(imputation, "_EXACT_UP_TO", 50)
+    monkeypatch.setattr(neighbours, "_EXACT_UP_TO", 50)
     monkeypatch.setitem(sys.modules, "pynndescent", types.SimpleNamespace(NNDescent=Search))
-    approximate = markov_matrix(embedding, 6, groups=np.repeat([0, 1], [80, 40]), seed=3)
+    approximate = markov_matrix(embedding, 6, groups=np.repeat([0, 1], [80, 40]), rng_seed=3)
     assert seeds == [3]  # only the group above the limit
     np.testing.assert_allclose(approximate.toarray(), exact.toarray(), atol=1e-6)
 
@@ -95,7 +96,7 @@ def test_totals_are_kept(log1p):
     values = np.random.default_rng(0).gamma(1.0, 1.0, (20, 8)).astype(np.float32)
     values[4] = 0
     totals = np.linspace(1, 100, 20)
-    found = keep_totals(values.copy(), totals, log1p=log1p)
+    found = keep_totals(values.copy(), totals, log_factor=1.0 if log1p else None)
     sums = (np.expm1(found) if log1p else found).sum(axis=1)
     np.testing.assert_allclose(np.delete(sums, 4), np.delete(totals, 4), rtol=1e-4)
     np.testing.assert_array_equal(found[4], 0)  # nothing to scale, nothing invented

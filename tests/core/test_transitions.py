@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spacetravlr._core.transitions import grid_arrows, nearest_neighbours, project, transition_probabilities
+from spacetravlr._core.space.neighbours import nearest_neighbours
+from spacetravlr._core.transitions import grid_arrows, project, transition_probabilities
 from spacetravlr._utils import numba_threads
 
 
@@ -27,7 +28,7 @@ def twin(expression, change, neighbours, temperature):
 
 def test_probabilities_are_softmax_of_pearson_correlations(cells):
     expression, change, embedding = cells
-    neighbours = nearest_neighbours(embedding, 7)
+    neighbours = nearest_neighbours(embedding, 7).indices
     expected = twin(expression, change, neighbours, 0.05)
     plain = transition_probabilities(expression, change, neighbours, subtract=None)
     np.testing.assert_allclose(plain.toarray(), expected, atol=1e-4)
@@ -40,7 +41,7 @@ def test_probabilities_are_softmax_of_pearson_correlations(cells):
 
 def test_shuffling_subtracts_what_a_permutation_of_the_change_gives(cells):
     expression, change, embedding = cells
-    neighbours = nearest_neighbours(embedding, 7)
+    neighbours = nearest_neighbours(embedding, 7).indices
     plain = transition_probabilities(expression, change, neighbours, subtract=None)
     first = transition_probabilities(expression, change, neighbours, seed=1)
     np.testing.assert_allclose(np.asarray(first.sum(axis=1)).ravel(), 0, atol=1e-5)
@@ -66,7 +67,7 @@ def test_shuffling_subtracts_what_a_permutation_of_the_change_gives(cells):
 
 def test_results_do_not_depend_on_threads(cells):
     expression, change, embedding = cells
-    neighbours = nearest_neighbours(embedding, 9)
+    neighbours = nearest_neighbours(embedding, 9).indices
     results = []
     for n_jobs in (1, 2):
         with numba_threads(n_jobs):
@@ -81,7 +82,9 @@ def test_a_cell_moves_towards_the_neighbour_it_comes_to_resemble():
     expression = rng.uniform(0, 1, (5, 30))
     change = np.zeros_like(expression)
     change[0] = 0.3 * (expression[1] - expression[0])
-    transitions = transition_probabilities(expression, change, nearest_neighbours(embedding, 4), subtract="zero")
+    transitions = transition_probabilities(
+        expression, change, nearest_neighbours(embedding, 4).indices, subtract="zero"
+    )
     arrows = project(transitions, embedding)
     assert arrows[0, 0] > 0.9
     assert abs(arrows[0, 1]) < 0.1
@@ -93,32 +96,13 @@ def test_a_cell_moves_towards_the_neighbour_it_comes_to_resemble():
 def test_arrows_turn_with_the_embedding(cells):
     expression, change, embedding = cells
     turn = np.array([[0.6, -0.8], [0.8, 0.6]])
-    neighbours = nearest_neighbours(embedding, 7)
+    neighbours = nearest_neighbours(embedding, 7).indices
     transitions = transition_probabilities(expression, change, neighbours)
     np.testing.assert_allclose(
         project(transitions, embedding @ turn.T + 5), project(transitions, embedding) @ turn.T, atol=1e-5
     )
     # lengths are without unit, so a change of unit changes nothing
     np.testing.assert_allclose(project(transitions, embedding * 10), project(transitions, embedding), atol=1e-5)
-
-
-def test_neighbours_are_the_nearest_other_cells_of_the_same_slide(cells):
-    _, _, embedding = cells
-    libraries = np.repeat([0, 1], [37, 3])
-    found = nearest_neighbours(embedding, 5, libraries=libraries)
-    for j in range(len(embedding)):
-        same = np.flatnonzero((libraries == libraries[j]) & (np.arange(len(embedding)) != j))
-        distance = np.linalg.norm(embedding[same] - embedding[j], axis=1)
-        expected = set(same[np.argsort(distance)[:5]])
-        assert set(found[j][found[j] >= 0]) == expected
-    assert (found[37:, 2:] == -1).all()
-
-
-def test_neighbours_of_cells_at_one_place():
-    found = nearest_neighbours(np.zeros((6, 2)), 3)
-    assert (found != np.arange(6)[:, None]).all()
-    assert all(len(set(row)) == 3 for row in found)
-    assert (nearest_neighbours(np.zeros((1, 2)), 3) == -1).all()
 
 
 def test_grid_arrows_average_what_is_near():

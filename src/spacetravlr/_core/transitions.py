@@ -20,8 +20,6 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from spacetravlr._utils import resolve_n_jobs
-
 if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
 
@@ -39,44 +37,6 @@ class GridArrows(NamedTuple):
     """Mean arrow at each point, shape (n_points, n_dims)."""
     mass: Floats
     """Weight of the cells near each point, in cells; shape (n_points,)."""
-
-
-def nearest_neighbours(
-    embedding: Floats, n_neighbors: int, *, libraries: Ints | None = None, n_jobs: int | None = None
-) -> Ints:
-    """Find the nearest cells of every cell in an embedding, itself left out.
-
-    Parameters
-    ----------
-    embedding
-        Cells x dimensions.
-    n_neighbors
-        Neighbours of a cell.
-    libraries
-        Slide of each cell; neighbours are on the same slide.
-    n_jobs
-        Threads.
-
-    Returns
-    -------
-    Cells x neighbours, int64; -1 where a slide has fewer cells.
-    """
-    n = len(embedding)
-    found = np.full((n, n_neighbors), -1, dtype=np.int64)
-    codes = np.zeros(n, dtype=np.int64) if libraries is None else np.asarray(libraries)
-    for code in np.unique(codes):
-        members = np.flatnonzero(codes == code)
-        k = min(n_neighbors, len(members) - 1)
-        if k < 1:
-            continue
-        _, near = cKDTree(embedding[members]).query(
-            embedding[members], k=np.arange(1, k + 2), workers=resolve_n_jobs(n_jobs)
-        )
-        own = near == np.arange(len(members))[:, None]
-        # among cells at one place a cell may not come first in its own list, or not at all: then the last one goes
-        own[~own.any(axis=1), -1] = True
-        found[members, :k] = members[near[~own].reshape(len(members), k)]
-    return found
 
 
 def transition_probabilities(

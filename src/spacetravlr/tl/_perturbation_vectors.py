@@ -9,7 +9,8 @@ import numpy as np
 from spacetravlr import _keys
 from spacetravlr._anndata._expression import get_expression
 from spacetravlr._anndata._spatial import library_codes, unwrap
-from spacetravlr._core.transitions import Subtract, nearest_neighbours, project, transition_probabilities
+from spacetravlr._core.space.neighbours import nearest_neighbours
+from spacetravlr._core.transitions import Subtract, project, transition_probabilities
 from spacetravlr._utils import as_generator, numba_threads, warn
 from spacetravlr._validators import assert_key, assert_one_of, assert_positive
 
@@ -108,7 +109,7 @@ def perturbation_vectors(
         warn("The perturbation changes no gene at any cell, so that its arrows say nothing.")
     seed = int(as_generator(rng).integers(2**63))
     with numba_threads(n_jobs):
-        neighbours = nearest_neighbours(embedding, n_neighbors, libraries=libraries, n_jobs=n_jobs)
+        neighbours = nearest_neighbours(embedding, n_neighbors, groups=libraries, n_jobs=n_jobs).indices
         transitions = transition_probabilities(
             before, change, neighbours, temperature=temperature, subtract=subtract, seed=seed
         )
