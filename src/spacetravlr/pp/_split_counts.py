@@ -1,0 +1,115 @@
+"""Counts as two independent halves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from spacetravlr._anndata._expression import layer_name
+from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._core.noise import thin
+from spacetravlr._docs import document
+from spacetravlr._types import Rng
+from spacetravlr._utils import as_generator
+from spacetravlr._validators import assert_key
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+@document
+def split_counts(
+    adata: AnnData | SpatialData,
+    *,
+    counts_layer: str | None = None,
+    fraction: float = 0.5,
+    rng: Rng = 0,
+    key_added: str = "counts",
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Split counts into two halves whose noise is independent.
+
+    Each molecule goes to the first half with probability ``fraction``, else to the second:
+
+    .. math:: A_{jg} \sim \mathrm{Binomial}(k_{jg}, p), \qquad B_{jg} = k_{jg} - A_{jg}
+
+    Where counts are Poisson, :math:`A` and :math:`B` are independent given what the cell expresses: what holds between
+    a regulator in one half and a target in the other is no shared noise. Normalise each half by itself.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with raw counts, or SpatialData.
+    counts_layer
+        Layer with the counts; ``None`` uses ``X``.
+    fraction
+        Part of the molecules that the first half gets, between 0 and 1.
+    %(rng)s
+    key_added
+        Stem of the two layers.
+    %(copy)s
+
+    Returns
+    -------
+    ``None``, or the copy. Writes
+
+    - ``adata.layers[f"{key_added}_a"]``, ``adata.layers[f"{key_added}_b"]`` : arrays or CSR matrices, in the dtype of
+      the counts, which are their sum
+
+    Raises
+    ------
+    KeyError
+        When the layer does not exist.
+    ValueError
+        When the values are not counts, or ``fraction`` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, spacetravlr as st
+    >>> adata = anndata.AnnData(np.random.default_rng(0).poisson(4.0, (5, 3)).astype(np.float32))
+    >>> st.pp.split_counts(adata)
+    >>> bool((adata.layers["counts_a"] + adata.layers["counts_b"] == adata.X).all())
+    True
+    """
+    table = unwrap(adata)
+    if not 0 < fraction < 1:
+        msg = f"Expected `fraction` to be between 0 and 1, found `{fraction}`."
+        raise ValueError(msg)
+    if counts_layer is not None:
+        assert_key(table, "layers", counts_layer, name="counts_layer")
+    counts = table.X if counts_layer is None else table.layers[counts_layer]
+    first, second = _halves(counts, fraction, as_generator(rng), layer_name(counts_layer))
+    out = table.copy() if copy else table
+    out.layers[f"{key_added}_a"], out.layers[f"{key_added}_b"] = first, second
+    return out if copy else None
+
+
+def _halves(counts: Any, fraction: float, rng: np.random.Generator, where: str) -> tuple[Any, Any]:
+    if counts is None:
+        msg = f"Expected {where} to hold counts, found None; pass `counts_layer=`."
+        raise ValueError(msg)
+    if hasattr(counts, "compute"):
+        counts = counts.compute()
+    if not sparse.issparse(counts):
+        dense = np.asarray(counts)
+        _assert_counts(dense, where)
+        kept = thin(dense, fraction, rng).astype(dense.dtype)
+        return kept, dense - kept
+    whole = counts.tocsr(copy=True)
+    whole.sum_duplicates()  # molecules are drawn once per entry, in one order
+    _assert_counts(whole.data, where)
+    first, second = whole, whole.copy()
+    first.data = thin(whole.data, fraction, rng).astype(whole.dtype)
+    second.data = second.data - first.data
+    for half in (first, second):
+        half.eliminate_zeros()
+    return first, second
+
+
+def _assert_counts(values: Any, where: str) -> None:
+    if values.size and not (np.isfinite(values).all() and values.min() >= 0 and np.all(values == np.round(values))):
+        msg = f"Expected {where} to hold raw counts (whole numbers, at least zero), found other values."
+        raise ValueError(msg)
