@@ -129,7 +129,7 @@ def perturb(adata: ad.AnnData, gene: str, *, rng: int) -> None:
         st.tl.perturb(adata, {gene: 0})
     with stage("arrows"):
         st.tl.perturbation_vectors(adata, basis="spatial", rng=rng)
-    effects = st.get.ranked_effects(adata, n=8)
+    effects = st.get.ranked_effects(adata, n_top=8)
     print(f"\nKnockout of {gene}; the changes that held-out scores support most:")
     columns = ["gene", "change", "baseline", "effect", "r2"]
     print(effects[columns].to_string(index=False, float_format="{:.3f}".format))

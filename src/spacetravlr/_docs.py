@@ -21,6 +21,12 @@ adata_fitted
     Annotated data with coefficients of :func:`spacetravlr.tl.fit_betas`, or SpatialData.
 adata_perturbed
     Annotated data after :func:`spacetravlr.tl.perturb`, or SpatialData.
+adata_screen
+    Result of :func:`spacetravlr.tl.genome_screen`, perturbations x genes.
+target_one
+    A modelled gene.
+targets_all
+    Modelled genes; all by default.
 betas_key
     Key of the coefficients.
 perturbed_key
@@ -72,8 +78,12 @@ ncols
     Panels per row.
 size
     Marker area in points squared; by default neighbouring cells just touch.
+limit
+    Value at the ends of the colour scale; by default the 99th percentile of each panel.
 ax
     Axes to draw on.
+ax_panels
+    Axes to draw on, one per panel.
 figsize
     Size of the figure, in inches.
 title
@@ -89,6 +99,10 @@ save
 _NAMES = {
     "adata_fitted": "adata",
     "adata_perturbed": "adata",
+    "adata_screen": "adata",
+    "target_one": "target",
+    "targets_all": "target",
+    "ax_panels": "ax",
     "layer_start": "layer",
     "layer_normalised": "layer",
     "screen_mode": "mode",

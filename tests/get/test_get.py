@@ -128,7 +128,7 @@ def test_ranked_effects_put_changes_beside_what_the_models_are_worth(adata):
         np.testing.assert_allclose(row["effect"], effect, rtol=1e-3)
         np.testing.assert_allclose(row["r2"], per_target[row["gene"]])
         np.testing.assert_allclose(row["support"], abs(effect) * row["r2"], rtol=1e-3)
-    assert len(st.get.ranked_effects(adata, n=2)) == 2
+    assert len(st.get.ranked_effects(adata, n_top=2)) == 2
     assert (st.get.ranked_effects(adata, min_r2=0.4)["r2"] >= 0.4).all()
     in_type = st.get.ranked_effects(adata, cell_type="T/NK")
     row = in_type.set_index("gene").loc["CD79A"]
@@ -154,3 +154,95 @@ def test_ranked_effects_of_a_screen_agree_with_those_of_a_perturbation(adata):
         st.get.screen(screen, cell_type="none")
     with pytest.raises(KeyError, match=r"Call `st.tl.genome_screen\(adata\)` and pass its result"):
         st.get.screen(adata, cell_type="B")
+
+
+def test_a_type_called_all_is_told_apart_from_all_cells(adata):
+    names = {"B": "all"}
+    adata.obs["cell_type"] = adata.obs["cell_type"].cat.rename_categories(names)
+    adata.uns["betas"]["scores"]["cell_type"] = adata.uns["betas"]["scores"]["cell_type"].replace(names)
+    st.tl.perturb(adata, "FOXO1")
+    inside = int((adata.obs["cell_type"] == "all").sum())
+    for table, column in (
+        (st.get.modulators(adata, target="PAX5"), "cell_type"),
+        (st.get.perturbation_effect(adata), "group"),
+    ):
+        assert set(table.loc[table[column] == "all", "n_cells"]) == {inside}
+        assert set(table.loc[table[column] == "all cells", "n_cells"]) == {adata.n_obs}
+    assert set(st.get.ranked_effects(adata)["cell_type"]) == {"all cells"}
+    of_type = st.get.ranked_effects(adata, cell_type="all")
+    change = (adata.layers["perturbed"] - adata.layers["log1p"])[(adata.obs["cell_type"] == "all").to_numpy()]
+    for _, row in of_type.iterrows():
+        np.testing.assert_allclose(row["change"], change[:, adata.var_names.get_loc(row["gene"])].mean(), rtol=1e-3)
+
+
+def test_types_are_those_of_the_fit(adata):
+    """Integer clusters under another key than "cell_type"; the user names it once, before the fit."""
+    adata.obs["leiden"] = adata.obs.pop("cell_type").cat.codes.astype(int) + 9
+    adata.uns["betas"]["params"]["cluster_key"] = "leiden"
+    scores = adata.uns["betas"]["scores"]
+    scores["cell_type"] = scores["cell_type"].map({"T/NK": "9", "B": "10", "stroma": "11"})
+    st.tl.perturb(adata, "FOXO1")
+    expected = ["all", "9", "10", "11"]
+    assert st.get.modulators(adata)["cell_type"].unique().tolist() == expected
+    assert st.get.perturbation_effect(adata)["group"].unique().tolist() == expected
+    assert st.get.ranked_effects(adata, cell_type=10)["r2"].notna().any()
+    screen = st.tl.genome_screen(adata, save_to=None, genes=["FOXO1"])
+    assert st.get.screen(screen, cell_type=10).uns["screen_of_type"]["cell_type"] == "10"
+
+
+def test_types_renamed_after_the_fit_are_named(adata):
+    st.tl.perturb(adata, "FOXO1")
+    adata.obs["cell_type"] = adata.obs["cell_type"].cat.rename_categories({"B": "B cell"})
+    with pytest.warns(UserWarning, match="none of 'B cell'; were types renamed"):
+        st.get.ranked_effects(adata, cell_type="B cell")
+
+
+def test_the_perturbation_remembers_its_fit(adata):
+    adata.obsm["again"] = adata.obsm.pop("betas")
+    adata.uns["again"] = adata.uns.pop("betas")
+    st.tl.perturb(adata, "FOXO1", betas_key="again")
+    assert st.get.ranked_effects(adata)["r2"].notna().all()
+
+
+def test_effect_of_modulators(adata):
+    table = st.get.modulators(adata, target=["CD79A", "PAX5"], effects=True)
+    np.testing.assert_allclose(table["effect"], table["mean"] * table["modulator_sd"])
+    expression = pd.DataFrame(adata.layers["log1p"], index=adata.obs_names, columns=adata.var_names)
+    received = adata.uns["received_ligands"]
+    inside = (adata.obs["cell_type"] == "B").to_numpy()
+    for _, row in table[table["cell_type"].isin(["all", "B"])].iterrows():
+        local = row["receptor"] if row["kind"] == "lr" else row["tf"]
+        values = expression[local].astype(float)
+        if row["kind"] != "tf":
+            signal = row["ligand"] + ("|contact" if row["range"] == "contact" else "")
+            table_of = received if row["kind"] == "lr" else adata.uns["received_ligands_tfl"]
+            values = values * table_of[signal]
+        chosen = values[inside] if row["cell_type"] == "B" else values
+        np.testing.assert_allclose(row["modulator_sd"], chosen.std(ddof=0), rtol=1e-5)
+
+
+def test_evidence_of_removed_terms_is_missing(adata):
+    terms = adata.uns["betas"]["terms"]
+    terms["evidence"] = np.where(np.arange(len(terms)) == 2, -np.inf, 1.0)
+    evidence = st.get.modulators(adata)["evidence"]
+    assert evidence.isna().sum() == 4
+    assert np.isfinite(evidence.dropna()).all()
+
+
+@pytest.mark.parametrize("name", st.get.__all__)
+def test_spatialdata(adata, name):
+    spatialdata = pytest.importorskip("spatialdata")
+    st.tl.perturb(adata, "FOXO1")
+    screen = st.tl.genome_screen(adata, save_to=None, genes=["FOXO1"])
+    options = {"cell_type": "B"} if name == "screen" else {}
+    arguments = ("PAX5",) if name in ("betas", "derivatives") else ()
+    sdata = spatialdata.SpatialData(tables={"cells": screen if name == "screen" else adata, "other": adata[:5].copy()})
+    function = getattr(st.get, name)
+    found = function(sdata, *arguments, table_key="cells", **options)
+    assert len(found)
+    with pytest.raises(ValueError, match="pass `table_key=`"):
+        function(sdata, *arguments, **options)
+    with pytest.raises(KeyError, match="'spots' .`table_key`."):
+        function(sdata, *arguments, table_key="spots", **options)
+    with pytest.raises(ValueError, match="Expected `table_key` with SpatialData only"):
+        function(adata, *arguments, table_key="cells", **options)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from spacetravlr import _keys
 from spacetravlr._anndata._betas import read_betas
 from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
 from spacetravlr.models._beta_frame import BetaFrame
 from spacetravlr.models.perturb._gene_factory import GeneFactory
 
@@ -16,17 +17,18 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-def betas(adata: AnnData | SpatialData, target: str, *, betas_key: str = _keys.BETAS) -> BetaFrame:
+@document
+def betas(
+    adata: AnnData | SpatialData, target: str, *, betas_key: str = _keys.BETAS, table_key: str | None = None
+) -> BetaFrame:
     """Take the coefficients of one target.
 
     Parameters
     ----------
-    adata
-        Annotated data with coefficients of :func:`spacetravlr.tl.fit_betas`.
-    target
-        A modelled gene.
-    betas_key
-        Key of the coefficients.
+    %(adata_fitted)s
+    %(target_one)s
+    %(betas_key)s
+    %(table_key)s
 
     Returns
     -------
@@ -38,9 +40,10 @@ def betas(adata: AnnData | SpatialData, target: str, *, betas_key: str = _keys.B
     KeyError
         When there are no coefficients, or none of ``target``; names the closest modelled genes.
     """
-    return BetaFrame.from_model(read_betas(unwrap(adata), betas_key), target)
+    return BetaFrame.from_model(read_betas(unwrap(adata, table_key), betas_key), target)
 
 
+@document
 def derivatives(
     adata: AnnData | SpatialData,
     target: str,
@@ -50,28 +53,25 @@ def derivatives(
     layer: str | None = None,
     scale_factor: float = 1.0,
     beta_cap: float | None = None,
+    table_key: str | None = None,
     n_jobs: int | None = None,
 ) -> pd.DataFrame:
-    """Compute how much a target changes per unit of each of its modulators, cell by cell (SPEC section 4).
+    """Compute how much a target changes per unit of each of its modulators, cell by cell.
+
+    The equations are in :doc:`/how-it-works`.
 
     Parameters
     ----------
-    adata
-        Annotated data with coefficients of :func:`spacetravlr.tl.fit_betas`.
-    target
-        A modelled gene.
-    betas_key
-        Key of the coefficients.
-    received_key
-        Key of the received ligands; what the fit used by default.
+    %(adata_fitted)s
+    %(target_one)s
+    %(betas_key)s
+    %(received_key)s
     layer
         Expression to evaluate at; what the fit used by default.
-    scale_factor
-        Multiplies the parts that come from ligand-receptor and ligand-TF terms.
-    beta_cap
-        Clips the summed derivatives to ``[-beta_cap, beta_cap]``.
-    n_jobs
-        Threads; ``None`` is ``st.settings.n_jobs``.
+    %(scale_factor)s
+    %(beta_cap)s
+    %(table_key)s
+    %(n_jobs)s
 
     Returns
     -------
@@ -82,5 +82,7 @@ def derivatives(
     KeyError
         When coefficients, received ligands or ``target`` are missing.
     """
-    factory = GeneFactory(adata, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs)
+    factory = GeneFactory(
+        unwrap(adata, table_key), betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs
+    )
     return factory.splash_betas(target, scale_factor=scale_factor, beta_cap=beta_cap)

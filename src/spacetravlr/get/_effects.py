@@ -8,8 +8,11 @@ import numpy as np
 import pandas as pd
 
 from spacetravlr import _keys
+from spacetravlr._anndata._clusters import aggregate_name, cell_groups, cluster_key_of
 from spacetravlr._anndata._expression import get_expression
 from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
+from spacetravlr._utils import warn
 from spacetravlr._validators import assert_genes, assert_key, assert_one_of
 from spacetravlr.models._held_out import held_out_r2
 from spacetravlr.models.perturb._screen import CHANGED
@@ -22,26 +25,32 @@ if TYPE_CHECKING:
     from spacetravlr._types import Floats
 
 _HINT = 'Call `st.tl.perturb(adata, "FOXO1")` first.'
-ALL = "all"
+_AUTO = "auto"
 
 
+@document
 def perturbation_effect(
-    adata: AnnData | SpatialData, *, groupby: str | None = _keys.CELL_TYPE, perturbed_key: str = _keys.PERTURBED
+    adata: AnnData | SpatialData,
+    *,
+    groupby: str | None = _AUTO,
+    perturbed_key: str = _keys.PERTURBED,
+    table_key: str | None = None,
 ) -> pd.DataFrame:
     """Tabulate the change of expression a perturbation causes, by cell type.
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`spacetravlr.tl.perturb`.
+    %(adata_perturbed)s
     groupby
-        Column of ``adata.obs`` with groups of cells; ``None`` for all cells together only.
-    perturbed_key
-        Key of the perturbation.
+        Column of ``adata.obs`` with groups of cells; ``"auto"`` is the cell types of the fit, ``None`` all cells
+        together only.
+    %(perturbed_key)s
+    %(table_key)s
 
     Returns
     -------
-    One row a gene and group (the group ``"all"`` first) for each gene that changed anywhere: ``gene``, ``group``,
+    One row per gene and group, for each gene that changed anywhere. The first group is all cells together, called
+    ``"all"`` unless one of the groups is called so. Columns: ``gene``, ``group``,
     ``n_cells``, ``baseline``, ``simulated``, ``change`` (means over the cells of the group), ``mean_abs_change``,
     ``fraction_changed`` (cells whose change exceeds 1 % of the gene's largest expression), ``sd`` (of the baseline) and
     ``perturbed`` (whether the gene was set by hand).
@@ -51,8 +60,10 @@ def perturbation_effect(
     KeyError
         When the perturbation or ``groupby`` is missing.
     """
-    adata = unwrap(adata)
+    adata = unwrap(adata, table_key)
     before, after, stored = _states(adata, perturbed_key)
+    if groupby == _AUTO:
+        groupby = cluster_key_of(adata, betas_key=str(stored.get("betas_key", _keys.BETAS)))
     if groupby is not None:
         assert_key(adata, "obs", groupby, name="groupby")
     change = after - before
@@ -61,7 +72,7 @@ def perturbation_effect(
     size = np.abs(change[:, genes])
     large = size > CHANGED * before[:, genes].max(axis=0)
     parts = []
-    for name, mask in _groups(adata, groupby):
+    for name, mask in cell_groups(adata, groupby):
         base = before[np.ix_(mask, genes)]
         parts.append(
             pd.DataFrame(
@@ -82,19 +93,21 @@ def perturbation_effect(
     return pd.concat(parts, ignore_index=True)
 
 
+@document
 def ranked_effects(
     adata: AnnData | SpatialData,
     *,
     perturbation: str | None = None,
     cell_type: str | None = None,
-    n: int | None = None,
+    n_top: int | None = None,
     min_r2: float | None = None,
     perturbed_key: str = _keys.PERTURBED,
-    betas_key: str = _keys.BETAS,
+    betas_key: str | None = None,
+    table_key: str | None = None,
 ) -> pd.DataFrame:
-    r"""Rank genes by how much they change, and say how far each of these changes may be believed.
+    r"""Rank genes by how much they change, beside the held-out accuracy of their models.
 
-    A change is a statement of the gene's model, so it is put beside the held-out R2 of that model:
+    A change is only as good as the model of the gene, so it is weighted by the held-out R2 of that model:
 
     .. math::
 
@@ -109,19 +122,23 @@ def ranked_effects(
         Only this perturbation of a screen; all by default.
     cell_type
         Only cells of this type; all cells by default.
-    n
+    n_top
         Number of rows; all by default.
     min_r2
         Leave out genes whose model is below this, held out.
     perturbed_key
         Key of the perturbation, when ``adata`` holds one.
     betas_key
-        Key of the coefficients, when ``adata`` holds a perturbation.
+        Key of the coefficients; by default those that the perturbation was computed from.
+    %(table_key)s
 
     Returns
     -------
-    ``perturbation``, ``gene``, ``cell_type``, ``change``, ``baseline``, ``sd``, ``effect``, ``r2``, ``support``, by
-    falling ``support``. Genes perturbed by hand are left out, and so are genes that did not change.
+    ``perturbation``, ``gene``, ``cell_type``, ``change``, ``baseline``, ``sd``, ``effect``, ``r2``, ``support``, in
+    descending order of ``support``. Perturbed genes are left out, and so are genes that did not change. All cells
+    together are called ``"all"`` in the column ``cell_type``, unless a type is called so.
+
+    A high R2 does not show that the regulators are right; see the section on limits in :doc:`/how-it-works`.
 
     Raises
     ------
@@ -130,7 +147,8 @@ def ranked_effects(
     ValueError
         When ``cell_type`` does not exist.
     """
-    adata = unwrap(adata)
+    adata = unwrap(adata, table_key)
+    cell_type = None if cell_type is None else str(cell_type)
     if SCREEN in adata.uns:
         tidy = _screen_effects(adata, perturbation, cell_type)
     else:
@@ -141,18 +159,19 @@ def ranked_effects(
         tidy = tidy[tidy["r2"] >= min_r2]
     tidy = tidy.assign(_size=tidy["effect"].abs()).sort_values(["support", "_size"], ascending=False, kind="stable")
     columns = ["perturbation", "gene", "cell_type", "change", "baseline", "sd", "effect", "r2", "support"]
-    return tidy[columns].head(len(tidy) if n is None else n).reset_index(drop=True)
+    return tidy[columns].head(len(tidy) if n_top is None else n_top).reset_index(drop=True)
 
 
-def screen(adata: AnnData, *, cell_type: str) -> AnnData:
+@document
+def screen(adata: AnnData | SpatialData, *, cell_type: str, table_key: str | None = None) -> AnnData:
     """Take one cell type out of a screen.
 
     Parameters
     ----------
-    adata
-        Result of :func:`spacetravlr.tl.genome_screen`.
+    %(adata_screen)s
     cell_type
         A cell type of the screened tissue.
+    %(table_key)s
 
     Returns
     -------
@@ -168,6 +187,7 @@ def screen(adata: AnnData, *, cell_type: str) -> AnnData:
     """
     from anndata import AnnData
 
+    adata, cell_type = unwrap(adata, table_key), str(cell_type)
     assert_key(adata, "uns", SCREEN, name="adata", hint="Call `st.tl.genome_screen(adata)` and pass its result.")
     i = _type_index(adata, cell_type)
     var = adata.var.assign(**{c: np.asarray(adata.varm[c])[:, i] for c in ("baseline", "sd", "r2")})
@@ -197,7 +217,7 @@ def _screen_effects(adata: AnnData, perturbation: str | None, cell_type: str | N
         {
             "perturbation": part.obs_names.to_numpy()[p],
             "gene": part.var_names.to_numpy()[g],
-            "cell_type": ALL if cell_type is None else cell_type,
+            "cell_type": aggregate_name(_types(adata)) if cell_type is None else cell_type,
             "change": values[p, g],
             **{c: part.var[c].to_numpy(dtype=float)[g] for c in ("baseline", "sd", "r2")},
         }
@@ -205,31 +225,39 @@ def _screen_effects(adata: AnnData, perturbation: str | None, cell_type: str | N
 
 
 def _perturbation_effects(
-    adata: AnnData, perturbation: str | None, cell_type: str | None, perturbed_key: str, betas_key: str
+    adata: AnnData, perturbation: str | None, cell_type: str | None, perturbed_key: str, betas_key: str | None
 ) -> pd.DataFrame:
     before, after, stored = _states(adata, perturbed_key)
     label = str(stored["label"])
     if perturbation is not None:
         assert_one_of(perturbation, [label], name="perturbation")
+    betas_key = betas_key or str(stored.get("betas_key", _keys.BETAS))
     fit = adata.uns.get(betas_key, {})
-    cluster_key = str(fit.get("params", {}).get("cluster_key") or _keys.CELL_TYPE)
-    mask = np.ones(adata.n_obs, dtype=bool)
+    key = cluster_key_of(adata, betas_key=betas_key)
+    everything, *types = cell_groups(adata, key if key in adata.obs else None)
+    group = everything
     if cell_type is not None:
-        assert_key(adata, "obs", cluster_key, name="cluster_key")
-        types = adata.obs[cluster_key].astype(str)
-        assert_one_of(cell_type, sorted(set(types)), name="cell_type")
-        mask = (types == cell_type).to_numpy()
+        assert_key(adata, "obs", key or _keys.CELL_TYPE, name="cluster_key")
+        assert_one_of(cell_type, [g.name for g in types], name="cell_type")
+        group = next(g for g in types if g.name == cell_type)
+    mask = group.cells
     by_hand = {str(g) for g in np.atleast_1d(stored["genes"])}
     change = (after - before)[mask].mean(axis=0, dtype=np.float64)
     genes = np.flatnonzero((change != 0) & ~adata.var_names.isin(by_hand))
     r2 = np.full(len(genes), np.nan)
     if "scores" in fit:
+        scored = set(fit["scores"]["cell_type"].astype(str))
+        if cell_type is not None and cell_type not in scored:
+            warn(
+                f"The fit has scores of the cell types {', '.join(map(repr, sorted(scored)))}, none of {cell_type!r}; "
+                "were types renamed after the fit? `r2` is NaN."
+            )
         r2 = held_out_r2(fit["scores"], adata.var_names[genes], cell_type)
     return pd.DataFrame(
         {
             "perturbation": label,
             "gene": adata.var_names.to_numpy()[genes],
-            "cell_type": ALL if cell_type is None else cell_type,
+            "cell_type": group.name,
             "change": change[genes],
             "baseline": before[np.ix_(mask, genes)].mean(axis=0, dtype=np.float64),
             "sd": before[np.ix_(mask, genes)].std(axis=0, dtype=np.float64),
@@ -239,9 +267,13 @@ def _perturbation_effects(
 
 
 def _type_index(adata: AnnData, cell_type: str) -> int:
-    types = [str(t) for t in np.atleast_1d(adata.uns[SCREEN]["cell_types"])]
+    types = _types(adata)
     assert_one_of(cell_type, types, name="cell_type")
     return types.index(cell_type)
+
+
+def _types(adata: AnnData) -> list[str]:
+    return [str(t) for t in np.atleast_1d(adata.uns[SCREEN]["cell_types"])]
 
 
 def _states(adata: AnnData, perturbed_key: str) -> tuple[Floats, Floats, dict[str, Any]]:
@@ -251,11 +283,3 @@ def _states(adata: AnnData, perturbed_key: str) -> tuple[Floats, Floats, dict[st
     stored = dict(adata.uns[perturbed_key])
     before = get_expression(adata, layer=str(stored["layer"]) or None, check=False)
     return before, get_expression(adata, layer=perturbed_key, check=False), stored
-
-
-def _groups(adata: AnnData, groupby: str | None) -> list[tuple[str, Any]]:
-    groups = [(ALL, np.ones(adata.n_obs, dtype=bool))]
-    if groupby is not None:
-        types = pd.Categorical(adata.obs[groupby]).remove_unused_categories()
-        groups += [(str(name), np.asarray(types.codes == i)) for i, name in enumerate(types.categories)]
-    return groups

@@ -10,8 +10,13 @@ import pandas as pd
 
 from spacetravlr import _keys
 from spacetravlr._anndata._betas import BetaModel, read_betas
+from spacetravlr._anndata._clusters import CellGroup, cell_groups, cluster_key_of
+from spacetravlr._anndata._expression import get_expression
 from spacetravlr._anndata._modulators import INTERCEPT, column_names
+from spacetravlr._anndata._received import read_received
 from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._core.design import Kind
+from spacetravlr._docs import document
 from spacetravlr._validators import assert_genes
 from spacetravlr.models.perturb._coefficients import coefficient_reader
 
@@ -19,90 +24,131 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spacetravlr._types import Bools, Floats, Ints
+    from spacetravlr._types import Floats, Ints
 
-ALL = "all"
 _TERM_COLUMNS = ("target", "kind", "tf", "ligand", "receptor", "range")
 
 
+@document
 def modulators(
-    adata: AnnData | SpatialData, *, target: str | Sequence[str] | None = None, betas_key: str = _keys.BETAS
+    adata: AnnData | SpatialData,
+    *,
+    target: str | Sequence[str] | None = None,
+    effects: bool = False,
+    betas_key: str = _keys.BETAS,
+    table_key: str | None = None,
 ) -> pd.DataFrame:
     """Tabulate the coefficients of each modulator, by cell type.
 
     Parameters
     ----------
-    adata
-        Annotated data with coefficients of :func:`spacetravlr.tl.fit_betas`.
-    target
-        Modelled genes; all by default.
-    betas_key
-        Key of the coefficients.
+    %(adata_fitted)s
+    %(targets_all)s
+    effects
+        Add the columns ``modulator_sd`` and ``effect``, which need the expression and the received ligands of the fit.
+    %(betas_key)s
+    %(table_key)s
 
     Returns
     -------
-    One row a target, modulator and cell type (the type ``"all"`` first), with columns
+    One row per target, modulator and cell type (first all cells, called ``"all"`` unless a type is called so), with
+    columns
 
     ``target``, ``modulator``, ``kind``, ``tf``, ``ligand``, ``receptor``, ``range``
         Which term; ``modulator`` is its short name, such as ``TGFB1$TGFBR1``.
     ``cell_type``, ``n_cells``, ``mean``, ``mean_abs``, ``sd``
         Coefficient over the cells of the type, in original units of expression.
+    ``modulator_sd``, ``effect``
+        Standard deviation of the modulator over the cells of the type, and the mean coefficient times it: the change of
+        the target per standard deviation of the modulator.
     ``importance``, ``evidence``, ``active``
-        What the fit found of the term as a whole, where it recorded that.
+        What the fit found of the term as a whole, where it recorded that; ``evidence`` is NaN for terms it removed.
 
     Raises
     ------
     KeyError
         When there are no coefficients, or none of ``target``.
     """
-    adata = unwrap(adata)
+    adata = unwrap(adata, table_key)
     model = read_betas(adata, betas_key)
     names = model.target_names
     wanted = names if target is None else [target] if isinstance(target, str) else list(target)
     assert_genes(wanted, names, name="target", where="the fitted targets")
     position = np.array([names.index(t) for t in wanted], dtype=np.int64)
-    groups = _groups(adata, str(model.params.get("cluster_key") or ""))
+    key = cluster_key_of(adata, betas_key=betas_key)
+    groups = cell_groups(adata, key if key in adata.obs else None)
 
     columns = np.concatenate([np.arange(*model.design.targets.columns_of(int(t)).indices(10**12)) for t in position])
-    stats = _group_stats(model, position, [mask for _, mask in groups])[:, :, columns]
+    stats = _group_stats(model, position, groups)[:, :, columns]
     table = model.table.iloc[columns].reset_index(drop=True)
     table = table.astype(dict.fromkeys(_TERM_COLUMNS, str))
     labels = [n for _, rows in table.groupby("target", sort=False) for n in column_names(rows)]
     # groupby keeps first appearance, which is the order of the columns: a target's columns are contiguous
     table.insert(1, "modulator", [label.removeprefix("beta_") for label in labels])
     keep = (table["kind"] != INTERCEPT).to_numpy()
-    found = [c for c in ("importance", "evidence", "active") if c in table]
+    found = _what_the_fit_found(table)
+    spread = _modulator_sd(adata, model, position, groups) if effects else None
     parts = []
-    for g, (name, mask) in enumerate(groups):
+    for g, group in enumerate(groups):
         part = table.loc[keep, ["target", "modulator", *_TERM_COLUMNS[1:]]].copy()
-        part["cell_type"], part["n_cells"] = name, int(mask.sum())
+        part["cell_type"], part["n_cells"] = group.name, int(group.cells.sum())
         part["mean"], part["mean_abs"], part["sd"] = stats[:, g][:, keep]
-        parts.append(pd.concat([part, table.loc[keep, found]], axis=1).assign(_term=np.flatnonzero(keep), _group=g))
+        if spread is not None:
+            part["modulator_sd"] = spread[g]
+            part["effect"] = part["mean"] * part["modulator_sd"]
+        parts.append(pd.concat([part, found[keep]], axis=1).assign(_term=np.flatnonzero(keep), _group=g))
     tidy = pd.concat(parts).sort_values(["_term", "_group"], kind="stable")
     return tidy.drop(columns=["_term", "_group"]).reset_index(drop=True)
 
 
-def _groups(adata: AnnData, cluster_key: str) -> list[tuple[str, Bools]]:
-    """All cells, then the cells of each type."""
-    groups = [(ALL, np.ones(adata.n_obs, dtype=bool))]
-    if cluster_key in adata.obs:
-        types = pd.Categorical(adata.obs[cluster_key]).remove_unused_categories()
-        groups += [(str(name), np.asarray(types.codes == i)) for i, name in enumerate(types.categories)]
-    return groups
+def _what_the_fit_found(table: pd.DataFrame) -> pd.DataFrame:
+    found = pd.DataFrame(index=table.index)
+    for name in ("importance", "evidence"):
+        if name in table:
+            values = table[name].to_numpy(float)
+            # the log Bayes factor of a term that was removed is minus infinity, which no table or plot can use
+            found[name] = np.where(np.isfinite(values), values, np.nan)
+    if "active" in table:
+        found["active"] = table["active"].to_numpy(bool)
+    return found
 
 
-def _group_stats(model: BetaModel, targets: Ints, masks: Sequence[Bools]) -> Floats:
-    """Mean, mean size and standard deviation of each column in each group, read block by block."""
-    sums = np.zeros((3, len(masks), model.design.targets.n_columns))
-    weights = np.stack(masks).astype(np.float32)
-    for block in coefficient_reader(model.betas, model.design.targets)(np.unique(targets)):
-        for t in block.targets:
+def _group_stats(model: BetaModel, targets: Ints, groups: Sequence[CellGroup]) -> Floats:
+    """Mean, mean size and standard deviation of each column in each group, read chunk by chunk."""
+    sums = np.zeros((3, len(groups), model.design.targets.n_columns))
+    weights = np.stack([group.cells for group in groups]).astype(np.float32)
+    for chunk in coefficient_reader(model.betas, model.design.targets)(np.unique(targets)):
+        for t in chunk.targets:
             columns = model.design.targets.columns_of(int(t))
-            values = block.values[:, columns.start - block.first_column : columns.stop - block.first_column]
-            inside = weights[:, block.cells].astype(np.float64)
+            values = chunk.values[:, columns.start - chunk.first_column : columns.stop - chunk.first_column]
+            inside = weights[:, chunk.cells].astype(np.float64)
             values = values.astype(np.float64)
             for power, transformed in enumerate((values, np.abs(values), values**2)):
                 sums[power][:, columns] += inside @ transformed
     size = np.maximum(weights.sum(axis=1, dtype=np.float64), 1)[:, None]
     mean, mean_abs, square = sums / size
     return np.stack([mean, mean_abs, np.sqrt(np.maximum(square - mean**2, 0))])
+
+
+def _modulator_sd(adata: AnnData, model: BetaModel, targets: Ints, groups: Sequence[CellGroup]) -> Floats:
+    """Standard deviation in each group of the modulators of the targets, one after the other, without intercepts."""
+    design = model.design
+    index = np.concatenate([design.targets.terms_of(int(t)) for t in targets])
+    distinct, position = np.unique(index, return_inverse=True)
+    terms = design.terms.take(distinct)
+    genes = np.unique(terms.gene)
+    expression = get_expression(
+        adata, list(design.genes[genes]), layer=str(model.params.get("layer") or "") or None, check=False
+    )
+    state = None
+    spread = np.zeros((len(groups), len(terms)))
+    for m, (kind, gene, signal) in enumerate(zip(terms.kind, terms.gene, terms.signal, strict=True)):
+        values = expression[:, np.searchsorted(genes, gene)].astype(np.float64)
+        if signal >= 0:
+            if state is None:
+                state = read_received(adata, str(model.params.get("received_key") or _keys.RECEIVED))
+            # a ligand-TF term has its own table of received ligands, where one gene may have another range
+            frame = state.tfl if kind == Kind.TFL else state.lr
+            values *= frame[design.signal_names[signal]].to_numpy(np.float64)
+        spread[:, m] = [values[group.cells].std() if group.cells.any() else np.nan for group in groups]
+    return spread[:, position]

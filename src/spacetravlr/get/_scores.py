@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from spacetravlr import _keys
 from spacetravlr._anndata._betas import read_betas
 from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
 from spacetravlr._validators import assert_genes, assert_one_of
 from spacetravlr.models._held_out import target_scores
 
@@ -19,31 +20,32 @@ if TYPE_CHECKING:
 Per = Literal["cell_type", "target"]
 
 
+@document
 def scores(
     adata: AnnData | SpatialData,
     *,
     target: str | Sequence[str] | None = None,
     per: Per = "cell_type",
     betas_key: str = _keys.BETAS,
+    table_key: str | None = None,
 ) -> pd.DataFrame:
-    """Tabulate the held-out and training scores of the fit.
+    """Tabulate the held-out accuracy of the fit, and its training scores.
 
     Parameters
     ----------
-    adata
-        Annotated data with coefficients of :func:`spacetravlr.tl.fit_betas`.
-    target
-        Modelled genes; all by default.
+    %(adata_fitted)s
+    %(targets_all)s
     per
-        ``"cell_type"`` is one row a target and cell type, ``"target"`` averages over types, weighted by held-out
+        ``"cell_type"`` gives one row per target and cell type; ``"target"`` averages over types, weighted by held-out
         variance, so that the average is again one minus a ratio of sums of squares.
-    betas_key
-        Key of the coefficients.
+    %(betas_key)s
+    %(table_key)s
 
     Returns
     -------
-    Cells, held-out R2 (``r2_*``, on blocks that took no part in any choice), training R2 (``r2_train_*``), and which
-    body was kept.
+    Number of cells, held-out R2 (``r2_*``, on CV blocks that took no part in any choice), training R2 (``r2_train_*``)
+    and ``kept``, the body that was kept. ``r2_kept_raw``, where it is there, is the held-out R2 against un-imputed
+    values. None of them shows that the regulators are right: see the section on limits in :doc:`/how-it-works`.
 
     Raises
     ------
@@ -53,10 +55,11 @@ def scores(
         When ``per`` is unknown.
     """
     assert_one_of(per, get_args(Per), name="per")
-    model = read_betas(unwrap(adata), betas_key)
-    table = model.scores
+    model = read_betas(unwrap(adata, table_key), betas_key)
+    # names come back from a file as categories or as text
+    table = model.scores.astype({"target": str, "cell_type": str})
     if target is not None:
         wanted = [target] if isinstance(target, str) else list(target)
         assert_genes(wanted, model.target_names, name="target", where="the fitted targets")
-        table = table[table["target"].astype(str).isin(wanted)]
-    return target_scores(table) if per == "target" else table.reset_index(drop=True).copy()
+        table = table[table["target"].isin(wanted)]
+    return target_scores(table) if per == "target" else table.reset_index(drop=True)
