@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING
 import numba as nb
 import numpy as np
 
+from spacetravlr._core.kernels import parallel_kernel
+
 if TYPE_CHECKING:
     from spacetravlr._types import Bools, Floats, Ints
 
@@ -117,7 +119,7 @@ def term_values(expression: Floats, received: Floats, terms: Terms) -> Floats:
     return values
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _fill_terms(expression, received, gene, signal, values):  # type: ignore[no-untyped-def]
     for j in nb.prange(expression.shape[0]):
         for m in range(gene.shape[0]):

@@ -20,6 +20,8 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from spacetravlr._core.kernels import kernel, parallel_kernel
+
 if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
 
@@ -161,7 +163,7 @@ def grid_arrows(
     return GridArrows(points[dense], mean[dense], mass[dense])
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _next(state):  # type: ignore[no-untyped-def]
     """One step of splitmix64: the new state and 64 random bits."""
     state = state + np.uint64(0x9E3779B97F4A7C15)
@@ -171,7 +173,7 @@ def _next(state):  # type: ignore[no-untyped-def]
     return state, z ^ (z >> np.uint64(31))
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _shuffle(values, seed, j):  # type: ignore[no-untyped-def]
     state = seed * np.uint64(0xD1342543DE82EF95) + np.uint64(j)
     for i in range(values.shape[0] - 1, 0, -1):
@@ -180,7 +182,7 @@ def _shuffle(values, seed, j):  # type: ignore[no-untyped-def]
         values[i], values[other] = values[other], values[i]
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _softmax(scores, count, inverse_temperature):  # type: ignore[no-untyped-def]
     top = scores[:count].max()
     total = 0.0
@@ -191,7 +193,7 @@ def _softmax(scores, count, inverse_temperature):  # type: ignore[no-untyped-def
         scores[i] /= total
 
 
-@nb.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+@kernel(fastmath={"reassoc", "contract", "nsz"})
 def _pair_sums(centre, other, change, shuffled):  # type: ignore[no-untyped-def]
     """Sums over genes of the difference, its square, and its products with the change and the shuffled change."""
     total, square = np.float32(0), np.float32(0)
@@ -205,7 +207,7 @@ def _pair_sums(centre, other, change, shuffled):  # type: ignore[no-untyped-def]
     return total, square, product, product_shuffled
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _transitions(expression, change, neighbours, temperature, mode, seed, values):  # type: ignore[no-untyped-def]
     n, n_genes = expression.shape
     k = neighbours.shape[1]
@@ -251,7 +253,7 @@ def _transitions(expression, change, neighbours, temperature, mode, seed, values
                 values[j, i] = scores[i] - expected
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _project(indptr, indices, data, embedding, arrows):  # type: ignore[no-untyped-def]
     n_dims = embedding.shape[1]
     for j in nb.prange(embedding.shape[0]):

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numba as nb
 import numpy as np
 
+from spacetravlr._core.kernels import kernel
 from spacetravlr._core.linalg.cholesky import inverse_factor_and_logdet
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def arrow_factor(groups: Floats, border: Floats, corner: Floats) -> tuple[Floats
     return factor, logdet + logdet_rest
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _invert_groups(groups):  # type: ignore[no-untyped-def]
     """Turn matrices into their inverse lower Cholesky factors; the sum of log determinants, NaN if one has none."""
     logdet, m = 0.0, groups.shape[1]

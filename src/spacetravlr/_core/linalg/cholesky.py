@@ -11,9 +11,10 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any
 
-import numba as nb
 import numpy as np
 from scipy.linalg import cython_blas, cython_lapack
+
+from spacetravlr._core.kernels import kernel
 
 if TYPE_CHECKING:
     from spacetravlr._types import Floats
@@ -94,7 +95,7 @@ def _call(routine: Any, *arguments: Any) -> None:
     routine(*(a if isinstance(a, ctypes.c_void_p) else ctypes.byref(a) for a in arguments))
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _invert_rows(matrix, start, stop):  # type: ignore[no-untyped-def]
     """Row by row: each takes the rows of the inverse above it, so that all loops run along rows."""
     row = np.empty(stop - start, matrix.dtype)

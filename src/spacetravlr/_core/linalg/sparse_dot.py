@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba as nb
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from spacetravlr._core.kernels import kernel
 from spacetravlr._core.linalg.registers import in_all_lanes, multiply_add, unpack, vector_of, zeros
 
 #: Columns are padded to a multiple of this.
@@ -107,7 +107,7 @@ def _dots(lanes: int, n_cells: int) -> Any:
     return dots
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def aligned_zeros(shape, dtype):  # type: ignore[no-untyped-def]
     """Zeros that start where a line of the cache does: registers that straddle two lines take twice as long to load."""
     size = shape[0] * shape[1] * shape[2]
@@ -120,7 +120,7 @@ _wide_1, _narrow_4, _single_4 = _dots(_WIDE, 1), _dots(LANES, CELLS), _dots(1, C
 _narrow_1, _single_1 = _dots(LANES, 1), _dots(1, 1)
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def bounded_dots(rows, j, n_cells, column, slot, start, stop, values, base, top, gene, out, to, rest):  # type: ignore[no-untyped-def]
     r"""Fill ``out[j + c, to, p]`` with :math:`\sum_k rows_{j + c, column_k} values_{c, slot_k, p}`, from start to stop.
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numba as nb
 import numpy as np
 
+from spacetravlr._core.kernels import parallel_kernel
+
 if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
 
@@ -59,7 +61,7 @@ def summarise_changes(values: Floats, groups: Ints, n_groups: int, threshold: Fl
     return ChangeSummary(*means.astype(np.float32))
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _sum_changes(values, row, threshold, sums):  # type: ignore[no-untyped-def]
     """Add up the columns of ``values`` (cells x columns) by the row of ``sums`` that each cell belongs to."""
     n_columns = values.shape[1]

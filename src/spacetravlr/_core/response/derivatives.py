@@ -17,6 +17,7 @@ import numba as nb
 import numpy as np
 
 from spacetravlr._core.design import Kind
+from spacetravlr._core.kernels import parallel_kernel
 
 if TYPE_CHECKING:
     from spacetravlr._core.design import Signals, Terms
@@ -160,7 +161,7 @@ def splash(
     return Splash(genes, values)
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _pair_products(betas, received, local, need_local):  # type: ignore[no-untyped-def]
     by_local, by_ligand = np.empty_like(betas), np.empty_like(betas)
     for j in nb.prange(betas.shape[0]):
@@ -170,7 +171,7 @@ def _pair_products(betas, received, local, need_local):  # type: ignore[no-untyp
     return by_local, by_ligand
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _sum_roles(betas, gene, signal, is_lr, local_column, ligand_column, expression, received, scale, values):  # type: ignore[no-untyped-def]
     for j in nb.prange(betas.shape[0]):
         for m in range(betas.shape[1]):

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numba as nb
 import numpy as np
 
+from spacetravlr._core.kernels import parallel_kernel
 from spacetravlr._core.response.round import (
     Baseline,
     CoefficientChunk,
@@ -233,7 +234,7 @@ def _receive(state: State, role: Ints, tissue: Baseline) -> None:
             _put(heard, signal, state.received)
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _take(values, rows, out):  # type: ignore[no-untyped-def]
     """Copy rows of every cell (cells x rows x perturbations) into one row a cell."""
     batch = values.shape[2]
@@ -243,7 +244,7 @@ def _take(values, rows, out):  # type: ignore[no-untyped-def]
                 out[j, r * batch + p] = values[j, rows[r], p]
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _put(values, rows, out):  # type: ignore[no-untyped-def]
     """Copy one row a cell into rows of it."""
     batch = out.shape[2]

@@ -14,6 +14,7 @@ import numba as nb
 import numpy as np
 
 from spacetravlr._core.design import Kind
+from spacetravlr._core.kernels import kernel, parallel_kernel
 from spacetravlr._core.linalg.sparse_dot import CELLS, LANES, aligned_zeros, bounded_dots
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def set_zero(values: Floats, rows: Ints) -> None:
         _set_zero(values, rows)
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _set_zero(values, rows):  # type: ignore[no-untyped-def]
     for j in nb.prange(values.shape[0]):
         for r in rows:
@@ -164,7 +165,7 @@ def _entries(targets: Targets, wanted: Ints, active: Bools) -> _Entries:
     return _Entries(some, indptr, entry, (entry + wanted[position] + 1).astype(np.int64))
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _nonzero(values):  # type: ignore[no-untyped-def]
     n, n_rows, n_batch = values.shape
     n_tasks = (n + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK
@@ -184,7 +185,7 @@ def _nonzero(values):  # type: ignore[no-untyped-def]
     return found
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _term_changes(j, gene, row, signal, is_lr, x0, l0, x_before, l_before, dx, dl, exact, dz):  # type: ignore[no-untyped-def]
     """Change of every term at cell ``j``; returns whether there is any."""
     # unsigned places in flat arrays: numba does not look for negative ones then, and the loops become vector ones
@@ -218,7 +219,7 @@ def _term_changes(j, gene, row, signal, is_lr, x0, l0, x_before, l_before, dx, d
     return n_changed > 0
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _accumulate(  # type: ignore[no-untyped-def]
     betas,
     column,

@@ -14,12 +14,13 @@ import math
 import numba as nb
 import numpy as np
 
+from spacetravlr._core.kernels import kernel, parallel_kernel
 from spacetravlr._core.sgl.descent import descend, group_weights, largest_lambda
 
 _FLAT = 1e-10  # a variance below this part of the mean square is rounding error of float32 input
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def standardise(n, x, y, xx, xy, yy, gram, r, mean, sd):  # type: ignore[no-untyped-def]
     """Fill correlations ``gram``, ``r``, ``mean`` and ``sd`` from sums; returns mean and variance of the target."""
     m = x.shape[0]
@@ -43,7 +44,7 @@ def standardise(n, x, y, xx, xy, yy, gram, r, mean, sd):  # type: ignore[no-unty
     return y_mean, variance
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def squared_error(intercept, beta, n, x, y, xx, xy, yy):  # type: ignore[no-untyped-def]
     """Sum of squared errors of a linear prediction over the cells that the sums were taken over."""
     error = yy + n * intercept * intercept - 2.0 * intercept * y
@@ -57,7 +58,7 @@ def squared_error(intercept, beta, n, x, y, xx, xy, yy):  # type: ignore[no-unty
     return max(error, 0.0)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _gather(code, columns, t, x, xx, xy, to_x, to_xx, to_xy):  # type: ignore[no-untyped-def]
     """Copy one target's sums over one group of cells."""
     for i in range(columns.shape[0]):
@@ -68,7 +69,7 @@ def _gather(code, columns, t, x, xx, xy, to_x, to_xx, to_xy):  # type: ignore[no
             to_xx[i, k] = row[columns[k]]
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _add_centred(scale, n, x, y, xx, xy, yy, x_mean, y_mean, to_xx, to_xy):  # type: ignore[no-untyped-def]
     """Add ``scale`` times the products of (x - x_mean) and (y - y_mean) over n cells; returns that of y with itself."""
     for i in range(x.shape[0]):
@@ -79,7 +80,7 @@ def _add_centred(scale, n, x, y, xx, xy, yy, x_mean, y_mean, to_xx, to_xy):  # t
     return scale * (yy - (y - n * y_mean) * y_mean - y_mean * y)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _split_sums(members, folds, n_folds, columns, t, n, x, y, xx, xy, yy, splits):  # type: ignore[no-untyped-def]
     """Training and held-out products with each fold left out in turn (if ``splits``), and with none (the last row).
 
@@ -135,14 +136,14 @@ def _split_sums(members, folds, n_folds, columns, t, n, x, y, xx, xy, yy, splits
     return train_n, train_xx, train_xy, train_yy, out_n, out_xx, out_xy, out_yy
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _original_units(b, sd, beta):  # type: ignore[no-untyped-def]
     """Fill ``beta`` with coefficients in the units of the input."""
     for i in range(b.shape[0]):
         beta[i] = b[i] / sd[i] if b[i] != 0.0 else 0.0
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _choose(errors, cells, n_tried, one_se):  # type: ignore[no-untyped-def]
     """Index of the lambda with the least held-out error, or the largest within one standard error of it."""
     total = np.zeros(n_tried)
@@ -161,7 +162,7 @@ def _choose(errors, cells, n_tried, one_se):  # type: ignore[no-untyped-def]
     return best
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _fit_one(  # type: ignore[no-untyped-def]
     members, folds, n_folds, columns, ptr, t, n, x, y, xx, xy, yy, lam, start, alpha, l1_ratio, path, patience, one_se,
     tols, max_sweeps, beta, held, out,
@@ -268,7 +269,7 @@ def _fit_one(  # type: ignore[no-untyped-def]
         _original_units(coefficients, sds[q], held[q])
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def fit_block(  # type: ignore[no-untyped-def]
     strata_ptr, strata, folds, n_folds, indptr, term, ptrs, n, x, y, xx, xy, yy, lam, starts, alpha, l1_ratio, path,
     patience, one_se, tols, max_sweeps, coef, held, out,
@@ -292,7 +293,7 @@ def fit_block(  # type: ignore[no-untyped-def]
         out[t, s] = result
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def error_block(codes, indptr, term, n, x, y, xx, xy, yy, coef, errors):  # type: ignore[no-untyped-def]
     """Squared errors of given coefficients; ``codes`` (S, F) are groups, ``coef`` in the shifted frame of the sums."""
     for job in nb.prange(coef.shape[0] * codes.shape[0]):

@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
 import numpy as np
+
+from spacetravlr._core.kernels import kernel
 
 _ACTIVE_SWEEPS = 30  # sweeps over the support between two sweeps over all columns
 _MEMORY = 6  # iterates that an Anderson step combines
@@ -31,7 +32,7 @@ _CLEARLY = 1 + 1e-9  # a group that rounding alone brings out of zero hardly mov
 _SINGLE = 1e-5  # changes of a coefficient down to which single precision will do
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def soft_norm(values, start, stop, threshold):  # type: ignore[no-untyped-def]
     """Euclidean norm of soft-thresholded values."""
     total = 0.0
@@ -42,7 +43,7 @@ def soft_norm(values, start, stop, threshold):  # type: ignore[no-untyped-def]
     return math.sqrt(total)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def group_weights(diagonal, ptr):  # type: ignore[no-untyped-def]
     """Square roots of the numbers of columns that vary, one a group."""
     weights = np.zeros(ptr.shape[0] - 1)
@@ -54,7 +55,7 @@ def group_weights(diagonal, ptr):  # type: ignore[no-untyped-def]
     return weights
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def largest_lambda(r, ptr, weights, alpha, l1_ratio):  # type: ignore[no-untyped-def]
     """Smallest lambda at which all is zero; ``alpha`` below zero stands for ``l1_ratio * lambda``."""
     largest = 0.0
@@ -77,7 +78,7 @@ def largest_lambda(r, ptr, weights, alpha, l1_ratio):  # type: ignore[no-untyped
     return largest
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _coordinate(c, curvature, alpha, kappa, rest, old):  # type: ignore[no-untyped-def]
     """Minimiser of one coordinate; ``rest`` is the sum of squares of the others in its group, ``old`` a first guess."""
     d = abs(c) - alpha
@@ -100,7 +101,7 @@ def _coordinate(c, curvature, alpha, kappa, rest, old):  # type: ignore[no-untyp
     return math.copysign(b, c)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _move(gram, residual, b, j, value):  # type: ignore[no-untyped-def]
     """Set one coefficient and keep the correlations with the residual up to date."""
     change = value - b[j]
@@ -111,7 +112,7 @@ def _move(gram, residual, b, j, value):  # type: ignore[no-untyped-def]
     return abs(change)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _leave_zero(gram, residual, b, start, stop, alpha, kappa):  # type: ignore[no-untyped-def]
     """One proximal step of a group that is zero and should not be; the trace bounds its largest eigenvalue."""
     step = 1.0 / max(stop - start, 1)
@@ -128,7 +129,7 @@ def _leave_zero(gram, residual, b, start, stop, alpha, kappa):  # type: ignore[n
     return largest
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _should_be_zero(gram, residual, b, start, stop, alpha, kappa):  # type: ignore[no-untyped-def]
     """Whether the best value of a whole group, the others kept, is zero."""
     without = residual[start:stop].copy()
@@ -140,7 +141,7 @@ def _should_be_zero(gram, residual, b, start, stop, alpha, kappa):  # type: igno
     return soft_norm(without, 0, stop - start, alpha) <= kappa
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _squares(b, start, stop):  # type: ignore[no-untyped-def]
     total = 0.0
     for j in range(start, stop):
@@ -148,7 +149,7 @@ def _squares(b, start, stop):  # type: ignore[no-untyped-def]
     return total
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _sweep(gram, residual, b, ptr, weights, lam, alpha):  # type: ignore[no-untyped-def]
     """One exact pass over all columns; returns the largest change."""
     largest = 0.0
@@ -180,7 +181,7 @@ def _sweep(gram, residual, b, ptr, weights, lam, alpha):  # type: ignore[no-unty
     return largest
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _sweep_bounded(gram, residual, b, ptr, weights, lam, alpha):  # type: ignore[no-untyped-def]
     r"""One cheap pass, the norm replaced by its bound :math:`||b_g|| \le (||b_g||^2 / c + c) / 2`, c as it was."""
     largest = 0.0
@@ -200,7 +201,7 @@ def _sweep_bounded(gram, residual, b, ptr, weights, lam, alpha):  # type: ignore
     return largest
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def duality_gap(r, residual, b, variance, ptr, weights, lam, alpha):  # type: ignore[no-untyped-def]
     r"""Primal minus dual objective, the dual at the residual scaled until it is feasible.
 
@@ -252,7 +253,7 @@ def duality_gap(r, residual, b, variance, ptr, weights, lam, alpha):  # type: ig
     return 0.5 * left + penalty - (scale * along - 0.5 * scale * scale * left)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _objective(b, left, r, ptr, weights, lam, alpha):  # type: ignore[no-untyped-def]
     """Minimised function without the constant, from ``left = r - gram @ b``."""
     value = 0.0
@@ -265,7 +266,7 @@ def _objective(b, left, r, ptr, weights, lam, alpha):  # type: ignore[no-untyped
     return value
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _extrapolate(past, past_left, values, left, r, ptr, weights, lam, alpha):  # type: ignore[no-untyped-def]
     """Anderson step: the affine combination of iterates whose steps cancel best, if it lowers the objective."""
     k, n = past.shape[0] - 1, past.shape[1]
@@ -289,7 +290,7 @@ def _extrapolate(past, past_left, values, left, r, ptr, weights, lam, alpha):  #
         left[:] = new_left
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _sweep_support(small, left, values, r, ptr, weights, lam, alpha, accuracy):  # type: ignore[no-untyped-def]
     """Sweeps over a small problem in place, in the precision of its arrays; returns their number."""
     past, past_left = np.empty((_MEMORY, len(r)), r.dtype), np.empty((_MEMORY, len(r)), r.dtype)
@@ -306,14 +307,14 @@ def _sweep_support(small, left, values, r, ptr, weights, lam, alpha, accuracy): 
     return sweeps
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _take(values, index, to):  # type: ignore[no-untyped-def]
     """Fill ``to`` with the values at ``index``."""
     for a in range(np.uint64(index.shape[0])):
         to[a] = values[index[a]]
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _on_support(support, gram, residual, r, b, ptr, weights, lam, alpha, accuracy, small):  # type: ignore[no-untyped-def]
     """Sweeps over the support in the precision of ``small`` (overwritten), then taken over; returns their number."""
     n = support.shape[0]
@@ -333,7 +334,7 @@ def _on_support(support, gram, residual, r, b, ptr, weights, lam, alpha, accurac
     return sweeps
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _descend_support(gram, residual, r, b, ptr, weights, lam, alpha, accuracy):  # type: ignore[no-untyped-def]
     """Sweeps over the support alone, on its own small Gram matrix; returns their number.
 
@@ -350,7 +351,7 @@ def _descend_support(gram, residual, r, b, ptr, weights, lam, alpha, accuracy): 
     return _on_support(support, gram, residual, r, b, ptr, weights, lam, alpha, accuracy, np.empty((n, n)))
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def descend(gram, r, variance, ptr, weights, lam, alpha, b, residual, tol, max_sweeps):  # type: ignore[no-untyped-def]
     """Minimise in place from ``b`` with ``residual = r - gram @ b``; stops at a gap of ``tol * variance / 2``.
 

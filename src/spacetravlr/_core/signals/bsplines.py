@@ -5,6 +5,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from spacetravlr._core.kernels import kernel, parallel_kernel
 from spacetravlr._core.signals.gather_scatter import add_to_runs, sum_runs
 
 #: Grid rows spread by one thread. At least the support of the B-spline, so that every second strip can run at once.
@@ -13,7 +14,7 @@ STRIP = 8
 _AHEAD = 32
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _spline(t, weights):  # type: ignore[no-untyped-def]
     """Cubic B-spline at the four grid points around offset ``t``; returns how many there are."""
     if t < 0:
@@ -27,7 +28,7 @@ def _spline(t, weights):  # type: ignore[no-untyped-def]
     return 4
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _support(c, base, offset, shape, axes, weights, places):  # type: ignore[no-untyped-def]
     """Weights of the grid points around cell ``c``, and where runs of four of them begin; returns how many runs."""
     _spline(offset[c, 0], axes[0])
@@ -44,7 +45,7 @@ def _support(c, base, offset, shape, axes, weights, places):  # type: ignore[no-
     return n
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def spread(values, first, width, cells, base, offset, strip_start, grid):  # type: ignore[no-untyped-def]
     """Add ``width`` columns of ``values`` to ``grid`` (three axes x columns, where there may be room for more).
 
@@ -85,7 +86,7 @@ def spread(values, first, width, cells, base, offset, strip_start, grid):  # typ
                     add_to_runs(weights, places, n, flat, room, room, packed, (c - low) * room)
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def gather(grid, width, cells, base, offset, out, first):  # type: ignore[no-untyped-def]
     """Interpolate ``width`` columns of ``grid`` at the cells; parameters as in :func:`spread`."""
     n_blocks = (cells.shape[0] + 1023) // 1024

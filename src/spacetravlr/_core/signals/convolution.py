@@ -19,6 +19,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from spacetravlr._core.kernels import kernel, parallel_kernel
 from spacetravlr._core.linalg.registers import in_all_lanes, multiply_add, unpack, vector_of, zeros
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ _many_wide, _one_wide = _products(_ROWS, _WIDE), _products(1, _WIDE)
 _many_narrow, _one_narrow = _products(_ROWS, LANES), _products(1, LANES)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _project(basis, right, first, step, width, out, to, by):  # type: ignore[no-untyped-def]
     """Columns of ``basis`` times rows of ``width`` numbers, one every ``step``; written to rows every ``by``."""
     p, n_rows = 0, basis.shape[1]
@@ -157,7 +158,7 @@ def _project(basis, right, first, step, width, out, to, by):  # type: ignore[no-
         p += _WIDE if wide else LANES
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _convolve(grid, x, y, z, x_back, y_back, z_back, eigenvalues):  # type: ignore[no-untyped-def]
     n_x, n_y, n_z, width = grid.shape
     m_x, m_y, m_z = eigenvalues.shape

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba as nb
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from spacetravlr._core.kernels import kernel
 from spacetravlr._core.linalg.registers import in_all_lanes, multiply_add, unpack, vector_of, zeros
 
 #: A width that is a multiple of this takes least time a number.
@@ -86,7 +86,7 @@ _sum_wide, _sum_narrow, _sum_one = (_weighted(lanes, spreads=False, run=RUN) for
 _add_wide, _add_narrow, _add_one = (_weighted(lanes, spreads=True, run=RUN) for lanes in (_WIDE, LANES, 1))
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def sum_rows_exactly(weights, places, start, stop, rows, step, first, width, out, to):  # type: ignore[no-untyped-def]
     r"""Fill ``out[to + p]`` with :math:`\sum_k weights_k\, rows_{places_k step + first + p}`, from start to stop.
 
@@ -105,7 +105,7 @@ def sum_rows_exactly(weights, places, start, stop, rows, step, first, width, out
             p += 1
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def sum_runs(weights, places, n_runs, rows, step, width, out, to):  # type: ignore[no-untyped-def]
     r"""Fill ``out[to + p]`` with :math:`\sum_{kr} weights_{kr}\, rows_{(places_k + r) step + p}`, runs of 4 rows.
 
@@ -124,7 +124,7 @@ def sum_runs(weights, places, n_runs, rows, step, width, out, to):  # type: igno
             p += 1
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def add_to_runs(weights, places, n_runs, rows, step, width, values, at):  # type: ignore[no-untyped-def]
     """Add ``values[at + p]``, times their weight, to every row of the runs; see :func:`sum_runs`."""
     p = 0

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from spacetravlr._core.kernels import parallel_kernel
 from spacetravlr._core.signals.gather_scatter import sum_rows_exactly
 from spacetravlr._core.signals.grid import MAX_GRID_POINTS, GridKernel, grid_points, grid_supports
 from spacetravlr._core.space.cell_list import cell_list
@@ -309,7 +310,7 @@ def _as_values(values: Floats, n_cells: int) -> Floats:
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _multiply(indptr, indices, data, values, out):  # type: ignore[no-untyped-def]
     n, width = values.shape
     n_blocks = (n + 63) // 64
@@ -324,7 +325,7 @@ def _multiply(indptr, indices, data, values, out):  # type: ignore[no-untyped-de
             sum_rows_exactly(data, indices, indptr[j], indptr[j + 1], flat, width, low, high - low, flat_out, first)
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _scale_rows(values, scale):  # type: ignore[no-untyped-def]
     for j in nb.prange(values.shape[0]):
         for k in range(values.shape[1]):

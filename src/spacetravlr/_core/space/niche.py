@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numba as nb
 import numpy as np
 
+from spacetravlr._core.kernels import parallel_kernel
 from spacetravlr._core.space.cell_list import CellList, cell_list
 from spacetravlr._utils import numba_threads
 
@@ -151,7 +152,7 @@ def _places(index: CellList, cells: Ints) -> Ints:
     return np.stack([place, np.searchsorted(index.start, place, side="right") - 1], axis=1)
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _count_types(order, start, run_start, run_stop, points, types, radius, out):  # type: ignore[no-untyped-def]
     squared_radius = radius * radius
     for b in nb.prange(start.shape[0] - 1):
@@ -164,7 +165,7 @@ def _count_types(order, start, run_start, run_stop, points, types, radius, out):
                         counts[types[q]] += 1
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _draw(order, start, run_start, run_stop, points, types, radius, places, images):  # type: ignore[no-untyped-def]
     m = images.shape[2]
     bins_per_unit = m / (2 * radius)

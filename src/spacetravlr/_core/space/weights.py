@@ -14,6 +14,7 @@ import numba as nb
 import numpy as np
 from scipy import sparse
 
+from spacetravlr._core.kernels import kernel, parallel_kernel
 from spacetravlr._core.space.cell_list import cell_list
 from spacetravlr._utils import numba_threads
 
@@ -36,7 +37,7 @@ def kernel_reach(radius: float, sigma: float, *, truncate: bool = True) -> float
     return float(radius) if truncate else float(sigma * np.sqrt(-2.0 * np.log(NEGLIGIBLE)))
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def gaussian_kernel_2d(origin, xy, radius, eps=1e-3):  # type: ignore[no-untyped-def]
     r"""Weigh every cell by its distance to one origin.
 
@@ -153,7 +154,7 @@ def neighbour_counts(
     return counts
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _count_neighbours(order, start, run_start, run_stop, points, radius, counts):  # type: ignore[no-untyped-def]
     squared_radius = radius * radius
     for b in nb.prange(start.shape[0] - 1):
@@ -171,7 +172,7 @@ def _count_neighbours(order, start, run_start, run_stop, points, radius, counts)
             counts[order[p]] = found
 
 
-@nb.njit(cache=True, nogil=True, parallel=True)
+@parallel_kernel
 def _fill_weights(  # type: ignore[no-untyped-def]
     order, start, run_start, run_stop, points, radius, sigma, autocrine, indptr, indices, data
 ):
@@ -211,7 +212,7 @@ def _fill_weights(  # type: ignore[no-untyped-def]
             _exponentials(kept_squared[:k], scale, power[:k], data[indptr[j] : indptr[j] + k])
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _merge_by(key, position):  # type: ignore[no-untyped-def]
     """Sort ``position`` by ``key[position]``; quick where it consists of few ascending stretches, as bins do."""
     n = position.shape[0]
@@ -243,7 +244,7 @@ def _merge_by(key, position):  # type: ignore[no-untyped-def]
     return position
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _exponentials(values, scale, power, out):  # type: ignore[no-untyped-def]
     r"""Write :math:`e^{s v}` for :math:`s v \le 0`, to float32 precision, in loops that use vector instructions.
 

@@ -12,9 +12,9 @@ import itertools
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-import numba as nb
 import numpy as np
 
+from spacetravlr._core.kernels import kernel
 from spacetravlr._core.linalg.block_arrow import arrow_factor
 from spacetravlr._core.linalg.cholesky import inverse_factor_and_logdet
 
@@ -271,7 +271,7 @@ class GroupArd:
         return 0.5 * (factors - np.array([prior[i].sum() for i in index]))
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _densities_at_zero(factor, mean, index, starts, few):  # type: ignore[no-untyped-def]
     r"""For each set of features :math:`\log |\Sigma_{gg}| + w_g^\top \Sigma_{gg}^{-1} w_g`.
 
@@ -295,7 +295,7 @@ def _densities_at_zero(factor, mean, index, starts, few):  # type: ignore[no-unt
     return out
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _cholesky_density(a, w, z):  # type: ignore[no-untyped-def]
     """Log determinant of the lower triangle ``a`` and squared length of ``w`` whitened by it; overwrites ``z``."""
     total = 0.0

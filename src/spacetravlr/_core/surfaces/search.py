@@ -6,9 +6,9 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import numba as nb
 import numpy as np
 
+from spacetravlr._core.kernels import kernel
 from spacetravlr._core.surfaces.group_ard import GroupArd, Posterior
 from spacetravlr._core.surfaces.model import Part, SurfaceFit
 
@@ -273,7 +273,7 @@ class Search:
         )
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _best_variances(products, squares, places, noise, grid, gain, variance):  # type: ignore[no-untyped-def]
     """Largest gain of log evidence over a grid of variances, and where, of each modulator and part; none if empty."""
     for k in range(products.shape[0]):
