@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -51,7 +52,26 @@ def read_received(adata: AnnData, key: str = _keys.RECEIVED) -> ReceivedState:
         realign(adata.uns[name], adata.obs_names, where=f"adata.uns[{name!r}]", hint=again)
         for name in (key, _keys.received_tfl(key))
     )
+    for name, frame in ((key, lr), (_keys.received_tfl(key), tfl)):
+        assert_received(
+            frame.to_numpy(), list(frame.columns), adata.obs_names, where=f"adata.uns[{name!r}]", hint=again
+        )
     return ReceivedState(lr, tfl, dict(adata.uns[_keys.received_params(key)]))
+
+
+def assert_received(values: Floats, signals: Sequence[str], obs_names: pd.Index, *, where: str, hint: str = "") -> None:
+    """Raise ``ValueError`` for NaN or infinite received signals (cells x signals), naming the first."""
+    # a sum is finite where every value is, so that one pass without a mask of all values is enough
+    totals = values.sum(axis=0, dtype=np.float64)
+    if np.isfinite(totals).all():
+        return
+    signal = int(np.argmax(~np.isfinite(totals)))
+    cells = np.flatnonzero(~np.isfinite(values[:, signal]))
+    msg = (
+        f"Expected received signals in {where} to be finite, found {signals[signal]!r} NaN or infinite in {len(cells)} "
+        f"cells (first: {obs_names[cells[0]]!r}). {hint}"
+    )
+    raise ValueError(msg.rstrip())
 
 
 def operators(adata: AnnData, key: str = _keys.RECEIVED, *, n_jobs: int | None = None) -> LigandField:

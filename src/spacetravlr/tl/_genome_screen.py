@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from spacetravlr import _keys
-from spacetravlr.models.perturb._gene_factory import GeneFactory
+from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
+from spacetravlr.models.perturb._cells import CellsLike
+from spacetravlr.models.perturb._model import FittedModel
+from spacetravlr.models.perturb._screen import run_screen
+from spacetravlr.models.perturb._screen_options import ScreenMode, ScreenOptions
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -15,10 +20,9 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spacetravlr._core.response.round import Derivative
-    from spacetravlr.models.perturb._screen import ScreenMode
-    from spacetravlr.models.perturb._spec import CellsLike
 
 
+@document
 def genome_screen(
     adata: AnnData | SpatialData,
     *,
@@ -39,42 +43,31 @@ def genome_screen(
 ) -> AnnData:
     """Perturb every possible target, one at a time, and summarise what each does to the tissue.
 
-    With ``save_to``, one file a target is written as soon as it is done. Started again, the screen takes up what is
+    With ``save_to``, one file per target is written as soon as it is done. Started again, the screen takes up what is
     there and goes on; a folder with results of another model is refused. ``adata`` is not changed.
 
     Parameters
     ----------
-    adata
-        Annotated data with coefficients of :func:`spacetravlr.tl.fit_betas`.
-    mode
-        ``"knockout"`` sets a gene to zero, ``"overexpression"`` to its largest expression in the tissue.
+    %(adata_fitted)s
+    %(screen_mode)s
     save_to
         Folder of the results; ``None`` keeps them in memory only.
-    n_propagation
-        Rounds of propagation.
-    derivative
-        ``"product_rule"`` or ``"exact"``.
+    %(n_propagation)s
+    %(derivative)s
     genes
         Genes to perturb; all of :func:`spacetravlr.tl.possible_targets` by default.
-    cells
-        Cells to perturb: a mask, names, or a query on ``adata.obs``; all by default.
+    %(cells)s
     batch_size
-        Perturbations computed together; by default as many as fit in about 2 GB. Results do not depend on it.
+        Perturbations computed together; by default at most 32, in at most 5 GB or a fifth of the memory. Results do not
+        depend on it.
     save_cells
         Write the change at every cell too (``change``, cells x genes); large.
-    betas_key
-        Key of the coefficients.
-    received_key
-        Key of the received ligands; what the fit used by default.
-    layer
-        Expression to start from; what the fit used by default.
-    n_jobs
-        Threads; ``None`` is ``st.settings.n_jobs``, on workers of ``client`` their own number.
-    client
-        A ``dask.distributed.Client``: its workers compute, one batch a process at a time, this process writes. Batches
-        of a worker that dies are computed again.
-    show_progress_bar
-        Draw a progress bar; ``None`` is ``st.settings.show_progress_bar``.
+    %(betas_key)s
+    %(received_key)s
+    %(layer_start)s
+    %(n_jobs)s
+    %(client)s
+    %(show_progress_bar)s
 
     Returns
     -------
@@ -100,16 +93,9 @@ def genome_screen(
     ValueError
         When ``save_to`` holds results of another model or of other settings.
     """
-    factory = GeneFactory(adata, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs)
-    return factory.genome_screen(
-        save_to,
-        mode=mode,
-        n_propagation=n_propagation,
-        derivative=derivative,
-        genes=genes,
-        cells=cells,
-        batch_size=batch_size,
-        save_cells=save_cells,
-        client=client,
-        show_progress_bar=show_progress_bar,
-    )
+    options = ScreenOptions(
+        mode=mode, n_propagation=n_propagation, derivative=derivative, genes=genes, cells=cells, batch_size=batch_size,
+        save_cells=save_cells, client=client, show_progress_bar=show_progress_bar,
+    )  # fmt: skip
+    model = FittedModel.read(unwrap(adata), betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs)
+    return run_screen(model, save_to, options)

@@ -9,6 +9,8 @@ import numpy as np
 from scipy import sparse
 
 from spacetravlr import _keys
+from spacetravlr._docs import document
+from spacetravlr.models.perturb._cells import CellsLike
 from spacetravlr.models.perturb._gene_factory import GeneFactory
 
 if TYPE_CHECKING:
@@ -16,9 +18,10 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spacetravlr._core.response.round import Derivative
-    from spacetravlr.models.perturb._spec import CellsLike, Perturbation, PerturbationLike
+    from spacetravlr.models.perturb._spec import Perturbation, PerturbationLike
 
 
+@document
 def perturb(
     adata: AnnData | SpatialData,
     perturbation: PerturbationLike | None = None,
@@ -37,7 +40,7 @@ def perturb(
     r"""Change genes in cells and follow the change through the tissue.
 
     Each of ``n_propagation`` rounds evaluates the received ligands anew and adds up, for every modelled gene, the
-    changes of its regressors (SPEC section 5):
+    changes of its regressors:
 
     .. math::
 
@@ -48,32 +51,21 @@ def perturb(
 
     Parameters
     ----------
-    adata
-        Annotated data with coefficients of :func:`spacetravlr.tl.fit_betas`.
+    %(adata_fitted)s
     perturbation
         A gene to knock out, a list of them, or a mapping of genes to wanted values: ``{"FOXO1": 0}``,
         ``{"FOXO1": "max"}`` (its largest expression in the tissue), ``{"FOXO1": 0, "PAX5": 2.0}``.
     fold
         Genes and what each cell's own expression is multiplied by: ``{"FOXO1": 0.5}``.
-    cells
-        Cells to perturb: a mask, names, or a query on ``adata.obs`` such as ``"cell_type == 'B'"``; all by default.
-    n_propagation
-        Rounds of propagation.
-    derivative
-        ``"product_rule"`` linearises each regressor at the state of the previous round, ``"exact"`` takes the
-        difference of the fitted model itself; they agree to first order.
-    betas_key
-        Key of the coefficients.
-    received_key
-        Key of the received ligands; what the fit used by default.
-    layer
-        Expression to start from; what the fit used by default.
-    n_jobs
-        Threads; ``None`` is ``st.settings.n_jobs``.
-    key_added
-        Key of the result.
-    copy
-        Return a copy instead of writing to ``adata``.
+    %(cells)s
+    %(n_propagation)s
+    %(derivative)s
+    %(betas_key)s
+    %(received_key)s
+    %(layer_start)s
+    %(n_jobs)s
+    %(key_added)s
+    %(copy)s
 
     Returns
     -------
@@ -110,8 +102,8 @@ def perturb(
     """
     factory = GeneFactory(adata, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs)
     result = factory.perturb(perturbation, fold=fold, cells=cells, n_propagation=n_propagation, derivative=derivative)
-    table = factory.adata
-    before = table.X if factory.layer is None else table.layers[factory.layer]
+    table, layer = factory.adata, factory.model.layer
+    before = table.X if layer is None else table.layers[layer]
     out = table.copy() if copy else table
     after = result.simulated
     out.layers[key_added] = sparse.csr_matrix(after) if sparse.issparse(before) else after
@@ -130,8 +122,8 @@ def _record(factory: GeneFactory, result: Perturbation) -> dict[str, Any]:
         "folds": np.array([*[np.nan] * len(wanted.values), *wanted.fold.values()], dtype=np.float64),
         "label": wanted.label,
         "cells": result.cells,
-        "layer": factory.layer or "",
+        "layer": factory.model.layer or "",
         "n_propagation": result.n_propagation,
         "derivative": result.derivative,
-        "betas_key": factory.betas_key,
+        "betas_key": factory.model.betas_key,
     }

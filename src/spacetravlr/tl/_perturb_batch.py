@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spacetravlr import _keys
+from spacetravlr._docs import document
+from spacetravlr.models.perturb._cells import CellsLike
 from spacetravlr.models.perturb._gene_factory import GeneFactory
 
 if TYPE_CHECKING:
@@ -13,9 +15,10 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from spacetravlr._core.response.round import Derivative
-    from spacetravlr.models.perturb._spec import CellsLike, Perturbation, PerturbationLike
+    from spacetravlr.models.perturb._spec import Perturbation, PerturbationLike
 
 
+@document
 def perturb_batch(
     adata: AnnData | SpatialData,
     perturbations: Sequence[PerturbationLike],
@@ -35,28 +38,20 @@ def perturb_batch(
 
     Parameters
     ----------
-    adata
-        Annotated data with coefficients of :func:`spacetravlr.tl.fit_betas`.
+    %(adata_fitted)s
     perturbations
         What :func:`spacetravlr.tl.perturb` takes, one after the other, such as ``["FOXO1", {"PAX5": "max"}]``.
-    cells
-        Cells to perturb, in all of them: a mask, names, or a query on ``adata.obs``; all by default.
-    n_propagation
-        Rounds of propagation.
-    derivative
-        ``"product_rule"`` or ``"exact"``.
-    betas_key
-        Key of the coefficients.
-    received_key
-        Key of the received ligands; what the fit used by default.
-    layer
-        Expression to start from; what the fit used by default.
-    n_jobs
-        Threads; ``None`` is ``st.settings.n_jobs``.
+    %(cells)s
+    %(n_propagation)s
+    %(derivative)s
+    %(betas_key)s
+    %(received_key)s
+    %(layer_start)s
+    %(n_jobs)s
 
     Returns
     -------
-    One result a perturbation, in that order, each the same as alone: ``.simulated`` (cells x genes), ``.change``
+    One result per perturbation, in that order, each the same as alone: ``.simulated`` (cells x genes), ``.change``
     (cells x the genes that can change), ``.to_frame()``.
 
     Raises

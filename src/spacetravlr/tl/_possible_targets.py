@@ -5,22 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spacetravlr import _keys
-from spacetravlr.models.perturb._gene_factory import GeneFactory
+from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
+from spacetravlr.models.perturb._model import FittedModel
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
 
+@document
 def possible_targets(adata: AnnData | SpatialData, *, betas_key: str = _keys.BETAS) -> list[str]:
-    """List the genes whose change travels: all TFs, ligands and receptors of the fitted model.
+    """List genes whose perturbation has downstream effects: all TFs, ligands and receptors of the fitted model.
 
     Parameters
     ----------
-    adata
-        Annotated data with coefficients of :func:`spacetravlr.tl.fit_betas`.
-    betas_key
-        Key of the coefficients.
+    %(adata_fitted)s
+    %(betas_key)s
 
     Returns
     -------
@@ -31,4 +32,4 @@ def possible_targets(adata: AnnData | SpatialData, *, betas_key: str = _keys.BET
     KeyError
         When there are no coefficients.
     """
-    return GeneFactory(adata, betas_key=betas_key).possible_targets()
+    return FittedModel.read(unwrap(adata), betas_key=betas_key).possible_targets()

@@ -19,8 +19,8 @@ def factory(adata):
 
 
 def test_it_reads_layer_and_received_ligands_from_the_fit(factory, adata):
-    assert factory.layer == "log1p"
-    assert factory.received_key == "received_ligands"
+    assert factory.model.layer == "log1p"
+    assert factory.model.received_key == "received_ligands"
     np.testing.assert_array_equal(factory.expression, adata.layers["log1p"])
     frame = adata.uns["received_ligands"]
     np.testing.assert_allclose(
@@ -151,9 +151,9 @@ def test_permuting_cells_permutes_the_result(adata):
 
 
 def test_the_simulator_travels(factory):
-    copy = pickle.loads(pickle.dumps(factory.simulator))
-    given = factory.input_changes([factory.perturb("FOXO1").wanted], np.ones(150, dtype=bool))
-    np.testing.assert_array_equal(copy.propagate(given).values, factory.simulator.propagate(given).values)
+    copy = pickle.loads(pickle.dumps(factory.model.simulator))
+    given = factory.model.input_changes([factory.perturb("FOXO1").wanted], np.ones(150, dtype=bool))
+    np.testing.assert_array_equal(copy.propagate(given).values, factory.model.simulator.propagate(given).values)
 
 
 def test_models_of_tfs_only_need_no_received_ligands(adata):
@@ -169,7 +169,7 @@ def test_models_of_tfs_only_need_no_received_ligands(adata):
 
 
 def test_genes_without_a_role_and_values_above_the_maximum_are_warned_of(factory):
-    with pytest.warns(UserWarning, match="'TUBB' is no TF, ligand or receptor of any model"):
+    with pytest.warns(UserWarning, match="'TUBB' is no TF, ligand or receptor of any model, so that perturbing it affects no other gene"):
         result = factory.perturb("TUBB")
     changed = result.change_frame().abs().max()
     assert list(changed.index[changed > 0]) == ["TUBB"]
@@ -213,8 +213,9 @@ def test_messages_on_what_is_missing(adata):
         st.GeneFactory(adata, received_key="nothing").perturb("FOXO1")
     with pytest.raises(KeyError, match=r"unknown 'PAX' \(closest: PAX5"):
         st.GeneFactory(adata).splash_betas("PAX")
-    with pytest.raises(ValueError, match="Expected `perturbations` to be a sequence"):
-        st.GeneFactory(adata).perturb_batch("FOXO1")
+    for wrong in ("FOXO1", {"FOXO1": "max"}):
+        with pytest.raises(ValueError, match=r"Expected `perturbations` to be a sequence.*; pass a list of one"):
+            st.GeneFactory(adata).perturb_batch(wrong)
 
 
 def test_the_grid_engine_gives_nearly_the_same(adata):

@@ -16,10 +16,10 @@ import pandas as pd
 from spacetravlr._utils import atomic_path
 from spacetravlr.io._disk import permitted, writing
 from spacetravlr.models.perturb._coefficients import load
+from spacetravlr.models.perturb._model import FittedModel
 
 if TYPE_CHECKING:
     from spacetravlr._types import Bools, Floats, Ints
-    from spacetravlr.models.perturb._gene_factory import GeneFactory
 
 _NOTE = "screen.json"
 _FORMAT = 1
@@ -126,24 +126,24 @@ class ScreenFolder:
             np.savez_compressed(temporary, **arrays)
 
 
-def fingerprint(factory: GeneFactory, cells: Bools, groups: Ints) -> dict[str, Any]:
+def fingerprint(model: FittedModel, cells: Bools, groups: Ints) -> dict[str, Any]:
     """What a screen's results depend on, as digests of its parts.
 
     Coefficients can be larger than memory, so they enter through cells evenly spread over the tissue. Received ligands
     are computed, so they enter through their means and deviations, which are compared within rounding.
     """
-    received = factory.tissue.received.astype(np.float64)
-    betas = factory.model.betas
+    received = model.tissue.received.astype(np.float64)
+    betas = model.fit.betas
     step = max(1, betas.shape[0] // _HASHED_CELLS)
     sample = load(betas[::step])
     names = [
         pd.util.hash_pandas_object(pd.Series(index.astype(str)), index=False).to_numpy()
-        for index in (factory.adata.obs_names, factory.adata.var_names)
+        for index in (model.adata.obs_names, model.adata.var_names)
     ]
-    terms = factory.model.table[["target", "kind", "tf", "ligand", "receptor", "range"]].astype(str)
+    terms = model.fit.table[["target", "kind", "tf", "ligand", "receptor", "range"]].astype(str)
     return {
         "coefficients": _digest(sample, pd.util.hash_pandas_object(terms, index=False).to_numpy()),
-        "expression": _digest(factory.expression),
+        "expression": _digest(model.expression),
         "received ligands": [*received.mean(axis=0).tolist(), *received.std(axis=0).tolist()],
         "cells or genes": _digest(*names, cells, groups),
     }

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from spacetravlr.models._held_out import held_out_r2
+from spacetravlr.models.perturb._model import FittedModel
+from spacetravlr.models.perturb._screen_files import ScreenResult
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from spacetravlr._types import Bools, Floats, Ints
-    from spacetravlr.models.perturb._gene_factory import GeneFactory
-    from spacetravlr.models.perturb._screen_files import ScreenResult
 
 SCREEN = "screen"
 ROLES = ("tf", "ligand", "receptor")
@@ -27,7 +27,7 @@ def type_layer(i: int) -> str:
 
 
 def screen_table(
-    factory: GeneFactory,
+    model: FittedModel,
     results: Sequence[ScreenResult],
     *,
     run: Mapping[str, Any],
@@ -35,10 +35,10 @@ def screen_table(
     cell_types: Sequence[str],
     groups: Ints,
 ) -> AnnData:
-    """Put the results of a screen together; what it holds is told in :meth:`GeneFactory.genome_screen`."""
+    """Put the results of a screen together; what it holds is told in :func:`spacetravlr.tl.genome_screen`."""
     from anndata import AnnData
 
-    names = factory.adata.var_names
+    names = model.genes
     genes = np.unique(np.concatenate([r.gene_index for r in results]))
     n_groups = len(cell_types) + 1
     mean = np.zeros((n_groups, len(results), len(genes)), dtype=np.float32)
@@ -50,14 +50,14 @@ def screen_table(
 
     screen = AnnData(
         mean[0],
-        obs=_obs(factory, results, cells, genes, mean_abs, fraction),
-        var=_var(factory, genes),
+        obs=_obs(model, results, cells, genes, mean_abs, fraction),
+        var=_var(model, genes),
         layers={"mean_abs_change": mean_abs, "fraction_changed": fraction},
     )
     for i in range(len(cell_types)):
         screen.layers[type_layer(i)] = mean[i + 1]
-    values = factory.expression[:, genes]
-    held_out = [held_out_r2(factory.model.scores, names[genes], t) for t in cell_types]
+    values = model.expression[:, genes]
+    held_out = [held_out_r2(model.fit.scores, names[genes], t) for t in cell_types]
     if cell_types:
         inside = [groups == i for i in range(len(cell_types))]
         screen.varm["baseline"] = np.stack([values[chosen].mean(axis=0) for chosen in inside], axis=1)
@@ -65,29 +65,29 @@ def screen_table(
         screen.varm["r2"] = np.stack(held_out, axis=1)
     screen.uns[SCREEN] = {
         **run,
-        "cluster_key": str(factory.model.params.get("cluster_key") or ""),
+        "cluster_key": str(model.fit.params.get("cluster_key") or ""),
         "cell_types": np.array(cell_types, dtype=object) if cell_types else np.array([], dtype="U1"),
         "n_cells": np.array([np.sum(groups == i) for i in range(len(cell_types))], dtype=np.int64),
     }
     return screen
 
 
-def _var(factory: GeneFactory, genes: Ints) -> pd.DataFrame:
-    values = factory.expression[:, genes]
-    names = factory.adata.var_names[genes]
+def _var(model: FittedModel, genes: Ints) -> pd.DataFrame:
+    values = model.expression[:, genes]
+    names = model.genes[genes]
     return pd.DataFrame(
         {
             "baseline": values.mean(axis=0),
             "sd": values.std(axis=0),
-            "r2": held_out_r2(factory.model.scores, names),
-            "modelled": np.isin(genes, factory.model.design.targets.gene),
+            "r2": held_out_r2(model.fit.scores, names),
+            "modelled": np.isin(genes, model.fit.design.targets.gene),
         },
         index=names,
     )
 
 
 def _obs(
-    factory: GeneFactory,
+    model: FittedModel,
     results: Sequence[ScreenResult],
     cells: Bools,
     genes: Ints,
@@ -95,10 +95,10 @@ def _obs(
     fraction: Floats,
 ) -> pd.DataFrame:
     index = pd.Index([r.gene for r in results], name="perturbation")
-    table = factory.model.table
-    position = factory.adata.var_names.get_indexer(index)
+    table = model.fit.table
+    position = model.genes.get_indexer(index)
     others = genes[None, :] != position[:, None]
-    modelled = others & np.isin(genes, factory.model.design.targets.gene)
+    modelled = others & np.isin(genes, model.fit.design.targets.gene)
     plays = {f"is_{role}": index.isin(set(table[role].astype(str))) for role in ROLES}
     n_modelled = np.maximum(modelled.sum(axis=1), 1)
     return pd.DataFrame(
@@ -106,7 +106,7 @@ def _obs(
             **plays,
             # scanpy groups by categories
             "role": pd.Categorical([" + ".join(r for r in ROLES if plays[f"is_{r}"][i]) for i in range(len(index))]),
-            "baseline": factory.expression[:, position].mean(axis=0),
+            "baseline": model.expression[:, position].mean(axis=0),
             "n_cells": np.full(len(results), int(cells.sum())),
             "n_cells_perturbed": [r.n_perturbed for r in results],
             "effect": (mean_abs * modelled).sum(axis=1) / n_modelled,

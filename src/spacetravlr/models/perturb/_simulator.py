@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from spacetravlr._core.design import Targets, Terms
     from spacetravlr._core.response.propagation import Changes, InputChange, Workspace
     from spacetravlr._core.response.round import Baseline, CoefficientReader
+    from spacetravlr._types import Floats, Ints
 
 DERIVATIVES: tuple[Derivative, ...] = ("product_rule", "exact")
 
@@ -28,6 +29,40 @@ def assert_run(n_propagation: int, derivative: Derivative) -> None:
     if not isinstance(n_propagation, int | np.integer) or n_propagation < 1:
         msg = f"Expected `n_propagation` to be a whole number of at least 1, found `{n_propagation}`."
         raise ValueError(msg)
+
+
+def assert_finite(totals: Floats, genes: Ints, simulator: Simulator, names: Sequence[str]) -> None:
+    """Raise ``ValueError`` when a perturbation gave NaN, naming the coefficients that did.
+
+    Parameters
+    ----------
+    totals
+        Changes added up over cells, genes x perturbations.
+    genes
+        Index of each of these genes.
+    simulator
+        What the changes were computed with.
+    names
+        Names of all genes of the tissue.
+    """
+    if np.isfinite(totals).all():
+        return
+    targets = simulator.targets
+    for chunk in simulator.coefficients(np.arange(len(targets))):
+        for t in chunk.targets:
+            columns = targets.columns_of(int(t))
+            values = chunk.values[:, columns.start - chunk.first_column : columns.stop - chunk.first_column]
+            bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+            if len(bad):
+                msg = (
+                    f"Expected coefficients to be finite, found NaN or infinite ones of target "
+                    f"{str(names[targets.gene[t]])!r} in {len(bad)} cells (first: cell {chunk.cells.start + bad[0]} in "
+                    "the order of the data); call `st.tl.fit_betas` again, or restore them."
+                )
+                raise ValueError(msg)
+    gene = str(names[genes[int(np.argmax(~np.isfinite(totals).all(axis=1)))]])
+    msg = f"Expected changes to be finite, found NaN or infinite ones of {gene!r}; check expression and coefficients."
+    raise ValueError(msg)
 
 
 class Simulator:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 Value: TypeAlias = float | Literal["max"]
 #: A gene to knock out, several of them, or genes with the values wanted.
 PerturbationLike: TypeAlias = str | Sequence[str] | Mapping[str, Value]
-#: Which cells: all (None), a mask, names, or a query on ``adata.obs``.
-CellsLike: TypeAlias = Any
 
 
 @dataclass(frozen=True)
@@ -125,74 +123,23 @@ def _number(value: Any, gene: str, *, name: str = "perturbation") -> float:
     return number
 
 
-def select_cells(cells: CellsLike, obs: pd.DataFrame) -> Bools:
-    """Turn a mask, names, or a query on ``obs`` into a mask.
-
-    Raises
-    ------
-    KeyError
-        When names are not cells.
-    ValueError
-        When a mask has another length, a query fails, or no cell is chosen.
-    """
-    if cells is None:
-        return np.ones(len(obs), dtype=bool)
-    if isinstance(cells, str):
-        mask = _query(cells, obs)
-    else:
-        if isinstance(cells, pd.Series) and cells.dtype == bool and set(obs.index) <= set(cells.index):
-            cells = cells.loc[obs.index]
-        values = np.asarray(cells)
-        if values.dtype == bool:
-            if values.shape != (len(obs),):
-                msg = f"Expected `cells` to be a mask of length {len(obs)}, found shape `{values.shape}`."
-                raise ValueError(msg)
-            mask = values
-        else:
-            names = [str(v) for v in np.atleast_1d(values)]
-            assert_genes(names, obs.index, name="cells", where="adata.obs_names")
-            mask = obs.index.isin(names)
-    if not mask.any():
-        found = cells if isinstance(cells, str) else "none"
-        msg = f"Expected `cells` to choose at least one cell, found `{found}`."
-        raise ValueError(msg)
-    return np.asarray(mask, dtype=bool)
-
-
-def _query(query: str, obs: pd.DataFrame) -> Bools:
-    hint = f"such as \"cell_type == 'B'\"; columns are {', '.join(map(repr, list(obs.columns)[:10])) or 'none'}"
-    if query in obs.index:
-        msg = (
-            f"Expected `cells` to be a mask, a list of names or an obs query, found the name `{query!r}`; pass a list."
-        )
-        raise ValueError(msg)
-    try:
-        chosen = obs.assign(_row=np.arange(len(obs))).query(query, engine="python")["_row"].to_numpy()
-    except Exception as error:  # a query is a program: it can fail in any way, and each of them is the user's to mend
-        msg = f"Expected `cells` to be an obs query {hint}, found `{query!r}` ({error})."
-        raise ValueError(msg) from error
-    mask = np.zeros(len(obs), dtype=bool)
-    mask[chosen] = True
-    return mask
-
-
-def input_change(wanted: PerturbationSpec, cells: Bools, expression: Floats, genes: pd.Index) -> InputChange:
-    """PerturbationSpec change at every cell; warns when a value is above anything in the tissue."""
-    index = genes.get_indexer(wanted.genes)
+def input_change(spec: PerturbationSpec, cells: Bools, expression: Floats, genes: pd.Index) -> InputChange:
+    """Wanted change at every cell; warns when a value is above anything in the tissue."""
+    index = genes.get_indexer(spec.genes)
     change = np.zeros((len(expression), len(index)), dtype=expression.dtype)
-    for column, (gene, g) in enumerate(zip(wanted.genes, index, strict=True)):
+    for column, (gene, g) in enumerate(zip(spec.genes, index, strict=True)):
         base = expression[:, g]
         top = base.max()
-        if gene in wanted.fold:
-            value = base * expression.dtype.type(wanted.fold[gene])
+        if gene in spec.fold:
+            value = base * expression.dtype.type(spec.fold[gene])
         else:
-            asked = wanted.values[gene]
+            asked = spec.values[gene]
             value = np.full_like(base, top if asked == "max" else asked)
         highest = value[cells].max()
         if highest > top * (1 + 1e-6):
             warn(
-                f"The value wanted of {gene!r} ({highest:.4g}) is above the largest of the tissue ({top:.4g}); rounds "
-                "after the first pass on the largest only."
+                f"The value wanted of {gene!r} ({highest:.4g}) is above the largest of the tissue ({top:.4g}); "
+                "from the second round on it is clipped to the observed maximum."
             )
         change[cells, column] = (value - base)[cells]
     return InputChange(index.astype(np.int64), change, cells)

@@ -1,0 +1,157 @@
+"""A fitted model with the tissue it is perturbed in: what single perturbations and screens share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr import _keys
+from spacetravlr._anndata._betas import BetaModel, read_betas
+from spacetravlr._anndata._expression import check_expression, get_expression
+from spacetravlr._anndata._received import assert_received, operators
+from spacetravlr._core.response.propagation import baseline, roles
+from spacetravlr._utils import warn
+from spacetravlr._validators import assert_unique_names
+from spacetravlr.models.perturb._simulator import Simulator
+from spacetravlr.models.perturb._spec import PerturbationSpec, input_change
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from spacetravlr._anndata._modulators import Design
+    from spacetravlr._core.response.propagation import InputChange
+    from spacetravlr._core.response.round import Baseline
+    from spacetravlr._types import Bools, Floats, Ints
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """Coefficients of a fit, and the expression and received ligands of the tissue they belong to.
+
+    Whatever is large is read when it is first needed, checked, and kept.
+    """
+
+    adata: AnnData = field(repr=False)
+    """Read, never changed."""
+    fit: BetaModel = field(repr=False)
+    """Coefficients and their tables."""
+    betas_key: str
+    received_key: str
+    layer: str | None
+    n_jobs: int | None = None
+
+    @classmethod
+    def read(
+        cls,
+        adata: AnnData,
+        *,
+        betas_key: str = _keys.BETAS,
+        received_key: str | None = None,
+        layer: str | None = None,
+        n_jobs: int | None = None,
+    ) -> FittedModel:
+        """Read a fit from an AnnData; what the fit used is the default of ``received_key`` and ``layer``.
+
+        Raises
+        ------
+        KeyError
+            When the coefficients are missing.
+        ValueError
+            When the coefficients do not belong to their table or to these cells.
+        """
+        assert_unique_names(adata)
+        fit = read_betas(adata, betas_key)
+        return cls(
+            adata=adata,
+            fit=fit,
+            betas_key=betas_key,
+            received_key=received_key or str(fit.params.get("received_key") or _keys.RECEIVED),
+            layer=layer if layer is not None else (str(fit.params.get("layer") or "") or None),
+            n_jobs=n_jobs,
+        )
+
+    @property
+    def design(self) -> Design:
+        """The regressors, with gene indices into :attr:`genes`."""
+        return self.fit.design
+
+    @property
+    def genes(self) -> pd.Index:
+        """Names of all genes of the tissue."""
+        return self.adata.var_names
+
+    @property
+    def role_genes(self) -> Ints:
+        """Indices of the genes whose change reaches other genes: TFs, ligands and receptors."""
+        return roles(self.design.terms, self.design.signals)
+
+    @cached_property
+    def expression(self) -> Floats:
+        """Expression that perturbations start from, cells x genes, float32; the genes of the model are checked."""
+        values = get_expression(self.adata, layer=self.layer, check=False)
+        used = np.union1d(self.role_genes, self.design.targets.gene)
+        check_expression(values[:, used], self.genes[used], layer=self.layer)
+        return values
+
+    @cached_property
+    def tissue(self) -> Baseline:
+        """Baseline: expression and, from it, received ligands."""
+        field: Any = None
+        if len(self.design.signals):
+            field = operators(self.adata, self.received_key, n_jobs=self.n_jobs)
+        tissue = baseline(self.expression, self.design.signals, field)
+        assert_received(tissue.received, self.design.signal_names, self.adata.obs_names, where="the weights")
+        return tissue
+
+    @cached_property
+    def simulator(self) -> Simulator:
+        """The numbers that perturbations are computed from."""
+        return Simulator(self.tissue, self.design.terms, self.design.targets, betas=self.fit.betas, n_jobs=self.n_jobs)
+
+    def possible_targets(self) -> list[str]:
+        """Genes that can be perturbed: TFs, ligands and receptors of the model, in the order of ``var``."""
+        return list(self.genes[self.role_genes])
+
+    def cell_types(self) -> tuple[Ints, list[str]]:
+        """Cell type of each cell as a code, -1 for none, and the names."""
+        key = str(self.fit.params.get("cluster_key") or "")
+        if key not in self.adata.obs:
+            return np.full(self.adata.n_obs, -1), []
+        types = pd.Categorical(self.adata.obs[key]).remove_unused_categories()
+        return types.codes.astype(np.int64), [str(c) for c in types.categories]
+
+    def input_changes(self, specs: Sequence[PerturbationSpec], cells: Bools) -> list[InputChange]:
+        """Turn wanted values into changes at cells.
+
+        Warns of genes that play no role in any model, and of values above the largest of the tissue.
+
+        Parameters
+        ----------
+        specs
+            The perturbations.
+        cells
+            Mask of the cells to perturb.
+
+        Returns
+        -------
+        One change per perturbation.
+
+        Raises
+        ------
+        ValueError
+            When a gene to perturb holds negative or non-finite values.
+        """
+        index = self.genes.get_indexer(list(dict.fromkeys(g for spec in specs for g in spec.genes)))
+        others = np.setdiff1d(index, self.role_genes)
+        for gene in self.genes[index[np.isin(index, others)]]:
+            warn(
+                f"{gene!r} is no TF, ligand or receptor of any model, so that perturbing it affects no other gene; "
+                "`st.tl.possible_targets(adata)` lists the genes whose perturbation has downstream effects."
+            )
+        check_expression(self.expression[:, others], self.genes[others], layer=self.layer)
+        return [input_change(spec, cells, self.expression, self.genes) for spec in specs]
