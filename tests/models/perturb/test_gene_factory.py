@@ -169,7 +169,10 @@ def test_models_of_tfs_only_need_no_received_ligands(adata):
 
 
 def test_genes_without_a_role_and_values_above_the_maximum_are_warned_of(factory):
-    with pytest.warns(UserWarning, match="'TUBB' is no TF, ligand or receptor of any model, so that perturbing it affects no other gene"):
+    with pytest.warns(
+        UserWarning,
+        match="'TUBB' is no TF, .*perturbing it affects no other gene",
+    ):
         result = factory.perturb("TUBB")
     changed = result.change_frame().abs().max()
     assert list(changed.index[changed > 0]) == ["TUBB"]
