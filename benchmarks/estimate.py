@@ -15,6 +15,7 @@ from scipy.optimize import nnls
 
 import spacetravlr as st
 from spacetravlr.models.fit import _estimate, _run
+from spacetravlr.models.fit._options import FitOptions
 from spacetravlr.models.fit._tissue import fit_inputs, fit_tissue, target_blocks
 
 # cells, TFs (a target has about twice as many terms), targets
@@ -36,13 +37,13 @@ def tissue(n_cells: int, n_tfs: int, n_targets: int):
 
 def measure(body: str, n_cells: int, n_tfs: int, n_targets: int) -> tuple[dict[str, float], float]:
     """Work and processor seconds of one fit on one thread."""
-    options = _run.FitOptions(body=body, n_jobs=1, device="cpu")
-    settings = _run._settings(options)
+    network = st.nn.NetworkConfig(device="cpu") if body == "cnn" else None
+    options = FitOptions(body=body, n_jobs=1, network=network).checked()
     read = _run.read_fit_data(tissue(n_cells, n_tfs, n_targets), modulators_key="modulators")
-    inputs = fit_inputs(read, n_folds=options.n_folds, seed=0, n_jobs=1)
+    inputs = fit_inputs(read, n_folds=options.n_folds, rng_seed=0, n_jobs=1)
     start = time.process_time()
-    fit_tissue(read, inputs, settings, n_jobs=1)
-    return _estimate.fit_work(inputs, settings, target_blocks(n_targets, 100)), time.process_time() - start
+    fit_tissue(read, inputs, options, n_jobs=1)
+    return _estimate.fit_work(inputs, options, target_blocks(n_targets, 100)), time.process_time() - start
 
 
 def main() -> None:

@@ -48,8 +48,8 @@ def _received(adata, n_jobs, method="sparse"):
 
 def _fit(adata, n_jobs, body):
     st.pp.modulators(adata, st.datasets.simulated_priors(adata)[0])
-    network = st.nn.NetworkConfig(n_epochs=2, batch_size=64) if body == "cnn" else None
-    out = st.tl.fit_betas(adata, body=body, network=network, device="cpu", n_jobs=n_jobs, uncertainty=True, copy=True)
+    network = st.nn.NetworkConfig(n_epochs=2, batch_size=64, device="cpu") if body == "cnn" else None
+    out = st.tl.fit_betas(adata, body=body, network=network, n_jobs=n_jobs, uncertainty=True, copy=True)
     return [out.obsm["betas"], out.uns["betas"]["scores"]["r2_kept"], out.obsm.get("betas_sd", np.zeros(1))]
 
 

@@ -65,9 +65,7 @@ def _group_lasso(options: Options, sizes: Sizes) -> Case:
 def _surfaces(options: Options, sizes: Sizes) -> Case:
     n, targets, terms = sizes["cells"], sizes["targets"], sizes["modulators"]
     # for each of the six fits, the gradient of all modulators and functions once
-    return _fit(
-        "surface", sizes, Work(flops=6 * 2 * n * terms * _BASIS * targets, dtype="float64"), device=options.device
-    )
+    return _fit("surface", sizes, Work(flops=6 * 2 * n * terms * _BASIS * targets, dtype="float64"))
 
 
 def _dense_surfaces(options: Options, sizes: Sizes) -> Case:
@@ -142,11 +140,11 @@ def _network_work(sizes: Sizes) -> Work:
 
 
 def _network(options: Options, sizes: Sizes) -> Case:
-    return _fit("cnn", sizes, _network_work(sizes), device=options.device)
+    return _fit("cnn", sizes, _network_work(sizes), network=st.nn.NetworkConfig(device=options.device))
 
 
 def _per_target(options: Options, sizes: Sizes) -> Case:
-    return _fit("cnn", sizes, Work(), encoder="per_target", device=options.device)
+    return _fit("cnn", sizes, Work(), network=st.nn.NetworkConfig(encoder="per_target", device=options.device))
 
 
 _SEEDS = {"cells": 10_000, "types": 6, "targets": 200, "modulators": 190}

@@ -26,7 +26,10 @@ def _whole(options: Options, sizes: Sizes) -> Case:
     def run() -> None:
         folder = Path(tempfile.mkdtemp(prefix="betas-"))
         try:
-            st.tl.fit_betas(adata, targets, store=folder / "betas.zarr", device=options.device, show_progress_bar=False)
+            st.tl.fit_betas(
+                adata, targets, store=folder / "betas.zarr", network=st.nn.NetworkConfig(device=options.device),
+                show_progress_bar=False,
+            )  # fmt: skip
             del adata.obsm["betas"], adata.uns["betas"]
         finally:
             shutil.rmtree(folder, ignore_errors=True)

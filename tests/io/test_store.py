@@ -20,6 +20,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+from lightning.pytorch import Callback
 
 import spacetravlr as st
 from spacetravlr.io._store import BetaStore
@@ -447,16 +448,22 @@ def test_a_store_of_another_fit_says_what_differs(base, finished, fitted_blocks,
 
 
 def test_objects_given_to_the_trainer_do_not_hinder_a_resume(base, tmp_path, fitted_blocks):
+    def fit(**trainer_kwargs):
+        network = st.nn.NetworkConfig(n_epochs=1, device="cpu", trainer_kwargs=trainer_kwargs)
+        _fit(base, tmp_path / "betas.zarr", targets=["PAX5"], body="cnn", network=network)
+
     for _ in range(2):
-        _fit(base, tmp_path / "betas.zarr", targets=["PAX5"], body="seed", trainer_kwargs={"callbacks": [object()]})
+        fit(callbacks=[Callback()])
     assert len(fitted_blocks) == 1
     with pytest.raises(ValueError, match="differs in settings"):
-        _fit(base, tmp_path / "betas.zarr", targets=["PAX5"], body="seed", trainer_kwargs={"max_epochs": 3})
+        fit(max_epochs=3)
 
 
-def test_a_fit_goes_on_on_another_device(base, finished, fitted_blocks):
-    _fit(base, finished, body="seed", device="cuda")
-    assert not fitted_blocks
+def test_a_fit_goes_on_on_another_device(base, tmp_path, fitted_blocks):
+    for device in ("cpu", "cuda"):
+        network = st.nn.NetworkConfig(n_epochs=1, device=device)
+        _fit(base, tmp_path / "betas.zarr", targets=["PAX5"], body="cnn", network=network)
+    assert len(fitted_blocks) == 1
 
 
 def test_progress_starts_with_what_is_there(base, tmp_path, monkeypatch):

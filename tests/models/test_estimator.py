@@ -62,8 +62,8 @@ def test_predictions_fit_the_target(base):
 
 
 def test_a_network_leaves_its_curves(base):
-    network = st.nn.NetworkConfig(n_epochs=2, batch_size=128)
-    model = st.SpatialCellularProgramsEstimator(base, "PAX5", body="cnn", network=network, device="cpu").fit()
+    network = st.nn.NetworkConfig(n_epochs=2, batch_size=128, device="cpu")
+    model = st.SpatialCellularProgramsEstimator(base, "PAX5", body="cnn", network=network).fit()
     assert model.training_["epoch"].tolist() == list(range(len(model.training_)))
     assert 1 <= len(model.training_) <= 3
     assert np.isfinite(model.training_[["train", "validation"]]).all(axis=None)

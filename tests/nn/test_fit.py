@@ -11,7 +11,7 @@ import torch
 
 from spacetravlr.nn import BlockFit, NetworkConfig, NicheData, fit_block
 
-SHORT = NetworkConfig(n_epochs=4, batch_size=128)
+SHORT = NetworkConfig(n_epochs=4, batch_size=128, device="cpu")
 
 
 def held_out_r2(tissue, coefficients):
@@ -27,13 +27,13 @@ def seed_coefficients(data):
 
 @pytest.fixture(scope="module")
 def shared(tissue):
-    return fit_block(tissue.data, NetworkConfig(batch_size=128), device="cpu", n_jobs=1)
+    return fit_block(tissue.data, NetworkConfig(batch_size=128, device="cpu"), n_jobs=1)
 
 
 @pytest.mark.parametrize(("body", "encoder"), [("cnn", "shared"), ("vit", "shared"), ("cnn", "per_target")])
 def test_refinement_beats_the_seed_on_cells_never_seen(tissue, body, encoder):
-    config = NetworkConfig(batch_size=128, body=body, encoder=encoder, n_epochs=20, patience=8)
-    fit = fit_block(tissue.data, config, device="cpu", n_jobs=1)
+    config = NetworkConfig(batch_size=128, body=body, encoder=encoder, n_epochs=20, patience=8, device="cpu")
+    fit = fit_block(tissue.data, config, n_jobs=1)
     seed = held_out_r2(tissue, seed_coefficients(tissue.data))
     refined = held_out_r2(tissue, fit.coefficients(slice(None)))
     assert refined.mean() > seed.mean() + 0.15
@@ -42,7 +42,7 @@ def test_refinement_beats_the_seed_on_cells_never_seen(tissue, body, encoder):
 
 def test_removed_terms_reopen_only_in_additive_mode(tissue, shared):
     assert np.abs(shared.coefficients(slice(None))[:, :, 2]).max() > 0.1
-    fit = fit_block(tissue.data, replace(SHORT, mode="multiplicative"), device="cpu", n_jobs=1)
+    fit = fit_block(tissue.data, replace(SHORT, mode="multiplicative"), n_jobs=1)
     found = fit.coefficients(slice(None))
     assert (found[:, :, 2] == 0).all()
     assert (found[:, -1, -1] == 0).all()
@@ -56,9 +56,9 @@ def test_padding_has_no_coefficient(shared):
 @pytest.mark.parametrize("mode", ["additive", "multiplicative"])
 def test_per_target_results_do_not_depend_on_block_order_or_threads(tissue, take, mode):
     config = replace(SHORT, encoder="per_target", mode=mode, n_epochs=3)
-    whole = fit_block(tissue.data, config, device="cpu", n_jobs=1).coefficients(slice(None))
-    backwards = fit_block(take(tissue.data, [3, 2, 1, 0]), config, device="cpu", n_jobs=2).coefficients(slice(None))
-    alone = fit_block(take(tissue.data, [1]), config, device="cpu", n_jobs=1).coefficients(slice(None))
+    whole = fit_block(tissue.data, config, n_jobs=1).coefficients(slice(None))
+    backwards = fit_block(take(tissue.data, [3, 2, 1, 0]), config, n_jobs=2).coefficients(slice(None))
+    alone = fit_block(take(tissue.data, [1]), config, n_jobs=1).coefficients(slice(None))
     np.testing.assert_allclose(backwards[:, ::-1], whole, atol=1e-5)
     np.testing.assert_allclose(alone[:, 0], whole[:, 1], atol=1e-5)
 
@@ -67,14 +67,16 @@ def test_seeds_decide_the_start(tissue, take):
     config = replace(SHORT, encoder="per_target")
     data = take(tissue.data, [0])
     other = replace(data, seeds=data.seeds + np.uint64(1))
-    first, second = (fit_block(d, config, device="cpu", n_jobs=1).coefficients(slice(None)) for d in (data, other))
+    first, second = (fit_block(d, config, n_jobs=1).coefficients(slice(None)) for d in (data, other))
     assert np.abs(first - second).max() > 1e-4
 
 
 @pytest.mark.parametrize("encoder", ["shared", "per_target"])
 def test_best_weights_are_restored_for_each_target(tissue, encoder):
-    config = NetworkConfig(encoder=encoder, n_epochs=40, patience=3, batch_size=128, learning_rate=2e-2, shrinkage=0)
-    fit = fit_block(tissue.data, config, device="cpu", n_jobs=1)
+    config = NetworkConfig(
+        encoder=encoder, n_epochs=40, patience=3, batch_size=128, learning_rate=2e-2, shrinkage=0, device="cpu"
+    )
+    fit = fit_block(tissue.data, config, n_jobs=1)
     data, validation = tissue.data, tissue.data.validation
     coefficients = fit.coefficients(np.flatnonzero(validation))
     predicted = coefficients[:, :, 0] + (coefficients[:, :, 1:] * tissue.values[validation]).sum(2)
@@ -94,7 +96,7 @@ def test_target_that_never_gains_keeps_its_seed(tissue, take):
     # Pure noise around the seed for the first target; its best guess is the seed.
     seed = seed_coefficients(data)
     y[:, 0] = seed[:, 0, 0] + (seed[:, 0, 1:] * tissue.values[:, 0]).sum(1) + 1e-6 * rng.normal(size=len(y))
-    fit = fit_block(replace(data, y=y), SHORT, device="cpu", n_jobs=1)
+    fit = fit_block(replace(data, y=y), SHORT, n_jobs=1)
     assert fit.best_epoch[0] == 0
     assert fit.best_epoch[1] > 0
     np.testing.assert_array_equal(fit.coefficients(slice(None))[:, 0], seed[:, 0])
@@ -105,8 +107,8 @@ def test_streamed_images_give_what_images_in_memory_give(tissue, cache_bytes):
     config = replace(SHORT, cache_bytes=cache_bytes)
     images = tissue.data.images
     streamed = replace(tissue.data, images=lambda cells: images[cells])
-    expected = fit_block(tissue.data, SHORT, device="cpu", n_jobs=1).coefficients(slice(None))
-    found = fit_block(streamed, config, device="cpu", n_jobs=1).coefficients(slice(None), batch_size=100)
+    expected = fit_block(tissue.data, SHORT, n_jobs=1).coefficients(slice(None))
+    found = fit_block(streamed, config, n_jobs=1).coefficients(slice(None), batch_size=100)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -119,7 +121,7 @@ def test_cells_can_be_picked(shared):
 
 @pytest.mark.parametrize("encoder", ["shared", "per_target"])
 def test_state_rebuilds_the_fit_on_other_cells(tissue, encoder):
-    fit = fit_block(tissue.data, replace(SHORT, encoder=encoder), device="cpu", n_jobs=1)
+    fit = fit_block(tissue.data, replace(SHORT, encoder=encoder), n_jobs=1)
     data, half = tissue.data, slice(0, 350)
     section = NicheData(data.images[half], data.composition[half], data.position[half], data.cell_type[half])
     again = BlockFit.from_state_dict(fit.state_dict(), section)
@@ -129,7 +131,7 @@ def test_state_rebuilds_the_fit_on_other_cells(tissue, encoder):
 
 
 def test_three_dimensions(tissue_3d):
-    fit = fit_block(tissue_3d.data, replace(SHORT, n_epochs=10, batch_size=64), device="cpu", n_jobs=1)
+    fit = fit_block(tissue_3d.data, replace(SHORT, n_epochs=10, batch_size=64), n_jobs=1)
     seed = held_out_r2(tissue_3d, seed_coefficients(tissue_3d.data))
     assert held_out_r2(tissue_3d, fit.coefficients(slice(None))).mean() > seed.mean()
 
@@ -140,7 +142,7 @@ def test_nothing_is_left_behind(tissue, tmp_path, monkeypatch, capfd, recwarn):
     random.seed(3)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
     threads = torch.get_num_threads()  # and the global numpy state is only read, to see that it stays
-    fit = fit_block(tissue.data, replace(SHORT, n_epochs=1), device="cpu", n_jobs=threads + 1)
+    fit = fit_block(tissue.data, replace(SHORT, n_epochs=1), n_jobs=threads + 1)
     fit.coefficients(slice(0, 3), n_jobs=threads + 1)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
@@ -153,8 +155,8 @@ def test_nothing_is_left_behind(tissue, tmp_path, monkeypatch, capfd, recwarn):
 
 def test_checkpoints_and_bar_when_asked(tissue, tmp_path, capfd):
     options = {"enable_checkpointing": True, "default_root_dir": tmp_path}
-    config = replace(SHORT, n_epochs=1)
-    fit_block(tissue.data, config, trainer_kwargs=options, device="cpu", n_jobs=1, show_progress_bar=True)
+    config = replace(SHORT, n_epochs=1, trainer_kwargs=options)
+    fit_block(tissue.data, config, n_jobs=1, show_progress_bar=True)
     assert list(tmp_path.rglob("*.ckpt"))
     assert "refining coefficients" in capfd.readouterr().err
 
@@ -182,12 +184,12 @@ def test_wrong_settings_are_named(tissue):
     with pytest.raises(ValueError, match="`learning_rate` to be positive"):
         NetworkConfig(learning_rate=0)
     with pytest.raises(ValueError, match="`device`"):
-        fit_block(tissue.data, SHORT, device="tpu")
+        NetworkConfig(device="tpu")
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["auto", "bf16-mixed"])
 def test_cuda_gives_what_the_cpu_gives(tissue, precision):
-    expected = held_out_r2(tissue, fit_block(tissue.data, SHORT, device="cpu").coefficients(slice(None)))
-    fit = fit_block(tissue.data, replace(SHORT, precision=precision), device="cuda")
+    expected = held_out_r2(tissue, fit_block(tissue.data, SHORT).coefficients(slice(None)))
+    fit = fit_block(tissue.data, replace(SHORT, precision=precision, device="cuda"))
     np.testing.assert_allclose(held_out_r2(tissue, fit.coefficients(slice(None))), expected, atol=0.02)

@@ -8,7 +8,8 @@ import numpy as np
 
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr.models._beta_frame import BetaFrame
-from spacetravlr.models.fit._run import Fit, FitOptions, run_fit
+from spacetravlr.models.fit._options import FitOptions
+from spacetravlr.models.fit._run import Fit, run_fit
 
 if TYPE_CHECKING:
     import pandas as pd

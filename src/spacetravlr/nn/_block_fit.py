@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -153,7 +153,7 @@ class BlockFit:
     def state_dict(self) -> dict[str, Any]:
         """Everything but the cells, as plain values and numpy arrays; see :meth:`from_state_dict`."""
         return {
-            "config": asdict(self.config),
+            "config": self.config.model_settings(),
             "bodies": {name: value.cpu().numpy() for name, value in self.bodies.state_dict().items()},
             "heads": {name: value.cpu().numpy() for name, value in self.heads.state_dict().items()},
             "body_of": self.body_of,
@@ -170,7 +170,7 @@ class BlockFit:
         heads_state = {name: torch.as_tensor(value) for name, value in state["heads"].items()}
         bodies_state = {name: torch.as_tensor(value) for name, value in state["bodies"].items()}
         with torch.random.fork_rng(devices=[]):
-            body = BODIES[config.body](
+            body = BODIES[config.architecture](
                 n_cell_types=heads_state["anchors"].shape[1],
                 n_dims=bodies_state["template.position_features.low"].shape[0],
                 n_frequencies=config.n_frequencies,

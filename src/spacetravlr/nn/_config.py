@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ Body = Literal["cnn", "vit"]
 Mode = Literal["additive", "multiplicative"]
 Encoder = Literal["shared", "per_target"]
 Precision = Literal["auto", "64-true", "32-true", "bf16-mixed"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,10 @@ class BlockData(NicheData):
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Settings of the refinement; the defaults were chosen on held-out blocks of simulated tissue."""
+    """Everything about the network of a fit; the defaults were chosen on held-out blocks of simulated tissue."""
 
-    body: Body = "cnn"
-    """The network that reads the niche."""
+    body: Body | None = None
+    """The network that reads the niche; by default the one that ``body`` of the fit asks for, otherwise ``"cnn"``."""
     mode: Mode = "additive"
     """``"additive"``: anchor + delta; ``"multiplicative"``: anchor x gate."""
     encoder: Encoder = "shared"
@@ -148,9 +149,15 @@ class NetworkConfig:
     precision: Precision = "auto"
     """Precision of training. ``"auto"`` is single for ``"shared"`` and double for ``"per_target"``: training amplifies
     rounding errors, which depend on how many targets are computed together; in double they stay out of sight."""
+    device: Device = "auto"
+    """Where networks are trained and evaluated; ``"auto"`` takes a GPU when there is one."""
+    trainer_kwargs: Mapping[str, Any] | None = None
+    """Passed to :class:`lightning.pytorch.Trainer`. By default nothing is logged, no checkpoint and no folder
+    written."""
 
     def __post_init__(self) -> None:
-        assert_one_of(self.body, ("cnn", "vit"), name="body")
+        assert_one_of(self.body, ("cnn", "vit", None), name="body")
+        assert_one_of(self.device, ("auto", "cpu", "cuda", "mps"), name="device")
         assert_one_of(self.mode, ("additive", "multiplicative"), name="mode")
         assert_one_of(self.encoder, ("shared", "per_target"), name="encoder")
         assert_one_of(self.precision, ("auto", "64-true", "32-true", "bf16-mixed"), name="precision")
@@ -159,6 +166,29 @@ class NetworkConfig:
         for name in ("weight_decay", "shrinkage", "group_penalty", "n_frequencies", "cache_bytes"):
             assert_non_negative(getattr(self, name), name=name)
         assert_in_range(self.image_size, 4, 64, name="image_size")
+
+    @property
+    def architecture(self) -> Body:
+        """The network that reads the niche."""
+        return self.body or "cnn"
+
+    def model_settings(self) -> dict[str, Any]:
+        """What trained weights depend on, as plain values: everything but where and under which trainer."""
+        out = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("device", "trainer_kwargs")}
+        return out | {"body": self.architecture}
+
+    def plain(self) -> dict[str, Any]:
+        """All settings as plain values.
+
+        Objects given to the trainer (callbacks, loggers) become the names of their types: they print another way in
+        each process.
+        """
+        simple = (str, int, float, bool)
+        trainer = {
+            key: value if isinstance(value, simple) else type(value).__qualname__
+            for key, value in sorted((self.trainer_kwargs or {}).items())
+        }
+        return self.model_settings() | {"device": self.device, "trainer_kwargs": trainer}
 
 
 def _assert_shape(array: NDArray[Any], shape: tuple[int, ...], *, name: str) -> None:

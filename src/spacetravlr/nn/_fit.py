@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 
-from spacetravlr._validators import assert_one_of
 from spacetravlr.nn import _losses
 from spacetravlr.nn._block_fit import BlockFit
 from spacetravlr.nn._bodies import BODIES
@@ -27,7 +26,6 @@ from spacetravlr.nn._stack import BodyStack
 from spacetravlr.nn._stopping import PerTargetStopping
 from spacetravlr.nn._threads import torch_threads
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
 _SCALE_CELLS = 10_000
 
 
@@ -35,8 +33,6 @@ def fit_block(
     data: BlockData,
     config: NetworkConfig,
     *,
-    trainer_kwargs: Mapping[str, Any] | None = None,
-    device: Device = "auto",
     n_jobs: int | None = None,
     show_progress_bar: bool = False,
 ) -> BlockFit:
@@ -56,10 +52,6 @@ def fit_block(
         Inputs, regressors, responses, anchors and the split of the cells.
     config
         Settings of the refinement.
-    trainer_kwargs
-        Passed to :class:`lightning.pytorch.Trainer`. By default nothing is logged, no checkpoint and no folder written.
-    device
-        ``"auto"`` takes a GPU when there is one.
     n_jobs
         Threads on the CPU; None for the setting. What was set before is restored.
     show_progress_bar
@@ -72,7 +64,7 @@ def fit_block(
     Raises
     ------
     ValueError
-        When ``device`` is unknown or not there.
+        When the device of ``config`` is not there.
     """
     with training_state(n_jobs), tempfile.TemporaryDirectory() as folder:
         source = RefinementData(data, config)
@@ -84,9 +76,9 @@ def fit_block(
             callbacks.append(EpochBar(config.n_epochs))
         options: dict[str, Any] = {
             "max_epochs": config.n_epochs,
-            "accelerator": _accelerator(device),
+            "accelerator": _accelerator(config.device),
             "devices": 1,
-            "precision": _precision(config, device),
+            "precision": _precision(config),
             "logger": False,
             "enable_checkpointing": False,
             "enable_progress_bar": False,
@@ -94,7 +86,7 @@ def fit_block(
             "num_sanity_val_steps": 0,
             "default_root_dir": folder,
         }
-        options |= dict(trainer_kwargs or {})
+        options |= dict(config.trainer_kwargs or {})
         options["callbacks"] = [*callbacks, *np.atleast_1d(options.get("callbacks") or [])]
         trainer = pl.Trainer(**options)
         trainer.fit(module, datamodule=source)
@@ -127,7 +119,7 @@ def training_state(n_jobs: int | None) -> Iterator[None]:
 def build_body(config: NetworkConfig, data: NicheData, *, seed: int) -> NicheBody:
     """Make an untrained body for ``data`` with weights drawn from ``seed``."""
     with torch.random.fork_rng(devices=[]):  # the constructors of torch draw weights that are replaced below
-        body = BODIES[config.body](
+        body = BODIES[config.architecture](
             n_cell_types=data.composition.shape[1],
             n_dims=data.position.shape[1],
             n_frequencies=config.n_frequencies,
@@ -163,7 +155,6 @@ def _build_module(source: RefinementData) -> RefinementModule:
 
 
 def _accelerator(device: str) -> str:
-    assert_one_of(device, ("auto", "cpu", "cuda", "mps"), name="device")
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device, True):
         msg = f"Expected `device` to be available on this machine, found `{device!r}`; use device='auto' or 'cpu'."
@@ -171,10 +162,11 @@ def _accelerator(device: str) -> str:
     return device
 
 
-def _precision(config: NetworkConfig, device: str) -> Any:
+def _precision(config: NetworkConfig) -> Any:
     if config.precision != "auto":
         return config.precision
-    on_mps = device == "mps" or (device == "auto" and torch.backends.mps.is_available())  # which has no double
+    # mps has no double precision
+    on_mps = config.device == "mps" or (config.device == "auto" and torch.backends.mps.is_available())
     return "64-true" if config.encoder == "per_target" and not on_mps else "32-true"
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from spacetravlr import _keys
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._types import Rng
-from spacetravlr.models.fit._run import FitOptions, network_params, run_fit
+from spacetravlr.models.fit._options import FitOptions
+from spacetravlr.models.fit._run import run_fit
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,8 +23,6 @@ def fit_betas(
     targets: Sequence[str] | str | None = None,
     *,
     body: Literal["auto", "surface", "cnn", "vit", "seed"] = "auto",
-    encoder: Literal["shared", "per_target"] = "shared",
-    mode: Literal["additive", "multiplicative"] = "additive",
     layer: str | None = None,
     raw_layer: str | None = None,
     cluster_key: str | None = None,
@@ -31,12 +30,10 @@ def fit_betas(
     score_threshold: float = 0.01,
     n_folds: int = 3,
     min_cells: int = 30,
-    lam: float | None = None,
-    alpha: float | None = None,
+    group_penalty: float | None = None,
+    l1_penalty: float | None = None,
     solver: Literal["gram", "group-lasso"] = "gram",
     network: NetworkConfig | None = None,
-    trainer_kwargs: dict[str, Any] | None = None,
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     block_size: int = 100,
     store: str | os.PathLike[str] | None = None,
     store_as: Literal["float32", "float16", "bodies"] = "float32",
@@ -72,11 +69,6 @@ def fit_betas(
     body
         ``"auto"``: seed, surface and CNN compete; ``"surface"``, ``"cnn"``, ``"vit"``: that one and the seed;
         ``"seed"``: the seed alone.
-    encoder
-        Networks: one ``"shared"`` body for a block of targets with a head each, or one body ``"per_target"``, whose
-        results do not depend on how targets are grouped.
-    mode
-        Networks: seed plus a departure (``"additive"``) or seed times a gate (``"multiplicative"``, as published).
     layer
         Expression; what the modulators were made with by default.
     raw_layer
@@ -91,16 +83,14 @@ def fit_betas(
         Spatial folds that choose; one more fold reports.
     min_cells
         Cell types with fewer cells use the seed of all cells together.
-    lam, alpha
-        Penalties of the seed (group and single coefficients); chosen by held-out error by default.
+    group_penalty, l1_penalty
+        Penalties of the seed on groups and on single coefficients; chosen by held-out error by default.
     solver
         Solver of the seed: ``"gram"``, or the reference package ``"group-lasso"`` for the delivered fit (slow).
     network
-        Settings of the network; replaces ``mode`` and ``encoder``.
-    trainer_kwargs
-        Passed to :class:`lightning.pytorch.Trainer`.
-    device
-        Where networks are trained.
+        Settings of the network, :class:`spacetravlr.nn.NetworkConfig`: among them ``mode`` (seed plus a departure, or
+        seed times a gate as published), ``encoder`` (one body for a block of targets, or one per target), ``device``
+        and ``trainer_kwargs``.
     block_size
         Targets fitted together.
     store
@@ -165,11 +155,10 @@ def fit_betas(
     """
     table = unwrap(adata)
     options = FitOptions(
-        body=body, encoder=encoder, mode=mode, layer=layer, raw_layer=raw_layer, cluster_key=cluster_key,
-        modulators_key=modulators_key, score_threshold=score_threshold, n_folds=n_folds, min_cells=min_cells, lam=lam,
-        alpha=alpha, solver=solver, network=network, trainer_kwargs=trainer_kwargs, device=device,
-        block_size=block_size, store=store, store_as=store_as, client=client, uncertainty=uncertainty, rng=rng,
-        n_jobs=n_jobs, show_progress_bar=show_progress_bar,
+        body=body, layer=layer, raw_layer=raw_layer, cluster_key=cluster_key, modulators_key=modulators_key,
+        score_threshold=score_threshold, n_folds=n_folds, min_cells=min_cells, group_penalty=group_penalty,
+        l1_penalty=l1_penalty, solver=solver, network=network, block_size=block_size, store=store, store_as=store_as,
+        client=client, uncertainty=uncertainty, rng=rng, n_jobs=n_jobs, show_progress_bar=show_progress_bar,
     )  # fmt: skip
     fit = run_fit(table, targets, options)
     out = table.copy() if copy else table
@@ -182,7 +171,7 @@ def fit_betas(
         "terms": fit.result.terms,
         "scores": fit.result.scores,
         "training": fit.result.training,
-        "params": {**fit.params, "network": network_params(fit.settings)},
+        "params": fit.params,
         "store": "" if store is None else os.fspath(store),
         "bodies": fit.result.bodies,
     }

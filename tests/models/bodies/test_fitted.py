@@ -12,7 +12,7 @@ from anndata import AnnData
 import spacetravlr as st
 from spacetravlr._anndata._fit import read_fit_data
 from spacetravlr.models.bodies._fitted import BODIES, EvaluationCells, FittedBlock
-from spacetravlr.models.bodies._inputs import FitSettings
+from spacetravlr.models.bodies._inputs import BodyOptions
 from spacetravlr.models.fit import _block
 from spacetravlr.models.fit._tissue import fit_inputs
 
@@ -27,21 +27,21 @@ def inputs():
     grn, lr, ligand_tf = st.datasets.simulated_priors(adata)
     st.pp.received_ligands(adata, lr, layer="log1p")
     st.pp.modulators(adata, grn, ligand_tf=ligand_tf, cluster_key="cell_type")
-    return fit_inputs(read_fit_data(adata, modulators_key="modulators"), n_folds=3, seed=0, n_jobs=1)
+    return fit_inputs(read_fit_data(adata, modulators_key="modulators"), n_folds=3, rng_seed=0, n_jobs=1)
 
 
 @pytest.fixture(scope="module", params=["seed", "surface", "cnn", "vit", "per_target", "mixed"])
 def result(request, inputs):
     """Fits in which each target and type keeps the body named, or in turn one of all four."""
     network = st.nn.NetworkConfig(
-        n_epochs=3, batch_size=64, learning_rate=0.02,
+        n_epochs=3, batch_size=64, learning_rate=0.02, device="cpu",
         body="vit" if request.param == "vit" else "cnn",
         mode="multiplicative" if request.param == "vit" else "additive",
         encoder="per_target" if request.param == "per_target" else "shared",
     )  # fmt: skip
     body = {"per_target": "cnn", "mixed": "auto"}.get(request.param, request.param)
     kept = {"seed": 1, "surface": 2, "mixed": np.arange(12).reshape(4, 3) % 4}.get(request.param, 3)
-    settings = FitSettings(body=body, network=network, device="cpu")
+    settings = BodyOptions(body=body, network=network)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_block, "choose_bodies", lambda *_: np.broadcast_to(kept, (4, 3)).copy())
         return _block.fit_targets(inputs, settings, np.arange(4))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import spacetravlr as st
-from spacetravlr.models.bodies._inputs import FitSettings
+from spacetravlr.models.bodies._inputs import BodyOptions
 from spacetravlr.models.fit import _estimate, _run
 from spacetravlr.models.fit._tissue import fit_inputs, target_blocks
 
@@ -26,7 +26,7 @@ def tissue():
 
 @pytest.fixture(scope="module")
 def inputs(tissue):
-    return fit_inputs(_run.read_fit_data(tissue, modulators_key="modulators"), n_folds=3, seed=0)
+    return fit_inputs(_run.read_fit_data(tissue, modulators_key="modulators"), n_folds=3, rng_seed=0)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_times_are_rounded(seconds, said):
 
 def test_more_work_takes_longer_and_more_threads_less(inputs):
     def seconds(body, blocks, **options):
-        settings = FitSettings(body=body, network=st.nn.NetworkConfig())
+        settings = BodyOptions(body=body, network=st.nn.NetworkConfig())
         return _estimate.fit_seconds(
             _estimate.fit_work(inputs, settings, blocks), **{"rate": 1e11, "threads": 1, **options}
         )
@@ -60,7 +60,7 @@ def test_more_work_takes_longer_and_more_threads_less(inputs):
 
 def test_memory_holds_what_is_kept(inputs):
     blocks = target_blocks(4, 1)
-    settings = FitSettings(body="seed")
+    settings = BodyOptions(body="seed")
     whole, stored = (
         _estimate.fit_bytes(inputs, settings, blocks, stored=stored, threads=1) for stored in (False, True)
     )

@@ -17,8 +17,8 @@ from spacetravlr._core.design import term_values
 from spacetravlr._core.sgl.reference import solve
 from spacetravlr._core.surfaces.search import SurfaceOptions
 from spacetravlr.models.bodies._base import BodyResult
-from spacetravlr.models.bodies._inputs import FitSettings, block_design
-from spacetravlr.models.bodies._network import target_seed
+from spacetravlr.models.bodies._inputs import BodyOptions, block_design
+from spacetravlr.models.bodies._network import target_rng_seed
 from spacetravlr.models.bodies._seed import fit_seed
 from spacetravlr.models.fit import _block
 from spacetravlr.models.fit._tissue import fit_inputs, fit_tissue
@@ -42,7 +42,7 @@ def base():
 
 def _inputs(adata, **options):
     tissue = read_fit_data(adata, modulators_key="modulators", **options)
-    return tissue, fit_inputs(tissue, n_folds=3, seed=0, n_jobs=1)
+    return tissue, fit_inputs(tissue, n_folds=3, rng_seed=0, n_jobs=1)
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +52,12 @@ def inputs(base):
 
 @pytest.fixture(scope="module")
 def surface(inputs):
-    return _block.fit_targets(inputs, FitSettings(body="surface"), np.arange(4))
+    return _block.fit_targets(inputs, BodyOptions(body="surface"), np.arange(4))
 
 
 @pytest.fixture(scope="module")
 def seed(inputs):
-    return _block.fit_targets(inputs, FitSettings(body="seed"), np.arange(4))
+    return _block.fit_targets(inputs, BodyOptions(body="seed"), np.arange(4))
 
 
 def _with_targets(inputs, change):
@@ -77,7 +77,7 @@ def _columns(inputs, t):
 def test_seed_scores_by_hand(inputs):
     """A seed of each type, fitted on its choosing cells, predicts the reporting cells."""
     lam = 0.02
-    scores = _block.fit_targets(inputs, FitSettings(body="seed", lam=lam, min_cells=0), np.arange(4)).scores
+    scores = _block.fit_targets(inputs, BodyOptions(body="seed", group_penalty=lam, min_cells=0), np.arange(4)).scores
     report = inputs.fold == 3
     assert 0.15 < report.mean() < 0.35
     for t in range(4):
@@ -102,7 +102,7 @@ def test_seed_scores_by_hand(inputs):
 def test_surface_scores_by_hand(inputs):
     from spacetravlr._core.surfaces.fit import fit_surface
 
-    scores = _block.fit_targets(inputs, FitSettings(body="surface"), np.array([1])).scores
+    scores = _block.fit_targets(inputs, BodyOptions(body="surface"), np.array([1])).scores
     block, functions = block_design(inputs, np.array([1])), inputs.functions()
     choose, report = ~inputs.report, inputs.report
     x = (block.values[:, block.columns(0)] - block.mean[block.columns(0)]) / block.spread[block.columns(0)]
@@ -152,7 +152,7 @@ def disturbed(inputs):
 
 
 def test_reporting_cells_choose_nothing_in_a_surface(inputs, disturbed, surface):
-    other = _block.fit_targets(disturbed, FitSettings(body="surface"), np.arange(4))
+    other = _block.fit_targets(disturbed, BodyOptions(body="surface"), np.arange(4))
     assert other.scores["kept"].tolist() == surface.scores["kept"].tolist()
     np.testing.assert_allclose(other.terms["evidence"], surface.terms["evidence"], rtol=1e-6)
     np.testing.assert_array_equal(other.terms["active"], surface.terms["active"])
@@ -164,7 +164,7 @@ def test_reporting_cells_choose_nothing_in_a_surface(inputs, disturbed, surface)
 
 
 def test_reporting_cells_choose_no_penalty(inputs, disturbed):
-    settings = FitSettings(body="seed")
+    settings = BodyOptions(body="seed")
     (body, seeds), (other_body, other) = (
         fit_seed(block_design(i, np.arange(4)), i, settings, 1) for i in (inputs, disturbed)
     )
@@ -175,7 +175,7 @@ def test_reporting_cells_choose_no_penalty(inputs, disturbed):
 
 
 def test_reporting_cells_neither_train_nor_stop_a_network(inputs, disturbed):
-    settings = FitSettings(body="cnn", network=st.nn.NetworkConfig(n_epochs=3, batch_size=128), device="cpu")
+    settings = BodyOptions(body="cnn", network=st.nn.NetworkConfig(n_epochs=3, batch_size=128, device="cpu"))
     first, other = (_block.fit_targets(i, settings, np.arange(2)) for i in (inputs, disturbed))
     pd.testing.assert_frame_equal(first.training, other.training)
     assert first.scores["kept"].tolist() == other.scores["kept"].tolist()
@@ -184,7 +184,7 @@ def test_reporting_cells_neither_train_nor_stop_a_network(inputs, disturbed):
 
 def test_each_cell_is_predicted_without_itself(inputs):
     """Another value at one cell changes the prediction of other folds' cells, never its own fold's."""
-    settings = FitSettings(body="seed", lam=0.01)
+    settings = BodyOptions(body="seed", group_penalty=0.01)
     where = int(np.flatnonzero(inputs.fold == 0)[0])
 
     def change(y):
@@ -288,11 +288,11 @@ def test_coefficients_of_a_type_come_from_the_body_it_keeps(inputs, seed, surfac
 
     def all_of(code):
         monkeypatch.setattr(_block, "choose_bodies", lambda *_: np.full((4, 3), code))
-        return _block.fit_targets(inputs, FitSettings(body="surface"), np.arange(4))
+        return _block.fit_targets(inputs, BodyOptions(body="surface"), np.arange(4))
 
     whole = [all_of(code).betas for code in range(3)]
     monkeypatch.setattr(_block, "choose_bodies", lambda *_: kept)
-    mixed = _block.fit_targets(inputs, FitSettings(body="surface", uncertainty=True), np.arange(4))
+    mixed = _block.fit_targets(inputs, BodyOptions(body="surface", uncertainty=True), np.arange(4))
     for t in range(4):
         columns = _columns(inputs, t)
         for c in range(3):
@@ -304,7 +304,7 @@ def test_coefficients_of_a_type_come_from_the_body_it_keeps(inputs, seed, surfac
 
 def test_zero_is_the_mean_of_the_type(inputs, monkeypatch):
     monkeypatch.setattr(_block, "choose_bodies", lambda *_: np.zeros((4, 3), dtype=int))
-    betas = _block.fit_targets(inputs, FitSettings(body="seed"), np.arange(4)).betas
+    betas = _block.fit_targets(inputs, BodyOptions(body="seed"), np.arange(4)).betas
     for t in range(4):
         block = betas[:, _columns(inputs, t)]
         assert np.all(block[:, 1:] == 0)
@@ -322,7 +322,7 @@ def noisy(inputs):
 
 
 def test_noise_keeps_zero(noisy):
-    result = _block.fit_targets(noisy, FitSettings(body="seed"), np.arange(4))
+    result = _block.fit_targets(noisy, BodyOptions(body="seed"), np.arange(4))
     zero = result.scores["kept"].to_numpy().reshape(4, 3) == "zero"
     assert zero.mean() > 0.7
     for t in range(4):
@@ -332,7 +332,7 @@ def test_noise_keeps_zero(noisy):
 
 def test_noise_has_no_regulators(noisy):
     """A surface may still improve on the mean of a type, but by its intercept alone."""
-    result = _block.fit_targets(noisy, FitSettings(body="surface"), np.arange(4))
+    result = _block.fit_targets(noisy, BodyOptions(body="surface"), np.arange(4))
     assert result.terms["active"].sum() == 4  # the intercepts
     without_seed = result.scores["kept"].to_numpy().reshape(4, 3) != "seed"
     assert without_seed.mean() > 0.8
@@ -342,7 +342,9 @@ def test_noise_has_no_regulators(noisy):
 
 
 def test_delivered_coefficients_use_every_cell(inputs):
-    result = _block.fit_targets(inputs, FitSettings(body="seed", lam=0.01, score_threshold=0.0), np.array([3]))
+    result = _block.fit_targets(
+        inputs, BodyOptions(body="seed", group_penalty=0.01, score_threshold=0.0), np.array([3])
+    )
     terms = inputs.terms.take(inputs.targets.terms_of(3))
     x = term_values(inputs.expression, inputs.received, terms)
     y = inputs.expression[:, inputs.targets.gene[3]]
@@ -356,7 +358,7 @@ def test_delivered_coefficients_use_every_cell(inputs):
 
 
 def test_reference_solver_gives_nearly_the_same_seeds(inputs):
-    settings = FitSettings(body="seed", lam=0.02)
+    settings = BodyOptions(body="seed", group_penalty=0.02)
     seeds = [
         fit_seed(block_design(inputs, np.array([0])), inputs, replace(settings, solver=solver), 1)[1].final
         for solver in ("gram", "group-lasso")
@@ -394,7 +396,7 @@ def test_small_types_use_the_seed_of_all_cells(base, caplog):
         st.tl.fit_betas(adata, body="seed", show_progress_bar=False)
     assert "fewer than min_cells=30 cells use the seed of all cells together: rare/1, rare/2" in caplog.text
     inputs = _inputs(adata)[1]
-    seeds = fit_seed(block_design(inputs, np.arange(4)), inputs, FitSettings(body="seed"), 1)[1].final
+    seeds = fit_seed(block_design(inputs, np.arange(4)), inputs, BodyOptions(body="seed"), 1)[1].final
     names = list(adata.obs["cell_type"].cat.categories)
     one, two = names.index("rare/1"), names.index("rare/2")
     np.testing.assert_array_equal(seeds[:, one, 1:], seeds[:, two, 1:])
@@ -405,8 +407,8 @@ def test_small_types_use_the_seed_of_all_cells(base, caplog):
 def test_blocks_are_joined_in_the_order_of_targets(base):
     tissue, inputs = _inputs(base)
     ticks: list[int] = []
-    one = fit_tissue(tissue, inputs, FitSettings(body="seed"), block_size=1, progress=ticks.append)
-    whole = fit_tissue(tissue, inputs, FitSettings(body="seed"))
+    one = fit_tissue(tissue, inputs, BodyOptions(body="seed"), block_size=1, progress=ticks.append)
+    whole = fit_tissue(tissue, inputs, BodyOptions(body="seed"))
     assert sum(ticks) == 4
     np.testing.assert_allclose(one.betas, whole.betas, atol=1e-5)
     assert one.scores["target"].astype(str).tolist() == whole.scores["target"].astype(str).tolist()
@@ -416,7 +418,7 @@ def test_blocks_are_joined_in_the_order_of_targets(base):
 
 def test_a_block_can_be_fitted_in_another_process(inputs, seed):
     """Workers get inputs and settings, and give back the block, as bytes."""
-    settings = FitSettings(body="seed", network=st.nn.NetworkConfig(), surface=SurfaceOptions())
+    settings = BodyOptions(body="seed", network=st.nn.NetworkConfig(), surface=SurfaceOptions())
     sent, how = pickle.loads(pickle.dumps((inputs, settings)))
     back = pickle.loads(pickle.dumps(_block.fit_targets(sent, how, np.arange(4))))
     np.testing.assert_array_equal(back.betas, seed.betas)
@@ -426,14 +428,14 @@ def test_a_block_can_be_fitted_in_another_process(inputs, seed):
 @pytest.mark.parametrize("body", ["surface", "cnn"])
 def test_progress_counts_each_target_once(inputs, body):
     ticks: list[int] = []
-    settings = FitSettings(body=body, network=st.nn.NetworkConfig(n_epochs=1, batch_size=256), device="cpu")
+    settings = BodyOptions(body=body, network=st.nn.NetworkConfig(n_epochs=1, batch_size=256, device="cpu"))
     _block.fit_targets(inputs, settings, np.arange(3), progress=ticks.append)
     assert sum(ticks) == 3
 
 
 def test_the_stream_of_a_target_depends_on_its_name_and_the_seed_alone():
-    assert target_seed(0, "PAX5") == target_seed(0, "PAX5")
-    assert len({target_seed(s, name) for s in (0, 1) for name in ("PAX5", "CD79A", "T/NK")}) == 6
+    assert target_rng_seed(0, "PAX5") == target_rng_seed(0, "PAX5")
+    assert len({target_rng_seed(s, name) for s in (0, 1) for name in ("PAX5", "CD79A", "T/NK")}) == 6
 
 
 def test_folds_hold_every_type_and_stopping_blocks_are_their_own(inputs):
@@ -453,7 +455,7 @@ def test_folds_hold_every_type_and_stopping_blocks_are_their_own(inputs):
 @pytest.fixture(scope="module")
 def departed(inputs):
     """Surfaces that may hold so little that the seed does better, so that they start from it."""
-    settings = FitSettings(body="surface", surface=SurfaceOptions(max_features=1, amplitudes=False), uncertainty=True)
+    settings = BodyOptions(body="surface", surface=SurfaceOptions(max_features=1, amplitudes=False), uncertainty=True)
     return _block.fit_targets(inputs, settings, np.arange(4))
 
 
@@ -472,7 +474,7 @@ def test_a_surface_that_falls_short_departs_from_the_seed(inputs, departed):
 
 
 def test_reporting_cells_do_not_choose_departures_either(disturbed, departed):
-    settings = FitSettings(body="surface", surface=SurfaceOptions(max_features=1, amplitudes=False))
+    settings = BodyOptions(body="surface", surface=SurfaceOptions(max_features=1, amplitudes=False))
     other = _block.fit_targets(disturbed, settings, np.arange(4))
     assert other.scores["kept"].tolist() == departed.scores["kept"].tolist()
     np.testing.assert_array_equal(other.terms["evidence"].isna(), departed.terms["evidence"].isna())

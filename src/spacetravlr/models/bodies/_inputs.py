@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -14,29 +14,36 @@ from spacetravlr._core.surfaces.model import CellFunctions
 from spacetravlr._core.surfaces.search import SurfaceOptions
 
 if TYPE_CHECKING:
-    from spacetravlr._types import Bools, Floats, Ints
+    from spacetravlr._types import Bools, Floats, Ints, Rng
+    from spacetravlr.nn import NetworkConfig
 
 Body = Literal["auto", "surface", "cnn", "vit", "seed"]
 Solver = Literal["gram", "group-lasso"]
 
 
 @dataclass(frozen=True)
-class FitSettings:
-    """How targets are fitted; see :func:`spacetravlr.tl.fit_betas`."""
+class BodyOptions:
+    """How targets are fitted: the options of :func:`spacetravlr.tl.fit_betas` that decide what comes out."""
 
     body: Body = "auto"
     score_threshold: float = 0.01
     min_cells: int = 30
-    lam: float | None = None
-    alpha: float | None = None
+    group_penalty: float | None = None
+    l1_penalty: float | None = None
     solver: Solver = "gram"
     surface: SurfaceOptions = field(default_factory=SurfaceOptions)
-    network: Any = None
-    """``nn.NetworkConfig``; None takes the defaults for the body."""
-    trainer_kwargs: dict[str, Any] | None = None
-    device: str = "auto"
+    network: NetworkConfig | None = None
+    """``None`` takes the defaults."""
     uncertainty: bool = False
-    seed: int = 0
+    rng: Rng = 0
+
+    @property
+    def rng_seed(self) -> int:
+        """The number that every random choice follows from."""
+        if not isinstance(self.rng, int | np.integer):
+            msg = "the random seed of a fit is drawn before it starts"
+            raise TypeError(msg)
+        return int(self.rng)
 
     @property
     def with_surface(self) -> bool:

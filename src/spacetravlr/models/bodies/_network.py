@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from spacetravlr._types import Bools, Floats, Ints
-    from spacetravlr.models.bodies._inputs import BlockDesign, CellContext, FitInputs, FitSettings
+    from spacetravlr.models.bodies._inputs import BlockDesign, BodyOptions, CellContext, FitInputs
     from spacetravlr.models.bodies._seed import SeedStages
     from spacetravlr.nn import BlockFit
 
@@ -33,12 +33,12 @@ class Networks:
     """
 
     def __init__(
-        self, block: BlockDesign, inputs: FitInputs, settings: FitSettings, seeds: SeedStages, n_jobs: int
+        self, block: BlockDesign, inputs: FitInputs, options: BodyOptions, seeds: SeedStages, n_jobs: int
     ) -> None:
         from spacetravlr.nn import BlockData, NetworkConfig
 
-        self.block, self.inputs, self.settings, self.seeds = block, inputs, settings, seeds
-        self.config = settings.network or NetworkConfig(body="vit" if settings.body == "vit" else "cnn")
+        self.block, self.inputs, self.options, self.seeds = block, inputs, options, seeds
+        self.config = options.network or NetworkConfig()
         self.curves: dict[str, Floats] = {}
         """Learning curves of the comparison, epochs x targets."""
         width = block.width
@@ -57,7 +57,7 @@ class Networks:
             train=~inputs.stopping,
             validation=inputs.stopping,
             group=group,
-            seeds=np.array([target_seed(settings.seed, name) for name in names], dtype=np.uint64),
+            seeds=np.array([target_rng_seed(options.rng_seed, name) for name in names], dtype=np.uint64),
         )
 
     def compare(self) -> BodyResult:
@@ -77,7 +77,7 @@ class Networks:
         """
         choosing = ~self.inputs.report
         winners = np.flatnonzero(kept)
-        scored = winners if self.settings.body == "auto" else np.arange(len(self.block))
+        scored = winners if self.options.body == "auto" else np.arange(len(self.block))
         if not len(scored):
             return
         from spacetravlr.nn._fit import training_state
@@ -105,7 +105,7 @@ class Networks:
     def _side_by_side(self) -> bool:
         """Whether two trainings share nothing: the default precision belongs to the process, callbacks to the user."""
         single = self.config.encoder == "shared" and self.config.precision in ("auto", "32-true")
-        return single and not self.settings.trainer_kwargs
+        return single and not self.config.trainer_kwargs
 
     def _not_kept(self, t: int) -> BodyState:
         msg = f"no network was trained on every cell for target {t} of the block"
@@ -127,8 +127,7 @@ class Networks:
         )
         # One thread: batches are small, and torch's threads spin while they wait, which on a busy machine costs twenty
         # times what they gain.
-        options: dict[str, Any] = {"trainer_kwargs": self.settings.trainer_kwargs, "device": self.settings.device}
-        return fit_block(subset, self.config, n_jobs=1, **options)
+        return fit_block(subset, self.config, n_jobs=1)
 
     def _anchors(self, seeds: Floats) -> Floats:
         """Seeds in standardised units, targets x types x (intercept, terms)."""
@@ -165,6 +164,6 @@ def niches(cells: CellContext, n_jobs: int, rows: slice = slice(None)) -> dict[s
     }
 
 
-def target_seed(seed: int, name: str) -> int:
-    """Seed of one target, from the run's seed and the gene's name alone."""
-    return int(np.random.SeedSequence([seed, crc32(name.encode())]).generate_state(1, np.uint64)[0])
+def target_rng_seed(rng_seed: int, name: str) -> int:
+    """Random seed of one target, from the run's and the gene's name alone."""
+    return int(np.random.SeedSequence([rng_seed, crc32(name.encode())]).generate_state(1, np.uint64)[0])

@@ -15,7 +15,7 @@ from spacetravlr.models.bodies._fitted import BodyState
 
 if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
-    from spacetravlr.models.bodies._inputs import BlockDesign, FitInputs, FitSettings
+    from spacetravlr.models.bodies._inputs import BlockDesign, BodyOptions, FitInputs
 
 
 class SeedStages(NamedTuple):
@@ -28,9 +28,7 @@ class SeedStages(NamedTuple):
     """All cells."""
 
 
-def fit_seed(
-    block: BlockDesign, inputs: FitInputs, settings: FitSettings, n_jobs: int
-) -> tuple[BodyResult, SeedStages]:
+def fit_seed(block: BlockDesign, inputs: FitInputs, options: BodyOptions, n_jobs: int) -> tuple[BodyResult, SeedStages]:
     """Sparse group lasso a cell type."""
     n_folds = inputs.n_folds + 1
     grams = grouped_moments(
@@ -39,18 +37,20 @@ def fit_seed(
     common: dict[str, Any] = {
         "groups": block.group,
         "n_folds": n_folds,
-        "min_cells": settings.min_cells,
-        "alpha": settings.alpha,
+        "min_cells": options.min_cells,
+        "alpha": options.l1_penalty,
         "n_jobs": n_jobs,
     }
     choosing = list(range(inputs.n_folds))
     with threadpool_limits(1):
-        chosen = fit_seeds(grams, block.indptr, block.term, folds=choosing, lam=settings.lam, leave_out=True, **common)
+        chosen = fit_seeds(
+            grams, block.indptr, block.term, folds=choosing, lam=options.group_penalty, leave_out=True, **common
+        )
         lam = chosen.lam  # NaN, where nothing could be fitted, lets the solver choose again
         held: list[Floats] = list(chosen.held)
         final: Floats = fit_seeds(grams, block.indptr, block.term, lam=lam, start=chosen.coef, **common).coef
-    if settings.solver == "group-lasso":
-        final = _reference_seeds(block, inputs, settings, lam, final)
+    if options.solver == "group-lasso":
+        final = _reference_seeds(block, inputs, options, lam, final)
     prediction, train = np.full(block.y.shape, np.nan), np.full(block.y.shape, np.nan)
     for fold, coefficients in enumerate([*held, chosen.coef]):
         rows = np.flatnonzero(inputs.fold == fold)
@@ -78,23 +78,21 @@ def _predict_by_type(block: BlockDesign, inputs: FitInputs, coefficients: Floats
     return prediction
 
 
-def _reference_seeds(
-    block: BlockDesign, inputs: FitInputs, settings: FitSettings, lam: Floats, seeds: Floats
-) -> Floats:
+def _reference_seeds(block: BlockDesign, inputs: FitInputs, options: BodyOptions, lam: Floats, seeds: Floats) -> Floats:
     """The same seeds from the reference solver, at the penalties that the Gram solver chose."""
     out = seeds.copy()
     for t in range(len(block)):
         columns = block.columns(t)
         for c in range(inputs.n_types):
             rows = np.flatnonzero(inputs.cell_type == c)
-            if len(rows) < max(settings.min_cells, 2) or not lam[t, c] > 0:
+            if len(rows) < max(options.min_cells, 2) or not lam[t, c] > 0:
                 continue
             solution = solve_reference(
                 block.values[rows][:, columns],
                 block.y[rows, t],
                 block.group[columns],
                 lam=float(lam[t, c]),
-                alpha=settings.alpha,
+                alpha=options.l1_penalty,
             )
             out[t, c, 0], out[t, c, 1 : len(columns) + 1] = solution.intercept, solution.coef
     return out

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from spacetravlr._types import Bools, Floats, Ints
-    from spacetravlr.models.bodies._inputs import BlockDesign, FitInputs, FitSettings
+    from spacetravlr.models.bodies._inputs import BlockDesign, BodyOptions, FitInputs
     from spacetravlr.models.bodies._seed import SeedStages
 
 # Residual variance of a first search, in units of the seed's held-out error, above which no more is tried.
@@ -64,7 +64,7 @@ class _Target(NamedTuple):
 def fit_surfaces(
     block: BlockDesign,
     inputs: FitInputs,
-    settings: FitSettings,
+    options: BodyOptions,
     functions: CellFunctions,
     seed: BodyResult,
     stages: SeedStages,
@@ -106,12 +106,12 @@ def fit_surfaces(
         offset: Floats = nothing
         seed_error = _mean_square(block.y[choose, t] - seed.prediction[choose, t])
         hopeless = _HOPELESS * seed_error / target.spread**2
-        fit = fit_surface(x(choose), y[choose], inside, settings.surface, max_noise=hopeless)
+        fit = fit_surface(x(choose), y[choose], inside, options.surface, max_noise=hopeless)
         fitted = target.original(fit, inside, choose, offset)
         departs = _mean_square(block.y[choose, t] - fitted) > seed_error
         if departs:
             offset = target.offset(_anchor(block, inputs, t, stages.choosing))
-            fit = fit_surface(x(choose), (y - offset)[choose], inside, settings.surface)
+            fit = fit_surface(x(choose), (y - offset)[choose], inside, options.surface)
             fitted = target.original(fit, inside, choose, offset)
         train[choose, t] = fitted
         prediction[report, t] = target.original(fit, at_left[-1], report, offset)
@@ -119,11 +119,11 @@ def fit_surfaces(
             if departs:
                 offset = target.offset(_anchor(block, inputs, t, stages.held[held]))
             rows = seen[held]
-            again = refit_surface(fit, x(rows), (y - offset)[rows], at_seen[held], settings.surface, search=True)
+            again = refit_surface(fit, x(rows), (y - offset)[rows], at_seen[held], options.surface, search=True)
             prediction[left[held], t] = target.original(again, at_left[held], left[held], offset)
         if departs:
             offset = target.offset(_anchor(block, inputs, t, stages.final))
-        final = refit_surface(fit, x(everything), (y - offset)[everything], whole, settings.surface, search=False)
+        final = refit_surface(fit, x(everything), (y - offset)[everything], whole, options.surface, search=False)
         progress()
         return fit, final, departs
 

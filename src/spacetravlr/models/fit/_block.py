@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from spacetravlr.models.bodies._base import BodyResult, fit_zero, sums_by_type
 from spacetravlr.models.bodies._fitted import BODIES, EvaluationCells, FittedBlock
-from spacetravlr.models.bodies._inputs import BlockDesign, FitInputs, FitSettings, block_design
+from spacetravlr.models.bodies._inputs import BlockDesign, BodyOptions, FitInputs, block_design
 from spacetravlr.models.bodies._network import Networks, niches
 from spacetravlr.models.bodies._seed import fit_seed
 from spacetravlr.models.bodies._surface import SurfaceExtras, fit_surfaces
@@ -55,7 +55,7 @@ class BlockResult:
 
 def fit_targets(
     inputs: FitInputs,
-    settings: FitSettings,
+    options: BodyOptions,
     index: Ints,
     *,
     functions: CellFunctions | None = None,
@@ -66,7 +66,7 @@ def fit_targets(
 
     Parameters
     ----------
-    inputs, settings
+    inputs, options
         The tissue and how to fit.
     index
         Which targets of ``inputs.targets``.
@@ -80,29 +80,29 @@ def fit_targets(
     report = progress or (lambda _: None)
     block = block_design(inputs, np.asarray(index))
     bodies: dict[str, BodyResult] = {"zero": fit_zero(block, inputs)}
-    bodies["seed"], seeds = fit_seed(block, inputs, settings, n_jobs)
+    bodies["seed"], seeds = fit_seed(block, inputs, options, n_jobs)
     extras: SurfaceExtras | None = None
-    networks = Networks(block, inputs, settings, seeds, n_jobs) if settings.with_network else None
+    networks = Networks(block, inputs, options, seeds, n_jobs) if options.with_network else None
     with threadpool_limits(1), ThreadPoolExecutor(n_jobs) as pool:
         comparison = pool.submit(networks.compare) if networks else None  # beside the surfaces, which do not need it
-        if settings.with_surface:
+        if options.with_surface:
             functions = functions or inputs.functions()
             bodies["surface"], extras = fit_surfaces(
-                block, inputs, settings, functions, bodies["seed"], seeds, pool, lambda: report(1)
+                block, inputs, options, functions, bodies["seed"], seeds, pool, lambda: report(1)
             )
         if comparison:
             bodies["network"] = comparison.result()
-        kept = choose_bodies(block, inputs, bodies, settings.score_threshold)
+        kept = choose_bodies(block, inputs, bodies, options.score_threshold)
         if networks:
             networks.finish(bodies["network"], (kept == BODIES.index("network")).any(axis=1), pool)
-    if not settings.with_surface:
+    if not options.with_surface:
         report(len(block))
     fitted = FittedBlock.collect(
         kept, lambda body, t: bodies[body].state(t), [block.scaling(t) for t in range(len(block))]
     )
     betas = fitted.evaluate(_cells(inputs, functions, n_jobs))
     sd = None
-    if settings.uncertainty:
+    if options.uncertainty:
         sd = np.hstack([_deviations(t, kept, extras, block, inputs, functions) for t in range(len(block))])
     centred = _centred(block, inputs)
     return BlockResult(

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from spacetravlr._types import Ints
-    from spacetravlr.models.bodies._inputs import FitInputs, FitSettings
+    from spacetravlr.models.bodies._inputs import BodyOptions, FitInputs
 
 #: Multiplications and additions a second (single precision, one thread) where the costs were measured.
 RATE = 9.6e10
@@ -35,7 +35,7 @@ _LONGEST_NETWORKS = 0.7  # part of the three trainings that cannot run side by s
 _PROBE = 512
 
 
-def fit_work(inputs: FitInputs, settings: FitSettings, blocks: Sequence[Ints]) -> dict[str, float]:
+def fit_work(inputs: FitInputs, options: BodyOptions, blocks: Sequence[Ints]) -> dict[str, float]:
     """Amounts of work of a fit, named as in ``COSTS``.
 
     Seeds pass over the cross products of a target's terms in each cell type, after one pass over the cells; surfaces
@@ -44,10 +44,10 @@ def fit_work(inputs: FitInputs, settings: FitSettings, blocks: Sequence[Ints]) -
     terms = np.concatenate([np.diff(inputs.targets.indptr)[block] for block in blocks]).astype(float)
     n, n_targets = inputs.n_cells, len(terms)
     work = {"seed": inputs.n_types * float((terms**2).sum()), "seed cells": n * float(terms.sum())}
-    if settings.with_surface:
+    if options.with_surface:
         work |= {"surface": n * float(terms.sum()), "surface cells": float(n * n_targets), "surface target": n_targets}
-    if settings.with_network:
-        trainings = n_targets if settings.network and settings.network.encoder == "per_target" else len(blocks)
+    if options.with_network:
+        trainings = n_targets if options.network and options.network.encoder == "per_target" else len(blocks)
         work |= {"network": n * float(terms.sum()), "network cells": float(n * trainings)}
     return work
 
@@ -62,7 +62,7 @@ def fit_seconds(work: dict[str, float], *, rate: float, threads: int, processes:
     return RATE / rate * max(sum(spent.values()) / max(1, threads), _LONGEST_NETWORKS * networks) / processes
 
 
-def fit_bytes(inputs: FitInputs, settings: FitSettings, blocks: Sequence[Ints], *, stored: bool, threads: int) -> float:
+def fit_bytes(inputs: FitInputs, options: BodyOptions, blocks: Sequence[Ints], *, stored: bool, threads: int) -> float:
     """Memory of a fit: the tissue, the regressors and cross products of one block, and the coefficients.
 
     Coefficients of all targets, or of one block when they are ``stored`` on disk.
@@ -72,13 +72,13 @@ def fit_bytes(inputs: FitInputs, settings: FitSettings, blocks: Sequence[Ints], 
     tissue = sum(a.nbytes for a in arrays if a is not None)
     widest = max(blocks, key=lambda block: n_terms[block].sum())
     distinct = len(np.unique(np.concatenate([inputs.targets.terms_of(int(t)) for t in widest])))
-    design = 4 * n * distinct * (2 if settings.with_network else 1)
+    design = 4 * n * distinct * (2 if options.with_network else 1)
     products = 8 * inputs.n_types * (inputs.n_folds + 1) * distinct**2
-    surfaces = 16 * n * int(n_terms[widest].max()) * threads if settings.with_surface else 0
+    surfaces = 16 * n * int(n_terms[widest].max()) * threads if options.with_surface else 0
     columns = n_terms + 1
     kept = columns[widest].sum() if stored else sum(int(columns[block].sum()) for block in blocks)
     # the coefficients of a block twice: as they are delivered and put together
-    coefficients = 4 * n * (kept + 2 * columns[widest].sum()) * (1 + settings.uncertainty)
+    coefficients = 4 * n * (kept + 2 * columns[widest].sum()) * (1 + options.uncertainty)
     return float(tissue + design + products + surfaces + coefficients)
 
 

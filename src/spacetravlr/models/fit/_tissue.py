@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,16 +18,15 @@ from spacetravlr._core.space.spatial_cv import spatial_folds
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._workers import run_on_workers
 from spacetravlr.io._store import BetaStore, block_name
-from spacetravlr.models.bodies._inputs import FitInputs, FitSettings
+from spacetravlr.models.bodies._inputs import BodyOptions, FitInputs
 from spacetravlr.models.bodies._reference import Reference
 from spacetravlr.models.fit._block import BlockResult, fit_targets
 from spacetravlr.models.fit._lazy import lazy_betas
+from spacetravlr.models.fit._options import BLOCK_SIZE
 
 if TYPE_CHECKING:
     from spacetravlr._types import Ints
 
-#: Targets fitted together; a shared network sees one block at a time.
-BLOCK_SIZE = 100
 #: One in this many cells, in spatial blocks, tells a network when to stop. More of them cost training cells: with one
 #: in five, networks on small tissues often stayed with the seed where they were compared with it.
 STOPPING = 8
@@ -47,8 +46,13 @@ class FitResult:
     """What the bodies refer to (``reference``), and the bodies of each block unless they are in the store."""
 
 
-def fit_inputs(tissue: FitData, *, n_folds: int, seed: int, n_jobs: int | None = None) -> FitInputs:
+def fit_inputs(tissue: FitData, *, n_folds: int, rng_seed: int, n_jobs: int | None = None) -> FitInputs:
     """Arrays of a fit: the tissue, its niches and its spatial folds (``n_folds`` that choose and one that reports)."""
+
+    def folds(n: int, *stream: int) -> Ints:
+        rng = np.random.default_rng([rng_seed, *stream] if stream else rng_seed)
+        return spatial_folds(tissue.coordinates, n, slides=tissue.slides, rng=rng)
+
     return FitInputs(
         expression=tissue.expression,
         received=tissue.received,
@@ -68,10 +72,9 @@ def fit_inputs(tissue: FitData, *, n_folds: int, seed: int, n_jobs: int | None =
             libraries=tissue.slides,
             n_jobs=n_jobs,
         ),
-        fold=spatial_folds(tissue.coordinates, n_folds + 1, slides=tissue.slides, rng=np.random.default_rng(seed)),
+        fold=folds(n_folds + 1),
         n_folds=n_folds,
-        stopping=spatial_folds(tissue.coordinates, STOPPING, slides=tissue.slides, rng=np.random.default_rng([seed, 1]))
-        == 0,
+        stopping=folds(STOPPING, 1) == 0,
         raw=tissue.raw,
     )
 
@@ -91,7 +94,7 @@ def missing_blocks(n_targets: int, block_size: int, store: BetaStore | None) -> 
 def fit_tissue(
     tissue: FitData,
     inputs: FitInputs,
-    settings: FitSettings,
+    options: BodyOptions,
     *,
     block_size: int = BLOCK_SIZE,
     store: BetaStore | None = None,
@@ -103,7 +106,7 @@ def fit_tissue(
 
     Parameters
     ----------
-    tissue, inputs, settings
+    tissue, inputs, options
         What to fit and how.
     block_size
         Targets a block.
@@ -121,17 +124,14 @@ def fit_tissue(
     if store is not None and missing:
         widths = np.diff(inputs.targets.indptr) + 1
         store.assert_room(
-            [
-                store.bytes_of(inputs.n_cells, int(widths[blocks[b]].sum()), with_sd=settings.uncertainty)
-                for b in missing
-            ]
+            [store.bytes_of(inputs.n_cells, int(widths[blocks[b]].sum()), with_sd=options.uncertainty) for b in missing]
         )
     report = progress or (lambda _: None)
     done: dict[int, BlockResult] = {}
     fitted = (
-        _local(inputs, settings, blocks, missing, resolve_n_jobs(n_jobs), report)
+        _local(inputs, options, blocks, missing, resolve_n_jobs(n_jobs), report)
         if client is None
-        else _remote(inputs, settings, blocks, missing, client, n_jobs, report)
+        else _remote(inputs, options, blocks, missing, client, n_jobs, report)
     )
     with closing(fitted):
         for b, result in fitted:
@@ -147,26 +147,26 @@ def fit_tissue(
                     sd=result.sd,
                     bodies=result.bodies,
                 )
-    reference = Reference.of_fit(tissue.section, inputs, with_surface=settings.with_surface)
+    reference = Reference.of_fit(tissue.section, inputs, with_surface=options.with_surface)
     return _join(tissue, inputs, blocks, done, store, reference)
 
 
 def _local(
     inputs: FitInputs,
-    settings: FitSettings,
+    options: BodyOptions,
     blocks: list[Ints],
     missing: list[int],
     n_jobs: int,
     report: Callable[[int], None],
 ) -> Generator[tuple[int, BlockResult]]:
-    functions = inputs.functions() if settings.with_surface and missing else None
+    functions = inputs.functions() if options.with_surface and missing else None
     for b in missing:
-        yield b, fit_targets(inputs, settings, blocks[b], functions=functions, n_jobs=n_jobs, progress=report)
+        yield b, fit_targets(inputs, options, blocks[b], functions=functions, n_jobs=n_jobs, progress=report)
 
 
 def _remote(
     inputs: FitInputs,
-    settings: FitSettings,
+    options: BodyOptions,
     blocks: list[Ints],
     missing: list[int],
     client: Any,
@@ -175,14 +175,15 @@ def _remote(
 ) -> Generator[tuple[int, BlockResult]]:
     if not missing:
         return
-    tasks = ((b, (settings, blocks[b])) for b in missing)
+    shipped = BodyOptions(**{f.name: getattr(options, f.name) for f in fields(BodyOptions)})
+    tasks = ((b, (shipped, blocks[b])) for b in missing)
     for b, result in run_on_workers(client, _fit_on_worker, inputs, tasks, n_jobs=n_jobs):
         report(len(blocks[b]))
         yield b, result
 
 
-def _fit_on_worker(inputs: FitInputs, settings: FitSettings, index: Ints) -> BlockResult:
-    return fit_targets(inputs, settings, index, n_jobs=resolve_n_jobs(None))
+def _fit_on_worker(inputs: FitInputs, options: BodyOptions, index: Ints) -> BlockResult:
+    return fit_targets(inputs, options, index, n_jobs=resolve_n_jobs(None))
 
 
 def _join(
@@ -229,7 +230,7 @@ def _join(
 
 
 def fingerprint(
-    tissue: FitData, inputs: FitInputs, settings: FitSettings, block_size: int, obs_names: pd.Index
+    tissue: FitData, inputs: FitInputs, options: BodyOptions, block_size: int, obs_names: pd.Index
 ) -> dict[str, str]:
     """What must agree for the blocks of a store to be reused, as short digests that name what differs."""
 
@@ -250,16 +251,14 @@ def fingerprint(
         "cell types": digest(inputs.cell_type, tissue.type_names),
         "coordinates": digest(inputs.coordinates, inputs.slides, inputs.radius),
         "folds": digest(inputs.fold, inputs.n_folds),
-        # a fit may go on on another device
-        "settings": digest(replace(settings, device="", trainer_kwargs=_plain(settings.trainer_kwargs))),
+        "options": digest(_deciding(options)),
         "block_size": str(block_size),
     }
 
 
-def _plain(options: dict[str, Any] | None) -> dict[str, Any]:
-    """Options with objects (callbacks, loggers) as the names of their types: they print another way in each process."""
-    simple = (str, int, float, bool, type(None))
-    return {
-        key: value if isinstance(value, simple) else type(value).__qualname__
-        for key, value in sorted((options or {}).items())
-    }
+def _deciding(options: BodyOptions) -> dict[str, Any]:
+    """Options that decide what comes out; a fit may go on on another device."""
+    values = {f.name: getattr(options, f.name) for f in fields(BodyOptions)}
+    if options.network is not None:
+        values["network"] = options.network.plain() | {"device": ""}
+    return values
