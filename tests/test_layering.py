@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,51 @@ def test_imports_go_down(path: Path) -> None:
         and (other not in RANKS or (RANKS[other] >= RANKS[part] and not (RANKS[other] == RANKS[part] == 0)))
     ]
     assert not wrong
+
+
+def room_of(module: str) -> str:
+    """Sub-package that a module lies in (``_core.space``, ``models.fit``), or the module where it lies in none."""
+    path = module.split(".")[1:]
+    return ".".join(path[:-1] if len(path) > 2 else path[:2])
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Which of our modules each one imports, for annotations alone too; ``import spacetravlr`` itself left out."""
+    name_of = {path: module_name(path) for path in FILES if path != SOURCE / "__init__.py"}
+    known = set(name_of.values())
+    graph: dict[str, set[str]] = {name: set() for name in known}
+    for path, name in name_of.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("spacetravlr"):
+                wanted = {f"{node.module}.{alias.name}" for alias in node.names}
+                graph[name] |= {w if w in known else node.module for w in wanted} & known - {name}
+    return graph
+
+
+def module_name(path: Path) -> str:
+    return ".".join(["spacetravlr", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__")
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Some circle of a graph, or nothing."""
+    sorter = TopologicalSorter(graph)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_circle_of_modules() -> None:
+    assert not circle(import_graph())
+
+
+def test_no_circle_of_rooms() -> None:
+    rooms: dict[str, set[str]] = {}
+    for name, imported in import_graph().items():
+        if len(name.split(".")) > 2:  # a package's own __init__ gathers from its rooms
+            rooms.setdefault(room_of(name), set()).update(room_of(other) for other in imported)
+    assert not circle({room: others - {room} for room, others in rooms.items()})
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
