@@ -9,13 +9,16 @@ import pandas as pd
 from anndata import AnnData
 
 from spacetravlr import _keys, pp
-from spacetravlr._anndata._expression import layer_name
-from spacetravlr._anndata._spatial import get_coordinates, realign
+from spacetravlr._anndata._expression import read_matrix
+from spacetravlr._anndata._spatial import get_coordinates, realign, unwrap
 from spacetravlr._core.signals.operators import SparseOperator
 from spacetravlr._core.space.weights import gaussian_kernel_2d, gaussian_weights
+from spacetravlr._docs import document
 from spacetravlr._validators import assert_positive
 
 if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
     from spacetravlr._types import Floats, Normalize
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
 ]
 
 
+@document
 def compute_radius_weights(
     xy: Floats,
     lig_df: pd.DataFrame,
@@ -63,8 +67,7 @@ def compute_radius_weights(
         Weight at ``radius``.
     truncate
         Whether weights beyond ``radius`` are zero.
-    n_jobs
-        Threads.
+    %(n_jobs)s
 
     Returns
     -------
@@ -88,6 +91,7 @@ def compute_radius_weights(
     return pd.DataFrame(received * np.float32(scale_factor), index=lig_df.index, columns=lig_df.columns)
 
 
+@document
 def received_ligands(
     xy: Floats,
     ligands_df: pd.DataFrame,
@@ -95,6 +99,9 @@ def received_ligands(
     *,
     scale_factor: float = 1.0,
     normalize: Normalize = "sum",
+    sigma: float | None = None,
+    eps: float = 1e-3,
+    truncate: bool = True,
     n_jobs: int | None = None,
 ) -> pd.DataFrame:
     """Sum up what every cell receives of each ligand, each within the radius of its pairs.
@@ -114,8 +121,14 @@ def received_ligands(
         Factor of all received values.
     normalize
         As in :func:`compute_radius_weights`.
-    n_jobs
-        Threads.
+    sigma
+        Length scale of all radii; by default such that the weight at each radius is ``eps``. The published code has the
+        radius itself: pass ``lr_info`` of one radius at a time, with ``sigma`` equal to it.
+    eps
+        Weight at the radius.
+    truncate
+        Whether weights beyond the radius are zero.
+    %(n_jobs)s
 
     Returns
     -------
@@ -135,13 +148,22 @@ def received_ligands(
     for radius, rows in first.groupby("radius"):
         ligands = list(rows["ligand"])
         out[ligands] = compute_radius_weights(
-            xy, ligands_df[ligands], float(radius), scale_factor=scale_factor, normalize=normalize, n_jobs=n_jobs
+            xy,
+            ligands_df[ligands],
+            float(radius),
+            scale_factor=scale_factor,
+            normalize=normalize,
+            sigma=sigma,
+            eps=eps,
+            truncate=truncate,
+            n_jobs=n_jobs,
         )
     return out
 
 
+@document
 def init_received_ligands(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     lr: Any,
     *,
     radius: float = 200.0,
@@ -160,30 +182,28 @@ def init_received_ligands(
     Parameters
     ----------
     adata
-        Annotated data with coordinates in ``obsm["spatial"]``.
+        Annotated data with coordinates in ``obsm["spatial"]``, or SpatialData.
     lr
         Ligand-receptor pairs.
     radius
         Radius of secreted ligands, in micrometres.
     contact_distance
         Radius of contact ligands, in micrometres.
-    layer
-        Layer with normalised expression; ``None`` uses ``X``.
+    %(layer_normalised)s
     ligand_tf
         Ligand-TF potentials.
     microns_per_unit
         Length of one coordinate unit in micrometres.
     normalize
         As in :func:`compute_radius_weights`.
-    n_jobs
-        Threads.
+    %(n_jobs)s
     """
-    expression = adata.X if layer is None else adata.layers.get(layer)
-    if expression is None:
-        msg = f"Expected {layer_name(layer)} to hold expression, found nothing."
-        raise KeyError(msg)
+    adata = unwrap(adata)
+    expression = read_matrix(adata, layer)
     # A light shell takes the results of both steps first: the user's object is changed only when both have succeeded.
-    shell = AnnData(expression, obs=adata.obs[[]], var=adata.var[[]], obsm={_keys.SPATIAL: get_coordinates(adata)})
+    shell = AnnData(expression, obs=adata.obs, var=adata.var[[]], obsm={_keys.SPATIAL: get_coordinates(adata)})
+    if _keys.SPATIAL in adata.uns:  # what it says of the unit and the slides
+        shell.uns[_keys.SPATIAL] = adata.uns[_keys.SPATIAL]
     pp.spatial_weights(
         shell, radius=radius, contact_radius=contact_distance, microns_per_unit=microns_per_unit, n_jobs=n_jobs
     )
@@ -200,7 +220,7 @@ def init_received_ligands(
 
 
 def ligands_receptors_interactions(received_ligands_df: pd.DataFrame, receptor_gex_df: pd.DataFrame) -> pd.DataFrame:
-    r"""Score ligand-receptor pairs, :math:`LR_{jk} = L_{jk} \cdot \mathrm{receptor}_k(j)` (SPEC section 2).
+    r"""Score ligand-receptor pairs, :math:`LR_{jk} = L_{jk} \cdot \mathrm{receptor}_k(j)`.
 
     Parameters
     ----------
@@ -222,7 +242,7 @@ def ligands_receptors_interactions(received_ligands_df: pd.DataFrame, receptor_g
 
 
 def ligand_regulators_interactions(received_ligands_df: pd.DataFrame, regulator_gex_df: pd.DataFrame) -> pd.DataFrame:
-    r"""Score ligand-TF terms, :math:`LTF_{jp} = L_{jp} \cdot \mathrm{tf}_p(j)` (SPEC section 2).
+    r"""Score ligand-TF terms, :math:`LTF_{jp} = L_{jp} \cdot \mathrm{tf}_p(j)`.
 
     Parameters
     ----------

@@ -52,7 +52,7 @@ def slide(request):
         obs=pd.DataFrame(
             {
                 "cell_type": pd.Categorical(rng.choice(["B", "T/NK", "stroma"], 200)),
-                "library": pd.Categorical(rng.choice(["s1", "s2"], 200)),
+                "half": pd.Categorical(rng.choice(["s1", "s2"], 200)),
             },
             index=[f"cell{i}" for i in range(200)],
         ),

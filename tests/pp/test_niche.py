@@ -17,11 +17,11 @@ def test_five_cells_by_hand(line):
 
 def test_slides_and_units_of_the_weights_are_taken_over(slide, unchanged):
     slide.obsm["spatial"] = slide.obsm["spatial"] * 2
-    st.pp.spatial_weights(slide, radius=80, contact_radius=30, library_key="library", microns_per_unit=0.5)
+    st.pp.spatial_weights(slide, radius=80, contact_radius=30, library_key="half", microns_per_unit=0.5)
     check = unchanged(slide)
     st.pp.niche(slide, radius=80)
     check(slide, new=["obsm/niche_composition", "uns/niche_composition"])
-    library = slide.obs["library"].to_numpy()
+    library = slide.obs["half"].to_numpy()
     near = (cdist(slide.obsm["spatial"], slide.obsm["spatial"]) <= 160) & (library[:, None] == library[None, :])
     state = read_niche(slide)
     expected = near @ np.stack([slide.obs["cell_type"] == name for name in state.cell_types], axis=1).astype(float)

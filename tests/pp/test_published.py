@@ -40,6 +40,8 @@ def test_received_ligands_uses_the_radius_of_each_ligand(tables):
     np.testing.assert_allclose(found["A"], st.compute_radius_weights(xy, ligands[["A"]], 200)["A"])
     np.testing.assert_allclose(found["B"], st.compute_radius_weights(xy, ligands[["B"]], 30)["B"])
     assert (found["C"] == 0).all()
+    by_hand = st.received_ligands(xy, ligands, info, sigma=90.0, truncate=False)
+    np.testing.assert_allclose(by_hand["A"], np.exp(-(cdist(xy, xy) ** 2) / (2 * 90.0**2)) @ ligands["A"], rtol=1e-5)
     with pytest.raises(ValueError, match="'ligand' and 'radius'"):
         st.received_ligands(xy, ligands, info[["ligand"]])
 

@@ -33,7 +33,7 @@ def test_five_cells_by_hand(line, pairs):
 
 @pytest.fixture
 def weighted(slide):
-    st.pp.spatial_weights(slide, radius=80, contact_radius=30, library_key="library")
+    st.pp.spatial_weights(slide, radius=80, contact_radius=30, library_key="half")
     return slide
 
 
@@ -80,7 +80,7 @@ def test_grid_agrees_and_auto_follows_the_weights(slide, slide_pairs):
 @pytest.mark.parametrize("method", ["sparse", "grid"])
 @pytest.mark.parametrize("normalize", ["sum", "mean", "row"])
 def test_operators_make_the_same_again(slide, slide_pairs, method, normalize, round_trip):
-    st.pp.spatial_weights(slide, radius=80, contact_radius=30, library_key="library", method=method)
+    st.pp.spatial_weights(slide, radius=80, contact_radius=30, library_key="half", method=method)
     st.pp.received_ligands(slide, slide_pairs, normalize=normalize)
     back = round_trip(slide)
     state, field = read_received(back), operators(back)

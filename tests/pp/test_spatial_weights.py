@@ -59,8 +59,8 @@ def test_grid_takes_away_the_weights_of_an_earlier_call(slide):
 
 
 def test_slides_are_not_joined(slide):
-    st.pp.spatial_weights(slide, radius=60, contact_radius=20, library_key="library")
-    library = slide.obs["library"].to_numpy()
+    st.pp.spatial_weights(slide, radius=60, contact_radius=20, library_key="half")
+    library = slide.obs["half"].to_numpy()
     weights = slide.obsp["spatial_weights"].tocoo()
     assert (library[weights.row] == library[weights.col]).all()
     assert weights.nnz > len(library)
@@ -89,12 +89,12 @@ def test_squidpy_distances_are_the_neighbourhood(slide):
     assert not own.obsp["spatial_weights"].diagonal().any()
     apart = (
         st.pp.spatial_weights(
-            slide, radius=60, contact_radius=20, connectivity_key="spatial_distances", library_key="library", copy=True
+            slide, radius=60, contact_radius=20, connectivity_key="spatial_distances", library_key="half", copy=True
         )
         .obsp["spatial_weights"]
         .tocoo()
     )
-    library = slide.obs["library"].to_numpy()
+    library = slide.obs["half"].to_numpy()
     assert (library[apart.row] == library[apart.col]).all()
 
 
@@ -109,7 +109,7 @@ def test_sigma_by_hand_and_no_cut(slide):
 def test_number_of_neighbours_is_logged(slide, caplog):
     with caplog.at_level(logging.INFO, logger="spacetravlr"):
         st.pp.spatial_weights(slide, radius=60, contact_radius=20)
-    assert "neighbours a cell" in caplog.text
+    assert "neighbours per cell" in caplog.text
 
 
 def test_spatialdata(slide):
@@ -178,9 +178,9 @@ def test_coordinates_of_one_column(line):
 
 
 def test_missing_slide_labels(slide):
-    slide.obs["library"] = slide.obs["library"].where(np.arange(200) > 3)
+    slide.obs["half"] = slide.obs["half"].where(np.arange(200) > 3)
     with pytest.raises(ValueError, match="found 4 without a label"):
-        st.pp.spatial_weights(slide, library_key="library")
+        st.pp.spatial_weights(slide, library_key="half")
 
 
 def test_a_graph_with_bad_distances(slide):

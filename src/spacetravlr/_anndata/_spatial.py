@@ -10,18 +10,13 @@ import pandas as pd
 from scipy import sparse
 
 from spacetravlr import _keys
-from spacetravlr._utils import warn
-from spacetravlr._validators import assert_key, assert_positive
+from spacetravlr._validators import assert_key
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
     from spacetravlr._types import Floats, Ints
-
-#: Median nearest-neighbour distances in micrometres between which coordinates are taken to be what they are said to be.
-PLAUSIBLE_SPACING = (1.0, 500.0)
-_SAMPLE = 2000
 
 
 def unwrap(adata: AnnData | SpatialData, table_key: str | None = None) -> AnnData:
@@ -127,39 +122,6 @@ def category_codes(adata: AnnData, key: str, *, name: str) -> tuple[Ints, list[s
     return codes, [str(label) for label in labels.cat.categories]
 
 
-def check_spacing(coords: Floats, microns_per_unit: float, *, radius: float, libraries: Ints | None = None) -> None:
-    """Warn when cells lie implausibly close or far for micrometres, or further apart than ``radius`` (micrometres)."""
-    assert_positive(microns_per_unit, name="microns_per_unit")
-    spacing = _median_spacing(coords, libraries) * microns_per_unit
-    if np.isnan(spacing):
-        return
-    low, high = PLAUSIBLE_SPACING
-    if spacing > radius:
-        problem = f"which is beyond radius={radius:g}, so most cells receive nothing from others"
-    elif not low <= spacing <= high:
-        problem = "which is implausible for cells or spots"
-    else:
-        return
-    warn(
-        f"The median distance between nearest neighbours is {spacing:.4g} um at microns_per_unit={microns_per_unit:g}, "
-        f"{problem}; set `microns_per_unit` to the length of one coordinate unit in micrometres."
-    )
-
-
-def _median_spacing(coords: Floats, libraries: Ints | None) -> float:
-    """Median distance to the nearest neighbour on the same slide, over a sample spread evenly over the cells."""
-    from scipy.spatial import cKDTree
-
-    codes = np.zeros(len(coords), dtype=np.int64) if libraries is None else libraries
-    distances = []
-    for code in np.unique(codes):
-        points = coords[codes == code]
-        if len(points) > 1:
-            sample = points[:: max(1, len(points) // _SAMPLE)]
-            distances.append(cKDTree(points).query(sample, k=2)[0][:, 1])
-    return float(np.median(np.concatenate(distances))) if distances else float("nan")
-
-
 def graph_distances(
     adata: AnnData, connectivity_key: str, coords: Floats, libraries: Ints | None = None
 ) -> sparse.csr_matrix:
@@ -186,6 +148,7 @@ def graph_distances(
     if not np.isfinite(graph.data).all() or (graph.data < 0).any():
         msg = f"Expected adata.obsp[{connectivity_key!r}] to hold finite distances of at least zero."
         raise ValueError(msg)
+    graph.sum_duplicates()
     rows = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
     if connectivity_key.endswith("connectivities") or (graph.nnz and bool((graph.data == 1).all())):
         edges = graph.data > 0

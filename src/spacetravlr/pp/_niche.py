@@ -8,7 +8,9 @@ import numpy as np
 
 from spacetravlr import _keys
 from spacetravlr._anndata._spatial import category_codes, get_coordinates, library_codes, unwrap
+from spacetravlr._anndata._units import check_units
 from spacetravlr._core.space.niche import niche_composition
+from spacetravlr._docs import document
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._validators import assert_positive, assert_unique_names
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@document
 def niche(
     adata: AnnData | SpatialData,
     *,
@@ -39,9 +42,9 @@ def niche(
     Parameters
     ----------
     adata
-        Annotated data with coordinates, or SpatialData with one such table.
+        Annotated data with coordinates, or SpatialData.
     cluster_key
-        Column of ``obs`` with the type of each cell.
+        Column of ``adata.obs`` with the type of each cell.
     radius
         Radius, in micrometres.
     microns_per_unit
@@ -50,15 +53,12 @@ def niche(
     spatial_key
         Key of the coordinates in ``obsm``.
     library_key
-        Column of ``obs`` with the slide of each cell; cells of other slides are not counted.
+        Column of ``adata.obs`` with the slide of each cell; cells of other slides are not counted.
     weights_key
         Key of ``pp.spatial_weights``.
-    n_jobs
-        Threads; results do not depend on it.
-    key_added
-        Key of the results.
-    copy
-        Return a changed copy instead of changing ``adata``.
+    %(n_jobs)s
+    %(key_added)s
+    %(copy)s
 
     Returns
     -------
@@ -84,14 +84,10 @@ def niche(
     assert_positive(unit, name="microns_per_unit")
     resolve_n_jobs(n_jobs)
     codes, cell_types = category_codes(table, cluster_key, name="cluster_key")
-    counts = niche_composition(
-        get_coordinates(table, spatial_key),
-        codes,
-        len(cell_types),
-        radius / unit,
-        libraries=library_codes(table, library_key),
-        n_jobs=n_jobs,
-    )
+    coords, libraries = get_coordinates(table, spatial_key), library_codes(table, library_key)
+    if not before:  # `pp.spatial_weights` has not looked at them
+        check_units(table, coords, microns_per_unit=unit, radius=radius, spatial_key=spatial_key, libraries=libraries)
+    counts = niche_composition(coords, codes, len(cell_types), radius / unit, libraries=libraries, n_jobs=n_jobs)
     table = table.copy() if copy else table
     table.obsm[key_added] = counts
     table.uns[key_added] = {

@@ -1,4 +1,4 @@
-"""Who is whose neighbour, and by how much."""
+"""Weights between neighbouring cells."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 from scipy import sparse
 
 from spacetravlr import _keys
-from spacetravlr._anndata._spatial import check_spacing, get_coordinates, graph_distances, library_codes, unwrap
+from spacetravlr._anndata._spatial import get_coordinates, graph_distances, library_codes, unwrap
+from spacetravlr._anndata._units import check_units
 from spacetravlr._core.signals.grid import assert_grid
 from spacetravlr._core.signals.operators import Method, choose_method
 from spacetravlr._core.space.weights import gaussian_weights, kernel_reach, length_scale
+from spacetravlr._docs import document
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._validators import assert_one_of, assert_positive, assert_unique_names
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@document
 def spatial_weights(
     adata: AnnData | SpatialData,
     *,
@@ -52,13 +55,16 @@ def spatial_weights(
         \text{ for } \lVert s_i - s_j \rVert \le r, \qquad
         \sigma = \frac{r}{\sqrt{-2 \ln \varepsilon}}
 
-    once with the radius of secreted ligands and once with that of contact ligands (SPEC section 1). Coordinates are
-    never rescaled: radii are in micrometres and ``microns_per_unit`` says what one unit of the coordinates is.
+    once with the radius of secreted ligands and once with that of contact ligands. Coordinates are never rescaled:
+    radii are in micrometres and ``microns_per_unit`` says what one unit of the coordinates is. A warning says what to
+    pass where coordinates look like pixels or like rows and columns of spots (by ``adata.uns["spatial"]``, by the
+    columns that CosMx has in ``obs``, by the spacing), where slides lie on top of each other without
+    ``library_key``, and where a radius reaches nobody.
 
     Parameters
     ----------
     adata
-        Annotated data with coordinates (2-D or 3-D) in ``obsm[spatial_key]``, or SpatialData with one such table.
+        Annotated data with coordinates (2-D or 3-D) in ``obsm[spatial_key]``, or SpatialData.
     radius
         Radius of secreted ligands, in micrometres.
     contact_radius
@@ -79,7 +85,7 @@ def spatial_weights(
     spatial_key
         Key of the coordinates in ``obsm``.
     library_key
-        Column of ``obs`` with the slide of each cell; no weight joins two slides.
+        Column of ``adata.obs`` with the slide of each cell; no weight joins two slides.
     connectivity_key
         Graph of squidpy in ``obsp`` (such as ``"spatial_distances"`` or ``"spatial_connectivities"``): only its edges
         get weights, within the radii.
@@ -87,12 +93,9 @@ def spatial_weights(
         ``"sparse"`` stores the weights; ``"grid"`` stores parameters only, and received ligands are computed through a
         regular grid, at a cost that does not depend on the number of neighbours (error below 0.1 %); ``"auto"`` takes
         for each of the two ranges the cheaper one, and the exact one where it is cheap anyway.
-    n_jobs
-        Threads; results do not depend on it.
-    key_added
-        Key of the results.
-    copy
-        Return a changed copy instead of changing ``adata``.
+    %(n_jobs)s
+    %(key_added)s
+    %(copy)s
 
     Returns
     -------
@@ -134,7 +137,15 @@ def spatial_weights(
     coords = get_coordinates(table, spatial_key)
     libraries = library_codes(table, library_key)
     graph = None if connectivity_key is None else graph_distances(table, connectivity_key, coords, libraries)
-    check_spacing(coords, microns_per_unit, radius=radius, libraries=libraries)
+    check_units(
+        table,
+        coords,
+        microns_per_unit=microns_per_unit,
+        radius=radius,
+        contact_radius=contact_radius,
+        spatial_key=spatial_key,
+        libraries=libraries,
+    )
 
     written: dict[str, sparse.csr_matrix | None] = {}
     engines = []
@@ -209,4 +220,4 @@ def _report(written: dict[str, sparse.csr_matrix | None]) -> None:
         if weights is None:
             logger.info("%s: through a grid, nothing stored", name)
         else:
-            logger.info("%s: %.1f neighbours a cell", name, weights.nnz / max(1, weights.shape[0]))
+            logger.info("%s: %.1f neighbours per cell", name, weights.nnz / max(1, weights.shape[0]))
