@@ -1,6 +1,8 @@
 # Every target creates the environment it needs when there is none; stamps say what is already installed.
+# Another Python has another environment beside it: PYTHON=python3.13 works in .venv-3.13.
 PYTHON ?= python3
-VENV := .venv
+PYTHON_MINOR := $(patsubst python%,%,$(filter python3.%,$(notdir $(PYTHON))))
+VENV := .venv$(addprefix -,$(PYTHON_MINOR))
 BIN := $(VENV)/bin
 PYTEST_JOBS ?= 2
 BENCH ?= speed hold recovery real_tissue
@@ -13,20 +15,24 @@ export SPACETRAVLR_DATA := $(abspath ../shared/data)
 endif
 endif
 
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# the constraints are those of Python 3.11; later versions take the newest of everything
+CONSTRAINTS = $(shell $(BIN)/python -c "import sys; print('-c constraints.txt' * (sys.version_info[:2] == (3, 11)))")
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types docs notebooks notebooks-check bench bench-speed bench-hold bench-recovery bench-real_tissue constraints build clean
+.PHONY: help demo test coverage lint format types docs notebooks notebooks-check bench bench-speed bench-hold bench-recovery bench-real_tissue constraints build clean
 .SECONDARY:
 
 help:
 	@echo "make demo [DATA=section.h5ad] [DEMO_OUT=folder]   the whole pipeline, with figures"
-	@echo "make test | lint | types | docs | build           what continuous integration checks"
+	@echo "make coverage | lint | types | docs | build       what continuous integration checks"
+	@echo "make test [PYTHON=python3.13] [PYTEST_ARGS=...]   the tests alone; another Python has its own environment"
 	@echo "make notebooks                                    execute the tutorials and keep their outputs"
 	@echo "make bench [BENCH='speed hold recovery real_tissue']   time and memory, interrupted fits, recovery, real sections"
 
+# where pyenv rules, it runs a version that is not the active one only when told to
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	$(addprefix PYENV_VERSION=,$(PYTHON_MINOR)) $(PYTHON) -m venv $(VENV)
 
 # torch comes first and alone, so that the constraint decides its build before anything else asks for it;
 # dependency groups need pip 25.1
@@ -46,6 +52,10 @@ demo: $(VENV)/.stamp-base
 # one BLAS thread each: the tests themselves run side by side
 test: $(VENV)/.stamp-test
 	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadfile --durations 15 $(PYTEST_ARGS)
+
+# and which lines they run, of those that Python runs
+coverage: override PYTEST_ARGS += --cov
+coverage: test
 
 lint: $(VENV)/.stamp-lint
 	$(BIN)/ruff check .
@@ -81,12 +91,15 @@ bench-recovery: $(VENV)/.stamp-test
 bench-real_tissue: $(VENV)/.stamp-test
 	$(if $(SPACETRAVLR_DATA),$(BIN)/python -m benchmarks.real_tissue --out docs/_tables/real_tissue.md --figures docs/_static/real)
 
-build: $(VENV)/.stamp-base
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+# the source distribution, and the wheel made from it
+build: $(VENV)/.stamp-build
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m zipfile --list dist/*.whl | grep -q spacetravlr/py.typed
 
 # rewrite constraints.txt from what the environment holds now
 constraints: $(VENV)/.stamp-dev
 	$(BIN)/python .ci/constraints.py > constraints.tmp && mv constraints.tmp constraints.txt
 
 clean:
-	rm -rf build dist docs/_build docs/api/generated $(DEMO_OUT) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist docs/_build docs/api/generated $(DEMO_OUT) .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*

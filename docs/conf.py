@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
 import tomllib
@@ -15,7 +16,7 @@ info = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
 project = "spacetravlr"
 author = info["authors"][0]["name"]
 copyright = f"2026, {author}"
-version = release = info["version"]
+version = release = importlib.metadata.version(info["name"])
 repository_url = info["urls"]["Source"]
 
 # calls of sphinx_autodoc_typehints that Sphinx 10 will not have
