@@ -94,7 +94,8 @@ def test_average_is_the_mean_over_the_reference_at_the_same_niche(base, surface)
     """Averaging over places by hand: each query cell, with its niche, put at every reference cell of its type."""
     from spacetravlr._anndata._section import read_section
     from spacetravlr._core.surfaces.model import CellFunctions
-    from spacetravlr.models.bodies._fitted import EvaluationCells, FittedBlock
+    from spacetravlr.models.bodies._base import EvaluationCells
+    from spacetravlr.models.bodies._fitted import FittedBlock
     from spacetravlr.models.bodies._reference import Reference
 
     out = st.tl.transfer_betas(surface, base, copy=True, n_jobs=1)

@@ -11,8 +11,10 @@ from anndata import AnnData
 
 import spacetravlr as st
 from spacetravlr._anndata._fit import read_fit_data
-from spacetravlr.models.bodies._fitted import BODIES, EvaluationCells, FittedBlock
-from spacetravlr.models.bodies._inputs import BodyOptions
+from spacetravlr.models.bodies._base import EvaluationCells
+from spacetravlr.models.bodies._fitted import FittedBlock
+from spacetravlr.models.bodies._inputs import BodyOptions, niches
+from spacetravlr.models.bodies._registry import BODY_NAMES
 from spacetravlr.models.fit import _block
 from spacetravlr.models.fit._tissue import fit_inputs
 
@@ -48,14 +50,14 @@ def result(request, inputs):
 
 
 def _cells(inputs, rows):
-    def niches():
-        data = st.nn.NicheData(**_block.niches(inputs, 1))
+    def seen():
+        data = st.nn.NicheData(**niches(inputs, 1))
         return replace(
             data, images=data.image_batch(rows), composition=data.composition[rows],
             position=data.position[rows], cell_type=data.cell_type[rows],
         )  # fmt: skip
 
-    return EvaluationCells(inputs.cell_type[rows], lambda: inputs.functions().take(rows), niches)
+    return EvaluationCells(inputs.cell_type[rows], lambda: inputs.functions().take(rows), seen)
 
 
 def test_the_state_gives_the_coefficients_back(inputs, result):
@@ -71,7 +73,7 @@ def test_coefficients_vary_within_types_where_a_body_varies(inputs, result):
         columns = result.betas[:, fitted.indptr[t] : fitted.indptr[t + 1]]
         for c in range(3):
             varies = np.ptp(columns[inputs.cell_type == c], axis=0).max() > 1e-6
-            assert varies == (BODIES[fitted.kept[t, c]] in ("surface", "network"))
+            assert varies == (BODY_NAMES[fitted.kept[t, c]] in ("surface", "network"))
 
 
 def test_the_state_is_kept_in_files(inputs, result, tmp_path):
@@ -85,7 +87,7 @@ def test_the_state_is_kept_in_files(inputs, result, tmp_path):
 def test_a_state_holds_only_the_networks_that_were_kept(result):
     fitted = FittedBlock.from_state(result.bodies)
     served = np.flatnonzero((fitted.kept == 3).any(axis=1))
-    np.testing.assert_array_equal(fitted.network_target, served)
-    assert ("network" in result.bodies) == bool(len(served))
+    assert ("network" in fitted.varying) == bool(len(served))
     if len(served):
-        assert len(result.bodies["network"]["heads"]["anchors"]) == len(served)
+        np.testing.assert_array_equal(fitted.varying["network"].target, served)
+        assert len(result.bodies["network"]["network"]["heads"]["anchors"]) == len(served)

@@ -15,10 +15,12 @@ import spacetravlr as st
 from spacetravlr._anndata._fit import read_fit_data
 from spacetravlr._core.design import term_values
 from spacetravlr._core.sgl.reference import solve
+from spacetravlr._core.standardise import departure_to_original
 from spacetravlr._core.surfaces.search import SurfaceOptions
 from spacetravlr.models.bodies._base import BodyResult
-from spacetravlr.models.bodies._inputs import BodyOptions, block_design
+from spacetravlr.models.bodies._inputs import BodyOptions
 from spacetravlr.models.bodies._network import target_rng_seed
+from spacetravlr.models.bodies._registry import BODY_NAMES
 from spacetravlr.models.bodies._seed import fit_seed
 from spacetravlr.models.fit import _block
 from spacetravlr.models.fit._tissue import fit_inputs, fit_tissue
@@ -103,7 +105,7 @@ def test_surface_scores_by_hand(inputs):
     from spacetravlr._core.surfaces.fit import fit_surface
 
     scores = _block.fit_targets(inputs, BodyOptions(body="surface"), np.array([1])).scores
-    block, functions = block_design(inputs, np.array([1])), inputs.functions()
+    block, functions = inputs.design(np.array([1])), inputs.functions()
     choose, report = ~inputs.report, inputs.report
     x = (block.values[:, block.columns(0)] - block.mean[block.columns(0)]) / block.spread[block.columns(0)]
     y = (block.y[:, 0] - block.y_mean[0]) / block.y_spread[0]
@@ -125,12 +127,13 @@ def test_score_of_what_was_kept(surface):
 
 
 def test_standardisation_comes_from_choosing_cells(inputs):
-    block = block_design(inputs, np.arange(2))
+    block = inputs.design(np.arange(2))
     np.testing.assert_allclose(block.mean, block.values[~inputs.report].mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(block.y_spread, block.y[~inputs.report].std(axis=0), rtol=1e-5)
     rng = np.random.default_rng(0)
     b = rng.normal(size=(5, len(block.columns(1)) + 1))
-    original = block.to_original(1, np.concatenate([b[:, 1:], b[:, :1]], axis=1))
+    original = departure_to_original(b, *block.scaling(1))
+    original[:, 0] += block.y_mean[1]
     np.testing.assert_allclose(block.to_standard(1, original), b, atol=1e-6)
     x = block.values[:5, block.columns(1)].astype(float)
     z = (x - block.mean[block.columns(1)]) / block.spread[block.columns(1)]
@@ -165,9 +168,7 @@ def test_reporting_cells_choose_nothing_in_a_surface(inputs, disturbed, surface)
 
 def test_reporting_cells_choose_no_penalty(inputs, disturbed):
     settings = BodyOptions(body="seed")
-    (body, seeds), (other_body, other) = (
-        fit_seed(block_design(i, np.arange(4)), i, settings, 1) for i in (inputs, disturbed)
-    )
+    (body, seeds), (other_body, other) = (fit_seed(i.design(np.arange(4)), i, settings, 1) for i in (inputs, disturbed))
     np.testing.assert_allclose(other.choosing, seeds.choosing, atol=1e-7)
     np.testing.assert_allclose(np.stack(other.held), np.stack(seeds.held), atol=1e-7)
     np.testing.assert_allclose(other_body.prediction, body.prediction, atol=1e-6)
@@ -191,9 +192,7 @@ def test_each_cell_is_predicted_without_itself(inputs):
         y[where] += 3.0
         return y
 
-    bodies = [
-        fit_seed(block_design(i, np.arange(2)), i, settings, 1)[0] for i in (inputs, _with_targets(inputs, change))
-    ]
+    bodies = [fit_seed(i.design(np.arange(2)), i, settings, 1)[0] for i in (inputs, _with_targets(inputs, change))]
     changed = ~np.isclose(bodies[0].prediction, bodies[1].prediction, atol=1e-6).all(axis=1)
     assert not changed[inputs.fold == 0].any()
     same_type = inputs.cell_type == inputs.cell_type[where]
@@ -209,8 +208,8 @@ def _choose(y, predictions, fold, cell_type, threshold=0.01):
     inputs = SimpleNamespace(
         fold=fold, n_folds=2, n_types=int(cell_type.max()) + 1, cell_type=cell_type, report=fold == 2
     )
-    bodies = {name: BodyResult(p[:, None], p[:, None], lambda _: None) for name, p in predictions.items()}
-    return [_block.BODIES[code] for code in _block.choose_bodies(block_len, inputs, bodies, threshold)[0]]
+    bodies = {name: BodyResult(p[:, None], p[:, None]) for name, p in predictions.items()}
+    return [BODY_NAMES[code] for code in _block.choose_bodies(block_len, inputs, bodies, threshold)[0]]
 
 
 @pytest.fixture
@@ -299,7 +298,7 @@ def test_coefficients_of_a_type_come_from_the_body_it_keeps(inputs, seed, surfac
             rows = inputs.cell_type == c
             np.testing.assert_array_equal(mixed.betas[rows, columns], whole[kept[t, c]][rows, columns])
             assert np.isfinite(mixed.sd[rows, columns]).all() == (kept[t, c] == 2)
-    assert mixed.scores["kept"].tolist() == [_block.BODIES[k] for k in kept.ravel()]
+    assert mixed.scores["kept"].tolist() == [BODY_NAMES[k] for k in kept.ravel()]
 
 
 def test_zero_is_the_mean_of_the_type(inputs, monkeypatch):
@@ -360,7 +359,7 @@ def test_delivered_coefficients_use_every_cell(inputs):
 def test_reference_solver_gives_nearly_the_same_seeds(inputs):
     settings = BodyOptions(body="seed", group_penalty=0.02)
     seeds = [
-        fit_seed(block_design(inputs, np.array([0])), inputs, replace(settings, solver=solver), 1)[1].final
+        fit_seed(inputs.design(np.array([0])), inputs, replace(settings, solver=solver), 1)[1].final
         for solver in ("gram", "group-lasso")
     ]
     np.testing.assert_allclose(seeds[1], seeds[0], atol=0.02)
@@ -396,7 +395,7 @@ def test_small_types_use_the_seed_of_all_cells(base, caplog):
         st.tl.fit_betas(adata, body="seed", show_progress_bar=False)
     assert "fewer than min_cells=30 cells use the seed of all cells together: rare/1, rare/2" in caplog.text
     inputs = _inputs(adata)[1]
-    seeds = fit_seed(block_design(inputs, np.arange(4)), inputs, BodyOptions(body="seed"), 1)[1].final
+    seeds = fit_seed(inputs.design(np.arange(4)), inputs, BodyOptions(body="seed"), 1)[1].final
     names = list(adata.obs["cell_type"].cat.categories)
     one, two = names.index("rare/1"), names.index("rare/2")
     np.testing.assert_array_equal(seeds[:, one, 1:], seeds[:, two, 1:])

@@ -35,9 +35,10 @@ class CellFunctions:
     n_types: int
     _stacks: dict[int, Floats] = field(default_factory=dict, repr=False, compare=False)
 
-    def take(self, rows: Ints | Bools) -> CellFunctions:
-        """The same functions at some of the cells."""
-        return CellFunctions(self.cell_type[rows], self.niche[rows], tuple(s[rows] for s in self.space), self.n_types)
+    def take(self, rows: Ints | Bools, *, scale: int | None = None) -> CellFunctions:
+        """The same functions at some of the cells; with ``scale``, the others are left empty."""
+        space = tuple(s[rows] if scale in (None, i) else s[:0] for i, s in enumerate(self.space))
+        return CellFunctions(self.cell_type[rows], self.niche[rows], space, self.n_types)
 
     def of(self, part: int, scale: int) -> Floats:
         """Functions of one :class:`Part`, cells x functions."""
@@ -92,17 +93,38 @@ class CellFunctions:
 
 
 @dataclass(frozen=True)
-class SurfaceFit:
-    """A fitted surface of one target, in standardised units."""
+class Surface:
+    """Coefficients of one target as functions of the cell, in standardised units."""
 
     blocks: list[tuple[int, int]]
-    """(modulator, part) of each block of weights."""
+    """(coefficient, part) of each block of weights."""
     weights: list[Floats]
     """Posterior mean of the weights of each block."""
     amplitudes: Floats
-    """Amplitude of the shared surface, cell types x modulators (the intercept last)."""
+    """Amplitude of the shared surface, cell types x coefficients."""
     scale: int
     """Which length scale was chosen."""
+
+    def fields(self, functions: CellFunctions, *, amplitudes: bool = True, types: bool = True) -> dict[int, Floats]:
+        """Coefficients of the modulators that have any, each (cells,), by number.
+
+        Without ``amplitudes`` the surface that all types share, without ``types`` less the parts of single types.
+        """
+        out: dict[int, Floats] = {}
+        for (k, part), weights in zip(self.blocks, self.weights, strict=True):
+            if part == Part.TYPE and not types:
+                continue
+            values = functions.times(weights, part, self.scale)
+            if part != Part.TYPE and amplitudes:
+                values = values * self.amplitudes[functions.cell_type, k]
+            out[k] = out[k] + values if k in out else values
+        return out
+
+
+@dataclass(frozen=True)
+class SurfaceFit(Surface):
+    """A fitted surface; its coefficients are those of the modulators, and the intercept's last."""
+
     evidence: Floats
     """Log Bayes factor of each modulator against its absence; -inf where it was never added (modulators,)."""
     noise: float
@@ -124,21 +146,6 @@ class SurfaceFit:
         for k, of_cells in self.fields(functions).items():
             total += of_cells if k == x.shape[1] else of_cells * x[:, k]
         return total
-
-    def fields(self, functions: CellFunctions, *, amplitudes: bool = True, types: bool = True) -> dict[int, Floats]:
-        """Coefficients of the modulators that have any, each (cells,), by number.
-
-        Without ``amplitudes`` the surface that all types share, without ``types`` less the parts of single types.
-        """
-        out: dict[int, Floats] = {}
-        for (k, part), weights in zip(self.blocks, self.weights, strict=True):
-            if part == Part.TYPE and not types:
-                continue
-            values = functions.times(weights, part, self.scale)
-            if part != Part.TYPE and amplitudes:
-                values = values * self.amplitudes[functions.cell_type, k]
-            out[k] = out[k] + values if k in out else values
-        return out
 
     def standard_deviations(self, functions: CellFunctions) -> Floats:
         """Posterior standard deviation of each coefficient at cells: cells x modulators, the intercept last."""

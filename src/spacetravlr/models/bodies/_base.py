@@ -1,71 +1,166 @@
-"""The three bodies of a coefficient (seed, surface, network), each fitted to a block of targets in the same four steps.
+"""What every kind of coefficients (a body) does: it is fitted to a block of targets and evaluated at any cells.
+
+Each is fitted in the same four steps.
 
 1. On the choosing folds less one, predict that one: errors that decide which body a cell type keeps.
 2. On all choosing folds, predict the reporting fold: scores that took no part in any choice.
 3. The settings found in step 2 (penalty, parts, stopping) stay.
 4. Refit on all cells: the coefficients that are delivered.
+
+A new body is a module that defines one :class:`Body`, and a line in :mod:`spacetravlr.models.bodies._registry`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from spacetravlr.models.bodies._fitted import BodyState
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from spacetravlr._core.standardise import BlockDesign
+    from spacetravlr._core.surfaces.model import CellFunctions
     from spacetravlr._types import Bools, Floats, Ints
-    from spacetravlr.models.bodies._inputs import BlockDesign, FitInputs
+    from spacetravlr.models.bodies._inputs import BodyOptions, FitInputs
+    from spacetravlr.nn import NicheData
+
+
+@dataclass(frozen=True)
+class BlockTask:
+    """A block of targets to fit, and what to fit it with."""
+
+    block: BlockDesign
+    inputs: FitInputs
+    options: BodyOptions
+    functions: CellFunctions | None
+    """What surfaces may depend on, where a body reads it."""
+    n_jobs: int
+    pool: Executor
+    """Threads that the bodies of a block share."""
+    progress: Callable[[], None]
+    """Called when a target is done by the body that takes longest."""
 
 
 @dataclass
 class BodyResult:
-    """What one body predicts, and what it would deliver."""
+    """What one body predicts."""
 
     prediction: Floats
     """Each cell predicted without itself: choosing cells by step 1, reporting cells by step 2; NaN where not done."""
     train: Floats
     """Predictions of step 2 at the cells it was fitted on; cells x targets, NaN elsewhere."""
-    state: Callable[[int], BodyState]
-    """What it delivers for a target of the block."""
 
 
-def sums_by_type(values: Floats, cell_type: Ints, n_types: int) -> Floats:
-    """Sum over the cells of each type: (cells x targets) to (targets x types)."""
-    sums = [values[cell_type == c].sum(axis=0, dtype=np.float64) for c in range(n_types)]
-    return np.stack(sums, axis=1)
+class BodyState(NamedTuple):
+    """One body of one target."""
+
+    constant: Floats
+    """Coefficients of each type in original units, types x (intercept, terms)."""
+    varying: Any = None
+    """What it adds from cell to cell, for :meth:`Varying.collect`."""
 
 
-def fit_zero(block: BlockDesign, inputs: FitInputs) -> BodyResult:
-    """Predict the mean of the cell type (of all cells where a type is absent from the training cells)."""
-    shape = block.y.shape
-    prediction, train = np.full(shape, np.nan), np.full(shape, np.nan)
-    for held in range(inputs.n_folds + 1):
-        fitted = fitted_rows(inputs, held)
-        rows = inputs.fold == held
-        means = _type_means(block.y, inputs, fitted)
-        prediction[rows] = means[inputs.cell_type[rows]]
-        if held == inputs.n_folds:
-            train[fitted] = means[inputs.cell_type[fitted]]
-    final = _type_means(block.y, inputs, np.ones(inputs.n_cells, dtype=bool))
+class EvaluationCells(NamedTuple):
+    """Cells at which coefficients are evaluated; what they read is computed when a body asks for it."""
 
-    def state(t: int) -> BodyState:
-        return BodyState(block.constant(t, final[:, t]))
-
-    return BodyResult(prediction, train, state)
+    cell_type: Ints
+    functions: Callable[[], CellFunctions]
+    """What surfaces read."""
+    niches: Callable[[], NicheData]
+    """What networks read."""
+    average: bool = False
+    """Whether functions of position take their mean over the cells of the fit of the same type; ``functions`` hold it
+    already."""
 
 
-def fitted_rows(inputs: FitInputs, held: int) -> Bools:
-    """Cells to fit on when fold ``held`` is predicted: the other choosing folds, never the reporting one."""
-    return ~inputs.report & (inputs.fold != held)
+class Varying(ABC):
+    """What one kind of body adds to the constants of a block of targets, from cell to cell."""
+
+    @classmethod
+    @abstractmethod
+    def collect(cls, states: Sequence[Any], n_types: int) -> Varying:
+        """Put together :attr:`BodyState.varying` of the targets of a block; ``None`` where the body was not kept."""
+
+    @abstractmethod
+    def departures(self, cells: EvaluationCells, keeps: Bools) -> Iterator[tuple[int, Ints, Ints, Floats]]:
+        """Yield what is added: target, cells, columns (0 for the intercept), and values in standardised units.
+
+        ``keeps`` says which types of which target (targets x types) keep the body.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Everything as nested dicts of arrays and plain values."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Varying:
+        """Rebuild from :meth:`state`."""
 
 
-def _type_means(y: Floats, inputs: FitInputs, rows: Bools) -> Floats:
-    """Mean of each type over ``rows`` (types x targets)."""
-    sums = sums_by_type(y[rows].astype(np.float64), inputs.cell_type[rows], inputs.n_types).T
-    counts = np.bincount(inputs.cell_type[rows], minlength=inputs.n_types)[:, None]
-    return np.where(counts > 0, sums / np.maximum(counts, 1), y[rows].mean(axis=0, dtype=np.float64))
+class Body(ABC):
+    """One kind of coefficients of a block of targets.
+
+    Parameters
+    ----------
+    task
+        The block.
+    before
+        Bodies that were fitted before, by name.
+    """
+
+    name: ClassVar[str]
+    """In tables of scores."""
+    chosen_by: ClassVar[tuple[str, ...]]
+    """Values of ``body=`` of :func:`spacetravlr.tl.fit_betas` with which it is fitted."""
+    after: ClassVar[tuple[str, ...]] = ()
+    """Bodies that it reads."""
+    in_background: ClassVar[bool] = False
+    """Whether it is compared beside the bodies that come after it."""
+    reads_functions: ClassVar[bool] = False
+    """Whether it reads functions of niche and position."""
+    reports_progress: ClassVar[bool] = False
+    """Whether it says when a target is done."""
+    varying: ClassVar[type[Varying] | None] = None
+    """What it adds from cell to cell; ``None`` when its coefficients are constants of the cell types."""
+    result: BodyResult
+
+    def __init__(self, task: BlockTask, before: Mapping[str, Any]) -> None:
+        self.task, self.before = task, before
+
+    @abstractmethod
+    def compare(self) -> None:
+        """Set :attr:`result`: at least the predictions of step 1."""
+
+    @abstractmethod
+    def state(self, t: int) -> BodyState:
+        """What it delivers for a target of the block (step 4)."""
+
+    def finish(self, kept: Bools) -> None:  # noqa: B027
+        """Complete :attr:`result` and what is delivered, where the targets ``kept`` it in some type."""
+
+    def evidence(self, t: int) -> Floats | None:
+        """Log Bayes factor of each term of a target against its absence, where the body knows it."""
+        return None
+
+    def standard_deviations(self, t: int) -> Floats | None:
+        """Posterior standard deviations of a target in original units, cells x (intercept, terms), where known."""
+        return None
+
+    @property
+    def curves(self) -> dict[str, Floats]:
+        """Learning curves, epochs x targets, by name; empty where nothing is trained in epochs."""
+        return {}
+
+
+def fitted_rows(inputs: FitInputs, fold: int) -> Bools:
+    """Cells to fit on when ``fold`` is predicted: the other choosing folds, never the reporting one."""
+    return ~inputs.report & (inputs.fold != fold)
+
+
+def empty_result(block: BlockDesign) -> BodyResult:
+    """Nothing predicted yet."""
+    return BodyResult(np.full(block.y.shape, np.nan), np.full(block.y.shape, np.nan))

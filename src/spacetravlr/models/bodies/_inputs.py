@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from spacetravlr._core.design import Targets, Terms, term_values
+from spacetravlr._core.design import Targets, Terms
+from spacetravlr._core.space.niche import niche_images
+from spacetravlr._core.standardise import BlockDesign, block_design
 from spacetravlr._core.surfaces.gp_basis import LENGTH_SCALES, SpatialBasis, spatial_basis
 from spacetravlr._core.surfaces.model import CellFunctions
 from spacetravlr._core.surfaces.search import SurfaceOptions
@@ -17,15 +19,16 @@ if TYPE_CHECKING:
     from spacetravlr._types import Bools, Floats, Ints, Rng
     from spacetravlr.nn import NetworkConfig
 
-Body = Literal["auto", "surface", "cnn", "vit", "seed"]
+BodyChoice = Literal["auto", "surface", "cnn", "vit", "seed"]
 Solver = Literal["gram", "group-lasso"]
+_IMAGE_SIDE = 16
 
 
 @dataclass(frozen=True)
 class BodyOptions:
     """How targets are fitted: the options of :func:`spacetravlr.tl.fit_betas` that decide what comes out."""
 
-    body: Body = "auto"
+    body: BodyChoice = "auto"
     score_threshold: float = 0.01
     min_cells: int = 30
     group_penalty: float | None = None
@@ -44,16 +47,6 @@ class BodyOptions:
             msg = "the random seed of a fit is drawn before it starts"
             raise TypeError(msg)
         return int(self.rng)
-
-    @property
-    def with_surface(self) -> bool:
-        """Whether surfaces are fitted."""
-        return self.body in ("auto", "surface")
-
-    @property
-    def with_network(self) -> bool:
-        """Whether a network is trained."""
-        return self.body in ("auto", "cnn", "vit")
 
 
 @dataclass(frozen=True)
@@ -101,6 +94,12 @@ class FitInputs(CellContext):
         """Cells that take no part in any choice."""
         return self.fold == self.n_folds
 
+    def design(self, index: Ints) -> BlockDesign:
+        """Regressors and responses of the targets at ``index``; reporting cells have no part in their scale."""
+        return block_design(
+            self.expression, self.received, self.terms, self.targets, index, fitted=~self.report, n_types=self.n_types
+        )
+
     @cached_property
     def bases(self) -> tuple[SpatialBasis, ...]:
         """Spatial functions of every length scale on offer."""
@@ -132,96 +131,19 @@ def standardised_niche(composition: Floats, mean: Floats, spread: Floats) -> Flo
     return (counts[:, varies] - mean[varies]) / spread[varies] / np.sqrt(max(int(varies.sum()), 1))
 
 
-@dataclass(frozen=True)
-class BlockDesign:
-    """Regressors and responses of a block of targets, with what standardises them."""
+def niches(cells: CellContext, n_jobs: int, rows: slice = slice(None)) -> dict[str, Any]:
+    """What a network sees of the cells in ``rows``, as arguments of ``nn.NicheData``."""
+    index = np.arange(len(cells.cell_type))[rows]
 
-    index: Ints
-    """Which targets of the fit, (targets,)."""
-    values: Floats
-    """Distinct terms of the block, cells x terms, float32, original units."""
-    mean: Floats
-    spread: Floats
-    """Mean and standard deviation of each term over the choosing cells; spread is one where a term is constant."""
-    y: Floats
-    """Cells x targets, float32."""
-    y_mean: Floats
-    y_spread: Floats
-    indptr: Ints
-    """Target ``t`` uses the columns ``term[indptr[t]:indptr[t + 1]]`` of ``values``."""
-    term: Ints
-    group: Ints
-    """Kind of each column of ``values``."""
-    n_types: int
+    def images(wanted: Ints) -> Floats:
+        return niche_images(
+            cells.coordinates, cells.cell_type, cells.n_types, cells.radius, _IMAGE_SIDE,
+            cells=index[wanted], libraries=cells.slides, n_jobs=n_jobs,
+        )  # fmt: skip
 
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def columns(self, t: int) -> Ints:
-        """Columns of ``values`` that target ``t`` of the block uses."""
-        return self.term[self.indptr[t] : self.indptr[t + 1]]
-
-    @property
-    def width(self) -> int:
-        """Most terms of any target."""
-        return int(np.diff(self.indptr).max(initial=0))
-
-    def standardised(self) -> Floats:
-        """``values`` in standardised units, cells x terms, float32."""
-        return ((self.values - self.mean) / self.spread).astype(np.float32)
-
-    def constant(self, t: int, intercept: Floats | float) -> Floats:
-        """Coefficients of target ``t`` that are an intercept alone, of each type or of all: types x (1 + terms)."""
-        out = np.zeros((self.n_types, len(self.columns(t)) + 1))
-        out[:, 0] = intercept
-        return out
-
-    def scaling(self, t: int) -> tuple[Floats, Floats]:
-        """Mean and spread of target ``t`` and then of its terms."""
-        columns = self.columns(t)
-        return (
-            np.concatenate([self.y_mean[t : t + 1], self.mean[columns]]),
-            np.concatenate([self.y_spread[t : t + 1], self.spread[columns]]),
-        )
-
-    def to_original(self, t: int, coefficients: Floats) -> Floats:
-        """Coefficients of target ``t`` (..., terms then intercept, standardised) as (..., intercept then terms)."""
-        columns = self.columns(t)
-        scaled = coefficients[..., :-1] * (self.y_spread[t] / self.spread[columns])
-        intercept = self.y_mean[t] + self.y_spread[t] * coefficients[..., -1] - scaled @ self.mean[columns]
-        return np.concatenate([intercept[..., None], scaled], axis=-1)
-
-    def to_standard(self, t: int, coefficients: Floats) -> Floats:
-        """Coefficients of target ``t`` (..., intercept then terms, original units) in standardised units."""
-        columns = self.columns(t)
-        scaled = coefficients[..., 1:] * (self.spread[columns] / self.y_spread[t])
-        intercept = (
-            coefficients[..., 0] + coefficients[..., 1:] @ self.mean[columns] - self.y_mean[t]
-        ) / self.y_spread[t]
-        return np.concatenate([intercept[..., None], scaled], axis=-1)
-
-
-def block_design(inputs: FitInputs, index: Ints) -> BlockDesign:
-    """Evaluate the distinct terms of the targets at ``index``."""
-    rows = [inputs.targets.terms_of(int(t)) for t in index]
-    distinct, term = np.unique(np.concatenate(rows), return_inverse=True)
-    terms = inputs.terms.take(distinct)
-    values = term_values(inputs.expression, inputs.received, terms)
-    y = np.ascontiguousarray(inputs.expression[:, inputs.targets.gene[index]])
-    choosing = ~inputs.report  # reporting cells have no part in the scale either
-    mean = values[choosing].mean(axis=0, dtype=np.float64)
-    spread = values[choosing].std(axis=0, dtype=np.float64)
-    y_spread = y[choosing].std(axis=0, dtype=np.float64)
-    return BlockDesign(
-        index=index,
-        values=values,
-        mean=mean,
-        spread=np.where(spread > 1e-9 * np.maximum(np.abs(mean), 1e-30), spread, 1.0),
-        y=y,
-        y_mean=y[choosing].mean(axis=0, dtype=np.float64),
-        y_spread=np.where(y_spread > 0, y_spread, 1.0),
-        indptr=np.concatenate([[0], np.cumsum([len(r) for r in rows])]),
-        term=term,
-        group=terms.kind.astype(np.int64),
-        n_types=inputs.n_types,
-    )
+    return {
+        "images": images,
+        "composition": np.asarray(cells.composition[rows], dtype=np.float32),
+        "position": np.asarray(cells.coordinates[rows], dtype=np.float32),
+        "cell_type": cells.cell_type[rows].astype(np.int64),
+    }

@@ -2,29 +2,82 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
 
-from spacetravlr._core.space.niche import niche_images
-from spacetravlr.models.bodies._base import BodyResult, fitted_rows
-from spacetravlr.models.bodies._fitted import BodyState
+from spacetravlr.models.bodies._base import (
+    BlockTask,
+    Body,
+    BodyState,
+    EvaluationCells,
+    Varying,
+    empty_result,
+    fitted_rows,
+)
+from spacetravlr.models.bodies._inputs import niches
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from spacetravlr._types import Bools, Floats, Ints
-    from spacetravlr.models.bodies._inputs import BlockDesign, BodyOptions, CellContext, FitInputs
     from spacetravlr.models.bodies._seed import SeedStages
     from spacetravlr.nn import BlockFit
 
-_IMAGE_SIDE = 16
 _CHUNK = 4096
+_CELLS = 1024  # at which a network is evaluated at a time
 
 
-class Networks:
+@dataclass(frozen=True)
+class TrainedNetworks(Varying):
+    """The trained network of a block, for the targets that keep it."""
+
+    target: Ints
+    """Targets of the block that it serves."""
+    network: Mapping[str, Any]
+    """``BlockFit.state_dict()`` of these targets."""
+    place: Floats
+    """Mean of the network's position features over the cells of the fit, types x features."""
+    device: str = "cpu"
+    """Where the network is evaluated; not part of the state."""
+
+    @classmethod
+    def collect(cls, states: Sequence[BlockFit | None], n_types: int) -> TrainedNetworks:
+        """Take the network that the targets share."""
+        target = np.array([t for t, fit in enumerate(states) if fit is not None], dtype=np.int64)
+        fit = next(fit for fit in states if fit is not None)
+        return cls(target, fit.state_dict(), fit.mean_place(), str(fit.device))
+
+    def departures(self, cells: EvaluationCells, keeps: Bools) -> Iterator[tuple[int, Ints, Ints, Floats]]:
+        """Evaluate type by type: each asks only the bodies of the targets that keep a network in it."""
+        from spacetravlr.nn import BlockFit
+
+        data = cells.niches()
+        if cells.average:
+            data = replace(data, place=self.place[cells.cell_type])
+        fit = BlockFit.from_state_dict(self.network, data, device=self.device)
+        for code in np.unique(cells.cell_type).tolist():
+            served = np.flatnonzero(keeps[self.target, code])
+            if not len(served):
+                continue
+            part, rows = fit.take(served), np.flatnonzero(cells.cell_type == code)
+            for chunk in np.split(rows, range(_CELLS, len(rows), _CELLS)):
+                values = part.coefficients(chunk, n_jobs=1)
+                for i, t in enumerate(self.target[served].tolist()):
+                    yield t, chunk, np.arange(values.shape[2]), values[:, i].astype(np.float64)
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the device."""
+        return {"target": self.target, "network": dict(self.network), "place": self.place}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> TrainedNetworks:
+        """Rebuild from :meth:`state`."""
+        return cls(np.asarray(state["target"], dtype=np.int64), state["network"], np.asarray(state["place"]))
+
+
+class NetworkBody(Body):
     """Networks that refine the seeds of a block of targets.
 
     Training is dear, so targets must earn it: :meth:`compare` trains all of them without the last choosing fold, and
@@ -32,15 +85,22 @@ class Networks:
     stopping blocks, which lie among the cells it may see.
     """
 
-    def __init__(
-        self, block: BlockDesign, inputs: FitInputs, options: BodyOptions, seeds: SeedStages, n_jobs: int
-    ) -> None:
+    name = "network"
+    chosen_by = ("auto", "cnn", "vit")
+    after = ("seed",)
+    in_background = True
+    varying = TrainedNetworks
+    _delivered: BlockFit | None = None
+
+    def __init__(self, task: BlockTask, before: Mapping[str, Any]) -> None:
         from spacetravlr.nn import BlockData, NetworkConfig
 
-        self.block, self.inputs, self.options, self.seeds = block, inputs, options, seeds
+        super().__init__(task, before)
+        block, inputs, options = task.block, task.inputs, task.options
         self.config = options.network or NetworkConfig()
-        self.curves: dict[str, Floats] = {}
-        """Learning curves of the comparison, epochs x targets."""
+        self.seeds: SeedStages = before["seed"].stages
+        self._curves: dict[str, Floats] = {}
+        self.result = empty_result(block)
         width = block.width
         term_index = np.full((len(block), width), -1, dtype=np.int64)
         group = np.full((len(block), width), -1, dtype=np.int64)
@@ -49,57 +109,68 @@ class Networks:
             term_index[t, : len(columns)], group[t, : len(columns)] = columns, block.group[columns]
         names = [inputs.target_names[i] for i in block.index]
         self._data = BlockData(
-            **niches(inputs, n_jobs),
+            **niches(inputs, task.n_jobs),
             design=block.standardised(),
             term_index=term_index,
             y=((block.y - block.y_mean) / block.y_spread).astype(np.float32),
-            anchors=self._anchors(seeds.choosing),
+            anchors=self._anchors(self.seeds.choosing),
             train=~inputs.stopping,
             validation=inputs.stopping,
             group=group,
             seeds=np.array([target_rng_seed(options.rng_seed, name) for name in names], dtype=np.uint64),
         )
 
-    def compare(self) -> BodyResult:
-        """Predict the last choosing fold without it."""
-        last = self.inputs.n_folds - 1
-        fit = self._train(np.arange(len(self.block)), fitted_rows(self.inputs, last), self.seeds.held[-1])
-        self.curves = fit.curves
-        prediction = np.full(self.block.y.shape, np.nan)
-        self._predict(fit, np.arange(len(self.block)), self.inputs.fold == last, prediction)
-        return BodyResult(prediction, np.full(self.block.y.shape, np.nan), self._not_kept)
+    @property
+    def curves(self) -> dict[str, Floats]:
+        """Learning curves of the comparison."""
+        return self._curves
 
-    def finish(self, result: BodyResult, kept: Bools, pool: Executor) -> None:
-        """Train the targets where ``kept`` again, and complete ``result``.
+    def compare(self) -> None:
+        """Predict the last choosing fold without it."""
+        inputs = self.task.inputs
+        last, everyone = inputs.n_folds - 1, np.arange(len(self.task.block))
+        fit = self._train(everyone, fitted_rows(inputs, last), self.seeds.held[-1])
+        self._curves = fit.curves
+        self._predict(fit, everyone, inputs.fold == last, self.result.prediction)
+
+    def finish(self, kept: Bools) -> None:
+        """Train the targets where ``kept`` again, and complete :attr:`result`.
 
         Reporting cells are predicted without the reporting fold, by the network that every target or, where the body is
         chosen automatically, every target that keeps it shares. What is delivered has seen every cell.
         """
-        choosing = ~self.inputs.report
+        choosing = ~self.task.inputs.report
         winners = np.flatnonzero(kept)
-        scored = winners if self.options.body == "auto" else np.arange(len(self.block))
+        scored = winners if self.task.options.body == "auto" else np.arange(len(self.task.block))
         if not len(scored):
             return
         from spacetravlr.nn._fit import training_state
 
         def score() -> None:
             fit = self._train(scored, choosing, self.seeds.choosing)
-            self._predict(fit, scored, self.inputs.report, result.prediction)
-            self._predict(fit, scored, choosing, result.train)
+            self._predict(fit, scored, self.task.inputs.report, self.result.prediction)
+            self._predict(fit, scored, choosing, self.result.train)
 
         def deliver() -> None:
             if len(winners):
-                everything = self._train(winners, np.ones_like(choosing), self.seeds.final)
-                result.state = lambda t: BodyState(self.block.constant(t, self.block.y_mean[t]), network=everything)
+                self._delivered = self._train(winners, np.ones_like(choosing), self.seeds.final)
 
         if not self._side_by_side:
             score()
             deliver()
             return
         with training_state(1):
-            scoring, delivering = pool.submit(score), pool.submit(deliver)
+            scoring, delivering = self.task.pool.submit(score), self.task.pool.submit(deliver)
             scoring.result()
             delivering.result()
+
+    def state(self, t: int) -> BodyState:
+        """Deliver the network of all cells, whose constants are zero and the mean of the target."""
+        if self._delivered is None:
+            msg = f"no network was trained on every cell for target {t} of the block"
+            raise RuntimeError(msg)
+        block = self.task.block
+        return BodyState(block.constant(t, block.y_mean[t]), self._delivered)
 
     @property
     def _side_by_side(self) -> bool:
@@ -107,14 +178,10 @@ class Networks:
         single = self.config.encoder == "shared" and self.config.precision in ("auto", "32-true")
         return single and not self.config.trainer_kwargs
 
-    def _not_kept(self, t: int) -> BodyState:
-        msg = f"no network was trained on every cell for target {t} of the block"
-        raise RuntimeError(msg)
-
     def _train(self, targets: Ints, rows: Bools, seeds: Floats) -> BlockFit:
         from spacetravlr.nn import fit_block
 
-        stopping, data = self.inputs.stopping, self._data
+        stopping, data = self.task.inputs.stopping, self._data
         subset = replace(
             data,
             train=rows & ~stopping,
@@ -131,37 +198,19 @@ class Networks:
 
     def _anchors(self, seeds: Floats) -> Floats:
         """Seeds in standardised units, targets x types x (intercept, terms)."""
-        out = np.zeros((len(self.block), self.inputs.n_types, self.block.width + 1), dtype=np.float32)
-        for t in range(len(self.block)):
-            m = len(self.block.columns(t)) + 1
-            out[t, :, :m] = self.block.to_standard(t, seeds[t, : self.inputs.n_types, :m])
+        out = np.zeros((len(self.task.block), self.task.inputs.n_types, self.task.block.width + 1), dtype=np.float32)
+        for t in range(len(self.task.block)):
+            m = len(self.task.block.columns(t)) + 1
+            out[t, :, :m] = self.task.block.to_standard(t, seeds[t, : self.task.inputs.n_types, :m])
         return out
 
     def _predict(self, fit: BlockFit, targets: Ints, where: Bools, out: Floats) -> None:
         """Write predictions of ``targets`` into the rows ``where`` of ``out``."""
-        block, cells = self.block, np.flatnonzero(where)
+        block, cells = self.task.block, np.flatnonzero(where)
         for start in range(0, len(cells), _CHUNK):
             rows = cells[start : start + _CHUNK]
             standardised = fit.predictions(rows, self._data.design[rows], self._data.term_index[targets], n_jobs=1)
             out[np.ix_(rows, targets)] = block.y_mean[targets] + block.y_spread[targets] * standardised
-
-
-def niches(cells: CellContext, n_jobs: int, rows: slice = slice(None)) -> dict[str, Any]:
-    """What a network sees of the cells in ``rows``, as arguments of ``nn.NicheData``."""
-    index = np.arange(len(cells.cell_type))[rows]
-
-    def images(wanted: Ints) -> Floats:
-        return niche_images(
-            cells.coordinates, cells.cell_type, cells.n_types, cells.radius, _IMAGE_SIDE,
-            cells=index[wanted], libraries=cells.slides, n_jobs=n_jobs,
-        )  # fmt: skip
-
-    return {
-        "images": images,
-        "composition": np.asarray(cells.composition[rows], dtype=np.float32),
-        "position": np.asarray(cells.coordinates[rows], dtype=np.float32),
-        "cell_type": cells.cell_type[rows].astype(np.int64),
-    }
 
 
 def target_rng_seed(rng_seed: int, name: str) -> int:

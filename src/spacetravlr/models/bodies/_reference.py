@@ -13,9 +13,8 @@ from spacetravlr._core.space.niche import niche_composition
 from spacetravlr._core.surfaces.gp_basis import SpatialBasis
 from spacetravlr._core.surfaces.model import CellFunctions
 from spacetravlr._utils import resolve_n_jobs, warn
-from spacetravlr.models.bodies._fitted import EvaluationCells
-from spacetravlr.models.bodies._inputs import CellContext, niche_scale, standardised_niche
-from spacetravlr.models.bodies._network import niches
+from spacetravlr.models.bodies._base import EvaluationCells
+from spacetravlr.models.bodies._inputs import CellContext, niche_scale, niches, standardised_niche
 
 if TYPE_CHECKING:
     from spacetravlr._anndata._section import Section
@@ -51,11 +50,11 @@ class Reference:
     """Mean of these functions over the cells of each type, types x functions for each length scale."""
 
     @classmethod
-    def of_fit(cls, section: Section, inputs: FitInputs, *, with_surface: bool) -> Reference:
+    def of_fit(cls, section: Section, inputs: FitInputs, *, with_functions: bool) -> Reference:
         """Take what is needed from the cells of a fit."""
         slides = np.zeros(inputs.n_cells, dtype=np.int64) if inputs.slides is None else inputs.slides
         boxes = [inputs.coordinates[slides == s] for s in range(len(section.slide_names))]
-        bases = inputs.bases if with_surface else ()
+        bases = inputs.bases if with_functions else ()
         mean, spread = niche_scale(inputs.composition)
         return cls(
             type_names=section.type_names,

@@ -10,12 +10,12 @@ from threadpoolctl import threadpool_limits
 from spacetravlr._core.sgl.cross_products import grouped_moments
 from spacetravlr._core.sgl.path import fit_seeds
 from spacetravlr._core.sgl.reference import solve_reference
-from spacetravlr.models.bodies._base import BodyResult
-from spacetravlr.models.bodies._fitted import BodyState
+from spacetravlr.models.bodies._base import Body, BodyResult, BodyState, empty_result
 
 if TYPE_CHECKING:
+    from spacetravlr._core.standardise import BlockDesign
     from spacetravlr._types import Floats, Ints
-    from spacetravlr.models.bodies._inputs import BlockDesign, BodyOptions, FitInputs
+    from spacetravlr.models.bodies._inputs import BodyOptions, FitInputs
 
 
 class SeedStages(NamedTuple):
@@ -26,6 +26,24 @@ class SeedStages(NamedTuple):
     choosing: Floats
     final: Floats
     """All cells."""
+
+
+class SeedBody(Body):
+    """Sparse group lasso of each cell type."""
+
+    name = "seed"
+    chosen_by = ("auto", "surface", "cnn", "vit", "seed")
+    stages: SeedStages
+
+    def compare(self) -> None:
+        """Fit and predict everything: seeds are cheap."""
+        task = self.task
+        self.result, self.stages = fit_seed(task.block, task.inputs, task.options, task.n_jobs)
+
+    def state(self, t: int) -> BodyState:
+        """Deliver the seeds of all cells."""
+        block = self.task.block
+        return BodyState(self.stages.final[t, : block.n_types, : len(block.columns(t)) + 1])
 
 
 def fit_seed(block: BlockDesign, inputs: FitInputs, options: BodyOptions, n_jobs: int) -> tuple[BodyResult, SeedStages]:
@@ -51,30 +69,26 @@ def fit_seed(block: BlockDesign, inputs: FitInputs, options: BodyOptions, n_jobs
         final: Floats = fit_seeds(grams, block.indptr, block.term, lam=lam, start=chosen.coef, **common).coef
     if options.solver == "group-lasso":
         final = _reference_seeds(block, inputs, options, lam, final)
-    prediction, train = np.full(block.y.shape, np.nan), np.full(block.y.shape, np.nan)
+    result = empty_result(block)
     for fold, coefficients in enumerate([*held, chosen.coef]):
         rows = np.flatnonzero(inputs.fold == fold)
-        prediction[rows] = _predict_by_type(block, inputs, coefficients, rows)
+        result.prediction[rows] = _predict_by_type(block, inputs, coefficients, rows)
     fitted = np.flatnonzero(~inputs.report)
-    train[fitted] = _predict_by_type(block, inputs, chosen.coef, fitted)
-
-    def state(t: int) -> BodyState:
-        return BodyState(final[t, : inputs.n_types, : len(block.columns(t)) + 1])
-
-    return BodyResult(prediction, train, state), SeedStages(held, chosen.coef, final)
+    result.train[fitted] = _predict_by_type(block, inputs, chosen.coef, fitted)
+    return result, SeedStages(held, chosen.coef, final)
 
 
 def _predict_by_type(block: BlockDesign, inputs: FitInputs, coefficients: Floats, rows: Ints) -> Floats:
     prediction = np.empty((len(rows), len(block)))
     for c in range(inputs.n_types):
-        mine = np.flatnonzero(inputs.cell_type[rows] == c)
-        if not len(mine):
+        own = np.flatnonzero(inputs.cell_type[rows] == c)
+        if not len(own):
             continue
         dense = np.zeros((block.values.shape[1], len(block)))
         for t in range(len(block)):
             columns = block.columns(t)
             dense[columns, t] = coefficients[t, c, 1 : len(columns) + 1]
-        prediction[mine] = block.values[rows[mine]] @ dense + coefficients[:, c, 0]
+        prediction[own] = block.values[rows[own]] @ dense + coefficients[:, c, 0]
     return prediction
 
 

@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from spacetravlr._core.surfaces.fit import fit_surface, refit_surface
-from spacetravlr._core.surfaces.model import CellFunctions, SurfaceFit
-from spacetravlr.models.bodies._base import BodyResult, fitted_rows
-from spacetravlr.models.bodies._fitted import BodyState
+from spacetravlr._core.surfaces.model import CellFunctions, Surface, SurfaceFit
+from spacetravlr.models.bodies._base import (
+    Body,
+    BodyResult,
+    BodyState,
+    EvaluationCells,
+    Varying,
+    empty_result,
+    fitted_rows,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from concurrent.futures import Executor
-
+    from spacetravlr._core.standardise import BlockDesign
     from spacetravlr._types import Bools, Floats, Ints
-    from spacetravlr.models.bodies._inputs import BlockDesign, BodyOptions, FitInputs
+    from spacetravlr.models.bodies._inputs import FitInputs
     from spacetravlr.models.bodies._seed import SeedStages
 
 # Residual variance of a first search, in units of the seed's held-out error, above which no more is tried.
 _HOPELESS = 1.3
 
 
-@dataclass
-class SurfaceExtras:
-    """What only surfaces know."""
+class _Fit(NamedTuple):
+    """Surface of one target, standardised units."""
 
-    evidence: list[Floats]
-    """Log Bayes factor of each term of each target; NaN throughout where the surface departs from the seed."""
-    fits: list[SurfaceFit]
-    """Fits of step 4, standardised units."""
+    chosen: SurfaceFit
+    """Of the choosing folds."""
+    final: SurfaceFit
+    """Of all cells."""
+    departs: bool
+    """Whether it is added to the seed."""
 
 
 class _Target(NamedTuple):
@@ -43,6 +50,12 @@ class _Target(NamedTuple):
     mean: float
     spread: float
     cell_type: Ints
+
+    @classmethod
+    def of(cls, block: BlockDesign, inputs: FitInputs, t: int, terms: Floats) -> _Target:
+        """Target ``t`` of a block."""
+        y = (block.y[:, t].astype(np.float64) - block.y_mean[t]) / block.y_spread[t]
+        return cls(terms, y, float(block.y_mean[t]), float(block.y_spread[t]), inputs.cell_type)
 
     def x(self, rows: Ints) -> Floats:
         """Terms of some cells, cells x terms."""
@@ -61,87 +74,170 @@ class _Target(NamedTuple):
         return self.mean + self.spread * (offset[rows] + fit.prediction(self.x(rows), where))
 
 
-def fit_surfaces(
-    block: BlockDesign,
-    inputs: FitInputs,
-    options: BodyOptions,
-    functions: CellFunctions,
-    seed: BodyResult,
-    stages: SeedStages,
-    pool: Executor,
-    progress: Callable[[], None],
-) -> tuple[BodyResult, SurfaceExtras]:
-    """Coefficient surfaces, one target at a time in each thread of ``pool``.
+@dataclass(frozen=True)
+class SurfaceParts(Varying):
+    """Weights of the surfaces of a block, one part of one coefficient after another."""
+
+    scale: Ints
+    """Length scale of each target, -1 without a surface."""
+    target: Ints
+    """Target of each part."""
+    column: Ints
+    """Coefficient of the target that the part belongs to, 0 for the intercept."""
+    part: Ints
+    """:class:`spacetravlr._core.surfaces.model.Part`."""
+    indptr: Ints
+    """Part ``i`` has the weights ``weights[indptr[i]:indptr[i + 1]]``."""
+    weights: Floats
+    amplitudes: Floats
+    """Parts x types."""
+
+    @classmethod
+    def collect(cls, states: Sequence[SurfaceFit | None], n_types: int) -> SurfaceParts:
+        """Lay out the fits of the targets of a block, ``None`` where no surface was kept."""
+        rows = [(t, k, part, w, fit.amplitudes[:, k], fit.amplitudes.shape[1])
+                for t, fit in enumerate(states) if fit is not None
+                for (k, part), w in zip(fit.blocks, fit.weights, strict=True)]  # fmt: skip
+        return cls(
+            scale=np.array([-1 if fit is None else fit.scale for fit in states], dtype=np.int64),
+            target=np.array([r[0] for r in rows], dtype=np.int64),
+            column=np.array([(k + 1) % width for _, k, _, _, _, width in rows], dtype=np.int64),  # theirs is last
+            part=np.array([int(r[2]) for r in rows], dtype=np.int64),
+            indptr=np.cumsum([0, *(len(r[3]) for r in rows)]).astype(np.int64),
+            weights=np.concatenate([np.zeros(0), *(r[3] for r in rows)]),
+            amplitudes=np.array([r[4] for r in rows], dtype=np.float64).reshape(-1, n_types),
+        )
+
+    def of(self, t: int) -> Surface:
+        """Surface of one target, its coefficients numbered from the intercept, 0."""
+        own = np.flatnonzero(self.target == t)
+        columns = self.column[own]
+        amplitudes = np.ones((self.amplitudes.shape[1], int(columns.max(initial=0)) + 1))
+        amplitudes[:, columns] = self.amplitudes[own].T
+        return Surface(
+            blocks=list(zip(columns.tolist(), self.part[own].tolist(), strict=True)),
+            weights=[self.weights[self.indptr[i] : self.indptr[i + 1]] for i in own],
+            amplitudes=amplitudes,
+            scale=int(self.scale[t]),
+        )
+
+    def departures(self, cells: EvaluationCells, keeps: Bools) -> Iterator[tuple[int, Ints, Ints, Floats]]:
+        """Evaluate the surface of one target after another."""
+        functions = cells.functions()
+        for t in np.flatnonzero(self.scale >= 0).tolist():
+            rows, surface = np.flatnonzero(keeps[t][cells.cell_type]), self.of(t)
+            fields = surface.fields(functions.take(rows, scale=surface.scale))
+            columns = np.union1d([0], list(fields)).astype(np.int64)
+            nothing = np.zeros(len(rows))
+            yield t, rows, columns, np.stack([fields.get(k, nothing) for k in columns.tolist()]).T
+
+    def state(self) -> dict[str, Any]:
+        """Everything as a dict of arrays."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> SurfaceParts:
+        """Rebuild from :meth:`state`."""
+        return cls(**{name: np.asarray(value) for name, value in state.items()})
+
+
+class SurfaceBody(Body):
+    """Coefficient surfaces, one target at a time in each thread.
 
     A target has surfaces of its own, with truly zero coefficients, unless they fit their training cells worse than the
     seed predicts held-out ones. That happens on smoothed expression, which takes more terms than surfaces can hold;
     there the surface describes how coefficients depart from the seed.
     """
-    shape = block.y.shape
-    prediction, train = np.full(shape, np.nan), np.full(shape, np.nan)
-    everything = np.argsort(inputs.cell_type, kind="stable")  # searches want the cells of a type side by side
 
-    def cells(mask: Bools) -> Ints:
-        return everything[mask[everything]]
+    name = "surface"
+    chosen_by = ("auto", "surface")
+    after = ("seed",)
+    reads_functions = True
+    reports_progress = True
+    varying = SurfaceParts
+    _fits: list[_Fit]
 
-    seen = [cells(fitted_rows(inputs, held)) for held in range(inputs.n_folds + 1)]
-    left = [cells(inputs.fold == held) for held in range(inputs.n_folds + 1)]
-    at_seen, at_left = ([functions.take(rows) for rows in parts] for parts in (seen, left))
-    whole = functions.take(everything)
-    choose, report = seen[-1], left[-1]
-    nothing = np.zeros(inputs.n_cells)
-    standardised = np.ascontiguousarray(block.standardised().T)
+    def compare(self) -> None:
+        """Fit and predict everything."""
+        task, inputs = self.task, self.task.inputs
+        assert task.functions is not None
+        self.result = empty_result(task.block)
+        # searches want the cells of a type side by side
+        everything = np.argsort(inputs.cell_type, kind="stable")
 
-    def one(t: int) -> tuple[SurfaceFit, SurfaceFit, bool]:
+        def cells(mask: Bools) -> Ints:
+            return everything[mask[everything]]
+
+        folds = range(inputs.n_folds + 1)
+        self._seen = [cells(fitted_rows(inputs, fold)) for fold in folds]
+        self._left_out = [cells(inputs.fold == fold) for fold in folds]
+        self._everything = everything
+        self._at_seen = [task.functions.take(rows) for rows in self._seen]
+        self._at_left_out = [task.functions.take(rows) for rows in self._left_out]
+        self._at_everything = task.functions.take(everything)
+        self._standardised = np.ascontiguousarray(task.block.standardised().T)
+        self._fits = list(task.pool.map(self._fit, range(len(task.block))))
+        del self._seen, self._left_out, self._at_seen, self._at_left_out, self._at_everything, self._standardised
+
+    def state(self, t: int) -> BodyState:
+        """Deliver the surface of all cells, on top of the seed where it departs from it."""
+        block, fit = self.task.block, self._fits[t]
+        if fit.departs:
+            return BodyState(self.before["seed"].state(t).constant, fit.final)
+        return BodyState(block.constant(t, block.y_mean[t]), fit.final)
+
+    def evidence(self, t: int) -> Floats | None:
+        """Log Bayes factors; none where the surface departs from the seed, whose terms it does not judge."""
+        fit = self._fits[t]
+        return None if fit.departs else fit.chosen.evidence[:-1]
+
+    def standard_deviations(self, t: int) -> Floats | None:
+        """Of surfaces of their own; the error of a seed that a surface departs from is not known."""
+        task, block = self.task, self.task.block
         columns = block.columns(t)
-        target = _Target(
-            standardised[columns],
-            (block.y[:, t].astype(np.float64) - block.y_mean[t]) / block.y_spread[t],
-            float(block.y_mean[t]),
-            float(block.y_spread[t]),
-            inputs.cell_type,
-        )
+        if task.functions is None or self._fits[t].departs and len(columns):
+            return None
+        values = self._fits[t].final.standard_deviations(task.functions) * block.y_spread[t]
+        values[:, :-1] /= block.spread[columns]
+        return np.roll(values, 1, axis=1)
+
+    def _fit(self, t: int) -> _Fit:
+        block, inputs, options = self.task.block, self.task.inputs, self.task.options.surface
+        seed: BodyResult = self.before["seed"].result
+        stages: SeedStages = self.before["seed"].stages
+        target = _Target.of(block, inputs, t, self._standardised[block.columns(t)])
         x, y = target.x, target.y
-        inside = at_seen[-1]
-        offset: Floats = nothing
+        choose, report, inside = self._seen[-1], self._left_out[-1], self._at_seen[-1]
+        prediction = self.result.prediction
+        offset: Floats = np.zeros(inputs.n_cells)
         seed_error = _mean_square(block.y[choose, t] - seed.prediction[choose, t])
         hopeless = _HOPELESS * seed_error / target.spread**2
-        fit = fit_surface(x(choose), y[choose], inside, options.surface, max_noise=hopeless)
+        fit = fit_surface(x(choose), y[choose], inside, options, max_noise=hopeless)
         fitted = target.original(fit, inside, choose, offset)
         departs = _mean_square(block.y[choose, t] - fitted) > seed_error
         if departs:
-            offset = target.offset(_anchor(block, inputs, t, stages.choosing))
-            fit = fit_surface(x(choose), (y - offset)[choose], inside, options.surface)
+            offset = target.offset(_anchor(block, t, stages.choosing))
+            fit = fit_surface(x(choose), (y - offset)[choose], inside, options)
             fitted = target.original(fit, inside, choose, offset)
-        train[choose, t] = fitted
-        prediction[report, t] = target.original(fit, at_left[-1], report, offset)
-        for held in range(inputs.n_folds):
+        self.result.train[choose, t] = fitted
+        prediction[report, t] = target.original(fit, self._at_left_out[-1], report, offset)
+        for fold in range(inputs.n_folds):
             if departs:
-                offset = target.offset(_anchor(block, inputs, t, stages.held[held]))
-            rows = seen[held]
-            again = refit_surface(fit, x(rows), (y - offset)[rows], at_seen[held], options.surface, search=True)
-            prediction[left[held], t] = target.original(again, at_left[held], left[held], offset)
+                offset = target.offset(_anchor(block, t, stages.held[fold]))
+            rows, left_out = self._seen[fold], self._left_out[fold]
+            again = refit_surface(fit, x(rows), (y - offset)[rows], self._at_seen[fold], options, search=True)
+            prediction[left_out, t] = target.original(again, self._at_left_out[fold], left_out, offset)
         if departs:
-            offset = target.offset(_anchor(block, inputs, t, stages.final))
-        final = refit_surface(fit, x(everything), (y - offset)[everything], whole, options.surface, search=False)
-        progress()
-        return fit, final, departs
-
-    fits = list(pool.map(one, range(len(block))))
-
-    def state(t: int) -> BodyState:
-        _, final, departs = fits[t]
-        if departs:
-            return BodyState(stages.final[t, : inputs.n_types, : len(block.columns(t)) + 1], surface=final)
-        return BodyState(block.constant(t, block.y_mean[t]), surface=final)
-
-    evidence = [np.full(len(f.evidence) - 1, np.nan) if departs else f.evidence[:-1] for f, _, departs in fits]
-    return BodyResult(prediction, train, state), SurfaceExtras(evidence, [final for _, final, _ in fits])
+            offset = target.offset(_anchor(block, t, stages.final))
+        rows = self._everything
+        final = refit_surface(fit, x(rows), (y - offset)[rows], self._at_everything, options, search=False)
+        self.task.progress()
+        return _Fit(fit, final, departs)
 
 
-def _anchor(block: BlockDesign, inputs: FitInputs, t: int, seeds: Floats) -> Floats:
+def _anchor(block: BlockDesign, t: int, seeds: Floats) -> Floats:
     """Seed of target ``t`` in standardised units: types x (intercept, terms)."""
-    return block.to_standard(t, seeds[t, : inputs.n_types, : len(block.columns(t)) + 1])
+    return block.to_standard(t, seeds[t, : block.n_types, : len(block.columns(t)) + 1])
 
 
 def _mean_square(residual: Floats) -> float:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from spacetravlr.models.bodies._registry import bodies_of
+
 if TYPE_CHECKING:
     from spacetravlr._types import Ints
     from spacetravlr.models.bodies._inputs import BodyOptions, FitInputs
@@ -41,12 +43,13 @@ def fit_work(inputs: FitInputs, options: BodyOptions, blocks: Sequence[Ints]) ->
     Seeds pass over the cross products of a target's terms in each cell type, after one pass over the cells; surfaces
     over cells and terms; networks over cells and terms, and once a block over cells alone.
     """
+    bodies = _names(options)
     terms = np.concatenate([np.diff(inputs.targets.indptr)[block] for block in blocks]).astype(float)
     n, n_targets = inputs.n_cells, len(terms)
     work = {"seed": inputs.n_types * float((terms**2).sum()), "seed cells": n * float(terms.sum())}
-    if options.with_surface:
+    if "surface" in bodies:
         work |= {"surface": n * float(terms.sum()), "surface cells": float(n * n_targets), "surface target": n_targets}
-    if options.with_network:
+    if "network" in bodies:
         trainings = n_targets if options.network and options.network.encoder == "per_target" else len(blocks)
         work |= {"network": n * float(terms.sum()), "network cells": float(n * trainings)}
     return work
@@ -67,19 +70,24 @@ def fit_bytes(inputs: FitInputs, options: BodyOptions, blocks: Sequence[Ints], *
 
     Coefficients of all targets, or of one block when they are ``stored`` on disk.
     """
+    bodies = _names(options)
     n, n_terms = inputs.n_cells, np.diff(inputs.targets.indptr)
     arrays = (inputs.expression, inputs.received, inputs.composition, inputs.raw)
     tissue = sum(a.nbytes for a in arrays if a is not None)
     widest = max(blocks, key=lambda block: n_terms[block].sum())
     distinct = len(np.unique(np.concatenate([inputs.targets.terms_of(int(t)) for t in widest])))
-    design = 4 * n * distinct * (2 if options.with_network else 1)
+    design = 4 * n * distinct * (2 if "network" in bodies else 1)
     products = 8 * inputs.n_types * (inputs.n_folds + 1) * distinct**2
-    surfaces = 16 * n * int(n_terms[widest].max()) * threads if options.with_surface else 0
+    surfaces = 16 * n * int(n_terms[widest].max()) * threads if "surface" in bodies else 0
     columns = n_terms + 1
     kept = columns[widest].sum() if stored else sum(int(columns[block].sum()) for block in blocks)
     # the coefficients of a block twice: as they are delivered and put together
     coefficients = 4 * n * (kept + 2 * columns[widest].sum()) * (1 + options.uncertainty)
     return float(tissue + design + products + surfaces + coefficients)
+
+
+def _names(options: BodyOptions) -> set[str]:
+    return {body.name for body in bodies_of(options.body)}
 
 
 def physical_memory() -> float:

@@ -12,7 +12,9 @@ from spacetravlr import _keys
 from spacetravlr._utils import resolve_n_jobs, warn
 from spacetravlr._validators import assert_in_range, assert_non_negative, assert_one_of, assert_positive
 from spacetravlr.io._store import StoreAs
-from spacetravlr.models.bodies._inputs import Body, BodyOptions, Solver
+from spacetravlr.models.bodies._inputs import BodyOptions, Solver
+from spacetravlr.models.bodies._network import NetworkBody
+from spacetravlr.models.bodies._registry import bodies_of, choices
 
 #: Targets fitted together; a shared network sees one block at a time.
 BLOCK_SIZE = 100
@@ -39,7 +41,7 @@ class FitOptions(BodyOptions):
 
         The network is what is trained (``None`` without one), and ``rng`` is one number.
         """
-        assert_one_of(self.body, get_args(Body), name="body")
+        assert_one_of(self.body, choices(), name="body")
         assert_one_of(self.solver, get_args(Solver), name="solver")
         assert_one_of(self.store_as, get_args(StoreAs), name="store_as")
         if self.store is None and self.store_as != "float32":
@@ -61,7 +63,7 @@ class FitOptions(BodyOptions):
 
     def _network(self) -> Any:
         """The network that is trained, with the architecture that ``body`` asks for."""
-        if not self.with_network:
+        if NetworkBody not in bodies_of(self.body):
             if self.network is not None:
                 warn(f"`network` has no effect with body={self.body!r}, which trains none.")
             return None

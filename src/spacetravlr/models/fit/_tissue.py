@@ -20,6 +20,7 @@ from spacetravlr._workers import run_on_workers
 from spacetravlr.io._store import BetaStore, block_name
 from spacetravlr.models.bodies._inputs import BodyOptions, FitInputs
 from spacetravlr.models.bodies._reference import Reference
+from spacetravlr.models.bodies._registry import reads_functions
 from spacetravlr.models.fit._block import BlockResult, fit_targets
 from spacetravlr.models.fit._lazy import lazy_betas
 from spacetravlr.models.fit._options import BLOCK_SIZE
@@ -147,7 +148,7 @@ def fit_tissue(
                     sd=result.sd,
                     bodies=result.bodies,
                 )
-    reference = Reference.of_fit(tissue.section, inputs, with_surface=options.with_surface)
+    reference = Reference.of_fit(tissue.section, inputs, with_functions=reads_functions(options.body))
     return _join(tissue, inputs, blocks, done, store, reference)
 
 
@@ -159,7 +160,7 @@ def _local(
     n_jobs: int,
     report: Callable[[int], None],
 ) -> Generator[tuple[int, BlockResult]]:
-    functions = inputs.functions() if options.with_surface and missing else None
+    functions = inputs.functions() if reads_functions(options.body) and missing else None
     for b in missing:
         yield b, fit_targets(inputs, options, blocks[b], functions=functions, n_jobs=n_jobs, progress=report)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from spacetravlr.models.bodies._base import BodyResult
-from spacetravlr.models.fit._block import BODIES, choose_bodies
+from spacetravlr.models.bodies._registry import BODY_NAMES
+from spacetravlr.models.fit._choose import choose_bodies
 
 N, N_FOLDS = 400, 3
 
@@ -31,9 +32,9 @@ def tissue():
 def _bodies(y, **noise):
     """Predictions with errors of these standard deviations; the mean, zero, has 1."""
     rng = np.random.default_rng(1)
-    found = {"zero": BodyResult(np.zeros(y.shape), np.zeros(y.shape), None)}
+    found = {"zero": BodyResult(np.zeros(y.shape), np.zeros(y.shape))}
     for name, size in noise.items():
-        found[name] = BodyResult(y + size * rng.normal(size=y.shape), np.zeros(y.shape), None)
+        found[name] = BodyResult(y + size * rng.normal(size=y.shape), np.zeros(y.shape))
     return found
 
 
@@ -51,7 +52,7 @@ def test_the_body_with_the_least_error_is_kept(tissue, noise, expected):
     block, inputs = tissue
     kept = choose_bodies(block, inputs, _bodies(block.y, **noise), 0.0)
     assert kept.shape == (1, 2)
-    assert (kept == BODIES.index(expected)).all()
+    assert (kept == BODY_NAMES.index(expected)).all()
 
 
 def test_a_network_beside_a_surface_must_win_by_more_than_chance(tissue):
@@ -61,10 +62,10 @@ def test_a_network_beside_a_surface_must_win_by_more_than_chance(tissue):
     network = np.sqrt(np.where(turn, 0.25 + 0.20, 0.25 - 0.21))  # squared errors a little smaller on average
     bodies = _bodies(block.y)
     for name, error in {"seed": same, "surface": same, "network": network}.items():
-        bodies[name] = BodyResult(block.y + error, np.zeros(block.y.shape), None)
-    assert (choose_bodies(block, inputs, bodies, 0.0) == BODIES.index("seed")).all()
+        bodies[name] = BodyResult(block.y + error, np.zeros(block.y.shape))
+    assert (choose_bodies(block, inputs, bodies, 0.0) == BODY_NAMES.index("seed")).all()
     del bodies["surface"]
-    assert (choose_bodies(block, inputs, bodies, 0.0) == BODIES.index("network")).all()
+    assert (choose_bodies(block, inputs, bodies, 0.0) == BODY_NAMES.index("network")).all()
 
 
 def test_cells_of_the_report_decide_nothing(tissue):

@@ -1,0 +1,111 @@
+"""Tables of a block of targets: its terms, its scores and its learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr._core.scores import centred_by_type, r2, squared_errors, squares_within_types
+from spacetravlr.models.bodies._registry import BODY_NAMES
+from spacetravlr.models.fit._choose import of_kept
+
+if TYPE_CHECKING:
+    from spacetravlr._core.standardise import BlockDesign
+    from spacetravlr._types import Floats, Ints
+    from spacetravlr.models.bodies._base import Body, BodyResult
+    from spacetravlr.models.bodies._inputs import FitInputs
+
+_ACTIVE_SHARE = 0.05  # of the median importance, where there is no evidence: the threshold of the published analyses
+
+
+def terms_of_block(
+    block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, Body], betas: Floats, indptr: Ints
+) -> pd.DataFrame:
+    """``importance``, ``evidence`` and ``active`` of each column; target ``t`` has ``indptr[t]:indptr[t + 1]``."""
+    centred = centred_by_type(block.values, inputs.cell_type, inputs.n_types)
+    frames = []
+    for t in range(len(block)):
+        found = [values for body in bodies.values() if (values := body.evidence(t)) is not None]
+        frames.append(_describe(t, betas[:, indptr[t] : indptr[t + 1]], centred, block, found[0] if found else None))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _describe(t: int, betas: Floats, centred: Floats, block: BlockDesign, evidence: Floats | None) -> pd.DataFrame:
+    """How much each column contributes, how well it is supported, and whether it counts as active.
+
+    The importance is the standard deviation of a term's contribution within cell types, in units of the target's.
+    """
+    columns = block.columns(t)
+    contribution = betas[:, 1:] * centred[:, columns]
+    importance = np.sqrt(np.einsum("jk,jk->k", contribution, contribution, dtype=np.float64) / max(len(betas), 1))
+    importance /= block.y_spread[t]
+    if evidence is None:
+        positive = importance[importance > 0]
+        active = importance > _ACTIVE_SHARE * (np.median(positive) if len(positive) else np.inf)
+        evidence = np.full(len(columns), np.nan)
+    else:
+        active = np.isfinite(evidence)
+    return pd.DataFrame(
+        {
+            "importance": np.concatenate([[np.nan], importance]),
+            "evidence": np.concatenate([[np.nan], evidence]),
+            "active": np.concatenate([[True], active]),
+        }
+    )
+
+
+def scores_of_block(
+    block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, BodyResult], kept: Ints
+) -> pd.DataFrame:
+    """Cells, held-out and training R2 of each body, and what is kept: one row per target and cell type (a code)."""
+    report, n_types = inputs.report, inputs.n_types
+    types = inputs.cell_type[report]
+    names = np.array([inputs.target_names[i] for i in block.index], dtype=object)
+    total = squares_within_types(block.y[report], types, n_types)
+    columns: dict[str, Floats] = {
+        "target": np.repeat(names, n_types),
+        "cell_type": np.tile(np.arange(n_types), len(block)),
+        "n_cells": np.tile(np.bincount(inputs.cell_type, minlength=n_types), len(block)),
+        "n_report": np.tile(np.bincount(types, minlength=n_types), len(block)),
+        "sst_report": total.ravel(),
+    }
+    errors = {b: squared_errors(block.y[report], r.prediction[report], types, n_types) for b, r in bodies.items()}
+    missing = np.full(total.size, np.nan)
+    for body in BODY_NAMES:
+        columns[f"r2_{body}"] = r2(errors[body], total) if body in bodies else missing
+    columns["r2_kept"] = r2(of_kept(kept, errors), total)
+    if inputs.raw is not None:
+        raw = inputs.raw[report][:, block.index]
+        raw_errors = {b: squared_errors(raw, r.prediction[report], types, n_types) for b, r in bodies.items()}
+        columns["r2_kept_raw"] = r2(of_kept(kept, raw_errors), squares_within_types(raw, types, n_types))
+    for body in BODY_NAMES[1:]:
+        columns[f"r2_train_{body}"] = _training_r2(block, inputs, bodies[body]) if body in bodies else missing
+    columns["kept"] = np.array(BODY_NAMES, dtype=object)[kept.ravel()]
+    return pd.DataFrame(columns)
+
+
+def _training_r2(block: BlockDesign, inputs: FitInputs, body: BodyResult) -> Floats:
+    rows = ~inputs.report & np.isfinite(body.train).all(axis=1)
+    y, types = block.y[rows], inputs.cell_type[rows]
+    errors = squared_errors(y, body.train[rows], types, inputs.n_types)
+    return r2(errors, squares_within_types(y, types, inputs.n_types))
+
+
+def curves_of_block(block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, Body]) -> pd.DataFrame:
+    """Learning curves: target, epoch, train, validation; empty where nothing was trained."""
+    curves = next((body.curves for body in bodies.values() if body.curves), None)
+    if curves is None:
+        return pd.DataFrame({"target": pd.Series(dtype=object), "epoch": pd.Series(dtype=int),
+                             "train": pd.Series(dtype=float), "validation": pd.Series(dtype=float)})  # fmt: skip
+    n_epochs = len(curves["train"])
+    return pd.DataFrame(
+        {
+            "target": np.repeat([inputs.target_names[i] for i in block.index], n_epochs),
+            "epoch": np.tile(np.arange(n_epochs), len(block)),
+            "train": np.asarray(curves["train"]).T.ravel(),
+            "validation": np.asarray(curves["validation"]).T.ravel(),
+        }
+    )
