@@ -47,7 +47,7 @@ def assert_key(adata: AnnData, attr: str, key: str, *, name: str, hint: str = ""
     container = getattr(adata, attr)
     if key in container:
         return
-    found = ", ".join(repr(str(k)) for k in list(container)[:10]) or "nothing"
+    found = ", ".join(repr(str(k)) for k in [k for k in container if k is not None][:10]) or "nothing"
     msg = f"Key {key!r} (`{name}`) not found in adata.{attr}, which holds {found}."
     if hint:
         msg += f" {hint}"

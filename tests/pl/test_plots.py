@@ -51,7 +51,7 @@ DRAWINGS = {
 def _fingerprint(adata):
     parts = [np.asarray(adata.X).sum(), tuple(adata.obs.columns), tuple(adata.var.columns)]
     for container in (adata.layers, adata.obsm, adata.obsp, adata.uns):
-        parts.append(tuple(sorted(container)))
+        parts.append(frozenset(container))  # anndata 0.13 has X among the layers, as None
     parts.extend(float(np.abs(adata.obsm[k]).sum()) for k in sorted(adata.obsm))
     parts.append(tuple(adata.uns.get("cell_type_colors", ())))
     return parts
