@@ -43,26 +43,54 @@ def test_shuffling_subtracts_what_a_permutation_of_the_change_gives(cells):
     expression, change, embedding = cells
     neighbours = nearest_neighbours(embedding, 7).indices
     plain = transition_probabilities(expression, change, neighbours, subtract=None)
-    first = transition_probabilities(expression, change, neighbours, seed=1)
+    first = transition_probabilities(expression, change, neighbours, rng_seed=1, n_shuffles=1)
     np.testing.assert_allclose(np.asarray(first.sum(axis=1)).ravel(), 0, atol=1e-5)
     subtracted = (plain - first).toarray()
     assert subtracted.min() > -1e-5
     assert np.abs(subtracted - plain.toarray()).max() > 0.1
-    again = transition_probabilities(expression, change, neighbours, seed=1)
-    other = transition_probabilities(expression, change, neighbours, seed=2)
+    again = transition_probabilities(expression, change, neighbours, rng_seed=1, n_shuffles=1)
+    other = transition_probabilities(expression, change, neighbours, rng_seed=2, n_shuffles=1)
     np.testing.assert_array_equal(first.toarray(), again.toarray())
     assert np.abs((first - other).toarray()).max() > 0.01
     # a change that is the same in all genes but one has as many shuffles as genes: the kernel must hit one of them
     spike = np.zeros_like(change)
     spike[:, 3] = 1.0
     found = transition_probabilities(expression, spike, neighbours, subtract=None)
-    found = (found - transition_probabilities(expression, spike, neighbours, seed=5)).toarray()
+    found = (found - transition_probabilities(expression, spike, neighbours, rng_seed=5, n_shuffles=1)).toarray()
     shuffles = [
         twin(expression, np.eye(12)[np.full(len(expression), g)], neighbours, 0.05) for g in range(expression.shape[1])
     ]
     distance = np.abs(np.stack(shuffles) - found).max(axis=2)
     assert (distance.min(axis=0) < 1e-3).all()
     assert len(np.unique(distance.argmin(axis=0))) > 5
+
+
+def test_the_mean_over_all_shuffles_is_approached(cells):
+    """A change of one gene has as many shuffles as genes, so that their mean can be written down."""
+    expression, _, embedding = cells
+    neighbours = nearest_neighbours(embedding, 7).indices
+    spike = np.zeros_like(expression)
+    spike[:, 3] = 1.0
+    every = [twin(expression, np.eye(12)[np.full(len(expression), g)], neighbours, 0.05) for g in range(12)]
+    plain = transition_probabilities(expression, spike, neighbours, subtract=None)
+    error = []
+    for n_shuffles in (4, 400):
+        found = plain - transition_probabilities(expression, spike, neighbours, n_shuffles=n_shuffles)
+        error.append(np.sqrt(np.mean((found.toarray() - np.mean(every, axis=0)) ** 2)))
+    assert error[1] < 0.2 * error[0]
+    assert error[1] < 0.01
+
+
+def test_the_order_of_cells_does_not_matter(cells):
+    expression, change, embedding = cells
+    keys, order = np.arange(40) * 7 + 1, np.random.default_rng(3).permutation(40)
+    first, second = (
+        transition_probabilities(
+            expression[index], change[index], nearest_neighbours(embedding[index], 7).indices, cell_keys=keys[index]
+        ).toarray()
+        for index in (np.arange(40), order)
+    )
+    np.testing.assert_allclose(second, first[np.ix_(order, order)], atol=1e-6)
 
 
 def test_results_do_not_depend_on_threads(cells):

@@ -50,6 +50,63 @@ def test_seeds_and_threads(perturbed):
     np.testing.assert_array_equal(run(rng=1, subtract="zero"), run(rng=2, subtract="zero"))
 
 
+def correlation(a, b):
+    return np.corrcoef(a.ravel(), b.ravel())[0, 1]
+
+
+def test_two_seeds_give_nearly_the_same_arrows(perturbed):
+    first, second = (
+        st.tl.perturbation_vectors(perturbed, rng=rng, copy=True).obsm["perturbed_spatial"] for rng in (1, 2)
+    )
+    assert correlation(first, second) > 0.95
+
+
+def test_the_order_of_cells_and_genes_does_not_matter(perturbed):
+    rng = np.random.default_rng(0)
+    cells, genes = rng.permutation(perturbed.n_obs), rng.permutation(perturbed.n_vars)
+    moved = perturbed[cells, genes].copy()
+    for adata in (perturbed, moved):
+        st.tl.perturbation_vectors(adata)
+    np.testing.assert_allclose(moved.obsm["perturbed_spatial"], perturbed.obsm["perturbed_spatial"][cells], atol=1e-5)
+
+
+def test_arrows_are_as_long_as_the_effect_is_large(adata):
+    lengths = {}
+    for dose in (0.9, 0.3):
+        st.tl.perturb(adata, fold={"FOXO1": dose}, cells="cell_type == 'B'", n_propagation=1)
+        for scale in ("effect", "unit"):
+            arrows = st.tl.perturbation_vectors(adata, scale=scale, copy=True).obsm["perturbed_spatial"]
+            lengths[dose, scale] = np.linalg.norm(arrows, axis=1)
+    other = (adata.obs["cell_type"] != "B").to_numpy()
+    for length in lengths.values():
+        assert not length[other].any()  # FOXO1 is no ligand: one round later nothing has changed there
+        assert length[~other].max() > 0
+    change = adata.layers["perturbed"] - adata.layers["log1p"]
+    change[:, adata.var_names == "FOXO1"] = 0
+    np.testing.assert_allclose(
+        lengths[0.3, "effect"], lengths[0.3, "unit"] * np.linalg.norm(change, axis=1), rtol=1e-4, atol=1e-6
+    )
+    assert lengths[0.3, "effect"].sum() > 4 * lengths[0.9, "effect"].sum()
+
+
+def test_genes_set_by_hand_are_left_out(adata):
+    with pytest.warns(UserWarning, match="affects no other gene"):
+        st.tl.perturb(adata, "TUBB")
+    with pytest.warns(UserWarning, match="changes no gene that was not set by hand"):
+        st.tl.perturbation_vectors(adata)
+    assert not adata.obsm["perturbed_spatial"].any()
+    st.tl.perturbation_vectors(adata, include_perturbed=True)
+    assert adata.obsm["perturbed_spatial"].any(axis=1).mean() > 0.9
+
+
+def test_genes_without_a_model_may_hold_anything(perturbed):
+    expected = st.tl.perturbation_vectors(perturbed[:, perturbed.var_names != "TUBB"].copy(), copy=True)
+    for layer in ("log1p", "perturbed"):
+        perturbed.layers[layer][5, perturbed.var_names.get_loc("TUBB")] = np.nan
+    st.tl.perturbation_vectors(perturbed)
+    np.testing.assert_allclose(perturbed.obsm["perturbed_spatial"], expected.obsm["perturbed_spatial"], atol=1e-5)
+
+
 def test_moving_and_turning_the_tissue_turns_the_arrows(perturbed):
     arrows = st.tl.perturbation_vectors(perturbed, subtract="zero", copy=True).obsm["perturbed_spatial"]
     turn = np.array([[0, -1], [1, 0]])
@@ -79,6 +136,14 @@ def test_messages(adata, perturbed):
         st.tl.perturbation_vectors(perturbed, temperature=0)
     with pytest.raises(ValueError, match="Expected `n_neighbors` to be at least 1"):
         st.tl.perturbation_vectors(perturbed, n_neighbors=0)
+    with pytest.raises(ValueError, match="Expected `n_shuffles` to be at least 1"):
+        st.tl.perturbation_vectors(perturbed, n_shuffles=0)
+    with pytest.raises(ValueError, match="Expected `scale` to be one of"):
+        st.tl.perturbation_vectors(perturbed, scale="effects")
+    broken = perturbed.copy()
+    broken.layers["perturbed"][3, broken.var_names.get_loc("CD79A")] = np.nan
+    with pytest.raises(ValueError, match="infinite values of 'CD79A' .first in cell 'cell003'"):
+        st.tl.perturbation_vectors(broken)
     perturbed.layers["perturbed"] = perturbed.layers["log1p"].copy()
     with pytest.warns(UserWarning, match="changes no gene"):
         st.tl.perturbation_vectors(perturbed)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spacetravlr import _keys
+from spacetravlr._anndata._fitted_on import FITTED_ON, align, assert_terms
 from spacetravlr._anndata._modulators import Design, build_design
 from spacetravlr._validators import assert_genes, assert_key
 
@@ -31,6 +33,10 @@ class BetaModel:
     scores: pd.DataFrame
     """One row a target and cell type."""
     params: dict[str, Any]
+    note: Mapping[str, Any] | None = field(repr=False)
+    """What the coefficients rest on; ``None`` where nobody noted it."""
+    sums: pd.DataFrame | None = field(repr=False)
+    """Sums of the fit at these cells, see :func:`~spacetravlr._anndata._fitted_on.cell_sums`."""
     design: Design = field(repr=False)
     obs_names: pd.Index = field(repr=False)
 
@@ -51,6 +57,9 @@ def read_betas(adata: AnnData, key: str = _keys.BETAS) -> BetaModel:
     assert_key(adata, "uns", key, name="betas_key", hint=_HINT)
     assert_key(adata, "obsm", key, name="betas_key", hint=_HINT)
     stored = adata.uns[key]
+    if "terms" not in stored:
+        msg = f"Table 'terms' not found in adata.uns[{key!r}]; objects that were joined may have lost it. {_HINT}"
+        raise KeyError(msg)
     betas, table = adata.obsm[key], stored["terms"]
     if betas.shape[1] != len(table):
         msg = (
@@ -58,11 +67,16 @@ def read_betas(adata: AnnData, key: str = _keys.BETAS) -> BetaModel:
             f"adata.uns[{key!r}]['terms'], found {betas.shape[1]}; they come from different fits."
         )
         raise ValueError(msg)
+    note = stored.get(FITTED_ON)
+    if note is not None:
+        assert_terms(note, table, key=key)
     return BetaModel(
         betas=betas,
         table=table,
         scores=stored["scores"],
         params=dict(stored["params"]),
+        note=note,
+        sums=None if note is None else align(note, adata.obs_names, key=key),
         design=build_design(table, adata.var_names),
         obs_names=adata.obs_names,
     )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from spacetravlr._anndata._expression import get_expression
+from spacetravlr._anndata._expression import get_expression, layer_name
+from spacetravlr._anndata._fitted_on import cell_sums, fitted_on
 from spacetravlr._anndata._modulators import Design, build_design, read_modulators
 from spacetravlr._anndata._received import read_received
 from spacetravlr._anndata._section import Section, read_section
@@ -34,6 +35,14 @@ class FitData(NamedTuple):
     section: Section
     raw: Floats | None
     params: dict[str, Any]
+
+    def fitted_on(self, terms: pd.DataFrame, obs_names: pd.Index) -> dict[str, Any]:
+        """Note of what coefficients of this tissue rest on; ``terms`` is their table."""
+        genes = self.design.genes[np.unique(np.concatenate([self.design.terms.gene, self.design.targets.gene]))]
+        sums = cell_sums(
+            self.expression, np.arange(len(genes)), genes, self.received, self.design.signal_names, obs_names
+        )
+        return fitted_on(sums, terms, self.section.signals)
 
     @property
     def cell_type(self) -> Ints:
@@ -105,6 +114,7 @@ def read_fit_data(
     state = read_received(adata, received_key)
     layer = layer if layer is not None else (str(modulator_params.get("layer", "")) or None)
     cluster_key = cluster_key if cluster_key is not None else (str(modulator_params.get("cluster_key", "")) or None)
+    _assert_same_ligands(adata, design, layer, str(state.params.get("layer", "")) or None)
     section = read_section(adata, cluster_key=cluster_key, received=state.params)
 
     used = np.unique(np.concatenate([design.terms.gene, design.targets.gene]))
@@ -130,6 +140,21 @@ def read_fit_data(
             "modulators_key": modulators_key,
         },
     )
+
+
+def _assert_same_ligands(adata: AnnData, design: Design, layer: str | None, received_layer: str | None) -> None:
+    """Raise ``ValueError`` when ligands were received from other expression than the fit reads."""
+    if layer == received_layer or not len(design.signals):
+        return
+    ligands = list(adata.var_names[np.unique(design.signals.ligand)])
+    here, there = (get_expression(adata, ligands, layer=name, check=False) for name in (layer, received_layer))
+    if not np.allclose(here, there, rtol=1e-4, atol=1e-6):
+        msg = (
+            f"Expected `layer` to be what ligands were received from, {layer_name(received_layer)}, found "
+            f"{layer_name(layer)}, which differs; call `st.pp.received_ligands(adata, lr, layer={layer!r})` and "
+            "`st.pp.modulators` first."
+        )
+        raise ValueError(msg)
 
 
 def _signals(lr: pd.DataFrame, tfl: pd.DataFrame, names: list[str], key: str) -> Floats:

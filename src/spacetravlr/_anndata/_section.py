@@ -69,8 +69,32 @@ def read_section(adata: AnnData, *, cluster_key: str | None, received: Mapping[s
         slide_names=slide_names,
         radius=float(weights["radius"]) / float(weights["microns_per_unit"]),
         microns_per_unit=float(weights["microns_per_unit"]),
-        signals={
-            **{name: np.asarray(weights[name]).item() for name in _SIGNALS if name in weights},
-            "normalize": str(received["normalize"]),
-        },
+        signals=signal_settings(weights, received),
     )
+
+
+def signal_settings(weights: Mapping[str, Any], received: Mapping[str, Any]) -> dict[str, Any]:
+    """What the scale of received signals depends on; lengths in micrometres.
+
+    Parameters
+    ----------
+    weights
+        Parameters of the spatial weights.
+    received
+        Parameters of the received ligands.
+    """
+    return {
+        **{name: np.asarray(weights[name]).item() for name in _SIGNALS if name in weights},
+        "normalize": str(received["normalize"]),
+    }
+
+
+def differing_signals(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Settings that differ: their name, what was found, and what was expected."""
+    return [(name, found.get(name), value) for name, value in expected.items() if not _agree(found.get(name), value)]
+
+
+def _agree(found: Any, expected: Any) -> bool:
+    if isinstance(expected, str | bool | np.bool_):
+        return bool(found == expected)
+    return found is not None and bool(np.isclose(found, expected, rtol=1e-6))

@@ -1,4 +1,4 @@
-r"""Where cells would move, given how their expression would change (SPEC section 7).
+r"""Where cells would move, given how their expression would change.
 
 For cell :math:`j` with change :math:`d_j` and neighbour :math:`i` in an embedding,
 
@@ -7,8 +7,8 @@ For cell :math:`j` with change :math:`d_j` and neighbour :math:`i` in an embeddi
     c_{ji} = \mathrm{cor}_g(d_{jg},\, x_{ig} - x_{jg}), \qquad p_{ji} = \mathrm{softmax}_i(c_{ji} / T)
 
 and an arrow is the sum of unit vectors towards the neighbours, weighted by :math:`p_{ji}`, less what an uninformative
-change would give. Differences, sums and squares are formed in one pass over the genes of a pair, so that nothing of
-the size cells x neighbours x genes is ever held.
+change would give: the mean of :math:`p` over random shuffles of the change. Differences, sums and squares are formed in
+one pass over the genes of a pair, so that nothing of the size cells x neighbours x genes is ever held.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def transition_probabilities(
     *,
     temperature: float = 0.05,
     subtract: Subtract | None = "shuffled",
-    seed: int = 0,
+    n_shuffles: int = 32,
+    rng_seed: int = 0,
+    cell_keys: Ints | None = None,
 ) -> sparse.csr_matrix:
     """Compute transition probabilities to neighbours, less those of an uninformative change.
 
@@ -63,10 +65,14 @@ def transition_probabilities(
     temperature
         Of the softmax.
     subtract
-        ``"shuffled"`` subtracts the same with each cell's change shuffled over genes, ``"zero"`` the same with no
-        change (equal probabilities), ``None`` nothing.
-    seed
-        Of the shuffling; cell ``j`` is shuffled by ``(seed, j)`` alone.
+        ``"shuffled"`` subtracts the mean of the same with each cell's change shuffled over genes, ``"zero"`` the same
+        with no change (equal probabilities), ``None`` nothing.
+    n_shuffles
+        Shuffles to average.
+    rng_seed
+        Of the shuffling; a cell is shuffled by ``(rng_seed, its key)`` alone.
+    cell_keys
+        Numbers that tell cells apart, whatever their order; their positions by default.
 
     Returns
     -------
@@ -81,12 +87,14 @@ def transition_probabilities(
         neighbours,
         np.float32(temperature),
         mode,
-        np.uint64(seed),
+        n_shuffles if mode == 2 else 0,
+        np.uint64(rng_seed),
+        np.arange(n, dtype=np.uint64) if cell_keys is None else cell_keys.astype(np.uint64),
         values,
     )
-    there = neighbours >= 0
-    indptr = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
-    matrix = sparse.csr_matrix((values[there], neighbours[there], indptr), shape=(n, n))
+    mask = neighbours >= 0
+    indptr = np.concatenate([[0], np.cumsum(mask.sum(axis=1))])
+    matrix = sparse.csr_matrix((values[mask], neighbours[mask], indptr), shape=(n, n))
     matrix.sort_indices()
     return matrix
 
@@ -107,7 +115,7 @@ def project(transitions: sparse.csr_matrix, embedding: Floats) -> Floats:
 
     Returns
     -------
-    One arrow a cell, cells x dimensions in float32; its length is at most the sum of the row's absolute values.
+    One arrow per cell, cells x dimensions in float32; its length is at most the sum of the row's absolute values.
     """
     arrows = np.zeros(embedding.shape, dtype=np.float32)
     _project(
@@ -174,12 +182,16 @@ def _next(state):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _shuffle(values, seed, j):  # type: ignore[no-untyped-def]
-    state = seed * np.uint64(0xD1342543DE82EF95) + np.uint64(j)
-    for i in range(values.shape[0] - 1, 0, -1):
-        state, bits = _next(state)
-        other = np.int64(bits % np.uint64(i + 1))
-        values[i], values[other] = values[other], values[i]
+def _shuffles(values, shuffled, rng_seed, key):  # type: ignore[no-untyped-def]
+    """Fill the columns of ``shuffled`` (genes x shuffles) with random orders of ``values``, which end in the last."""
+    state = rng_seed * np.uint64(0xD1342543DE82EF95) + key
+    for m in range(shuffled.shape[1]):
+        for i in range(values.shape[0] - 1, 0, -1):
+            state, bits = _next(state)
+            other = np.int64(bits % np.uint64(i + 1))
+            values[i], values[other] = values[other], values[i]
+        for g in range(values.shape[0]):
+            shuffled[g, m] = values[g]
 
 
 @kernel
@@ -194,62 +206,64 @@ def _softmax(scores, count, inverse_temperature):  # type: ignore[no-untyped-def
 
 
 @kernel(fastmath={"reassoc", "contract", "nsz"})
-def _pair_sums(centre, other, change, shuffled):  # type: ignore[no-untyped-def]
-    """Sums over genes of the difference, its square, and its products with the change and the shuffled change."""
-    total, square = np.float32(0), np.float32(0)
-    product, product_shuffled = np.float32(0), np.float32(0)
+def _pair_sums(centre, other, change, shuffled, products):  # type: ignore[no-untyped-def]
+    """Sums over genes of the difference, its square, its product with the change, and with each shuffled change."""
+    total, square, product = np.float32(0), np.float32(0), np.float32(0)
+    products[:] = 0
     for g in range(centre.shape[0]):
         difference = other[g] - centre[g]
         total += difference
         square += difference * difference
         product += difference * change[g]
-        product_shuffled += difference * shuffled[g]
-    return total, square, product, product_shuffled
+        for m in range(products.shape[0]):
+            products[m] += difference * shuffled[g, m]
+    return total, square, product
 
 
 @parallel_kernel
-def _transitions(expression, change, neighbours, temperature, mode, seed, values):  # type: ignore[no-untyped-def]
+def _transitions(expression, change, neighbours, temperature, mode, n_shuffles, rng_seed, keys, values):  # type: ignore[no-untyped-def]
     n, n_genes = expression.shape
     k = neighbours.shape[1]
     n_tasks = (n + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK
     for task in nb.prange(n_tasks):
-        own = np.empty(n_genes, dtype=np.float32)
-        shuffled = np.empty(n_genes, dtype=np.float32)
-        scores, scores_shuffled = np.empty(k), np.empty(k)
+        own, order = np.empty(n_genes, dtype=np.float32), np.empty(n_genes, dtype=np.float32)
+        shuffled = np.empty((n_genes, n_shuffles), dtype=np.float32)
+        products = np.empty(n_shuffles, dtype=np.float32)
+        scores, scores_shuffled = np.empty(k), np.empty((n_shuffles, k))
         for j in range(task * _CELLS_PER_TASK, min(n, (task + 1) * _CELLS_PER_TASK)):
             # the centred change makes the mean of the difference drop out of the product
             mean = 0.0
             for g in range(n_genes):
                 mean += change[j, g]
-            mean /= n_genes
+            mean /= max(n_genes, 1)
             norm = 0.0
             for g in range(n_genes):
                 own[g] = change[j, g] - mean
                 norm += own[g] * own[g]
-            shuffled[:] = own
-            if mode == 2:
-                _shuffle(shuffled, seed, j)
+            order[:] = own
+            _shuffles(order, shuffled, rng_seed, keys[j])
             count = 0
             while count < k and neighbours[j, count] >= 0:
-                total, square, product, product_shuffled = _pair_sums(
-                    expression[j], expression[neighbours[j, count]], own, shuffled
+                total, square, product = _pair_sums(
+                    expression[j], expression[neighbours[j, count]], own, shuffled, products
                 )
-                variance = square - total * total / n_genes
+                variance = square - total * total / max(n_genes, 1)
                 scale = np.sqrt(variance * norm) if variance > 0 and norm > 0 else np.inf
                 scores[count] = product / scale
-                scores_shuffled[count] = product_shuffled / scale
+                for m in range(n_shuffles):
+                    scores_shuffled[m, count] = products[m] / scale
                 count += 1
             if count == 0:
                 continue
             _softmax(scores, count, 1 / temperature)
-            if mode == 2:
-                _softmax(scores_shuffled, count, 1 / temperature)
+            for m in range(n_shuffles):
+                _softmax(scores_shuffled[m], count, 1 / temperature)
             for i in range(count):
                 expected = 0.0
                 if mode == 1:
                     expected = 1 / count
-                elif mode == 2:
-                    expected = scores_shuffled[i]
+                for m in range(n_shuffles):
+                    expected += scores_shuffled[m, i] / n_shuffles
                 values[j, i] = scores[i] - expected
 
 

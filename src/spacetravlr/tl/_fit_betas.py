@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from spacetravlr import _keys
+from spacetravlr._anndata._fitted_on import FITTED_ON
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._types import Rng
 from spacetravlr.models.fit._options import FitOptions
@@ -130,9 +131,10 @@ def fit_betas(
         the contribution within cell types in units of the target's, ``evidence``: log Bayes factor against absence,
         ``active``), ``scores`` (one row a target and cell type: cells, held-out ``r2_zero``, ``r2_seed``,
         ``r2_surface``, ``r2_network``, ``r2_kept``, training R2, ``kept``; with ``body="auto"``, ``r2_network`` only of
-        targets that keep a network somewhere), ``training`` (learning curves), ``params``, ``store``, and ``bodies``:
+        targets that keep a network somewhere), ``training`` (learning curves), ``params``, ``store``, ``bodies``:
         what :func:`spacetravlr.tl.transfer_betas` evaluates, small beside the coefficients (with ``store`` the blocks
-        of targets keep their own).
+        of targets keep their own), and ``fitted_on``: sums of the expression and signals of each cell, from which
+        whatever uses the coefficients sees that something else lies there now.
 
     Raises
     ------
@@ -174,5 +176,6 @@ def fit_betas(
         "params": fit.params,
         "store": "" if store is None else os.fspath(store),
         "bodies": fit.result.bodies,
+        FITTED_ON: fit.tissue.fitted_on(fit.result.terms, out.obs_names),
     }
     return out if copy else None

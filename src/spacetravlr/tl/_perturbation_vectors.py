@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+import logging
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+import pandas as pd
 
 from spacetravlr import _keys
 from spacetravlr._anndata._expression import get_expression
 from spacetravlr._anndata._spatial import library_codes, unwrap
 from spacetravlr._core.space.neighbours import nearest_neighbours
 from spacetravlr._core.transitions import Subtract, project, transition_probabilities
+from spacetravlr._docs import document
 from spacetravlr._utils import as_generator, numba_threads, warn
 from spacetravlr._validators import assert_key, assert_one_of, assert_positive
 
@@ -20,7 +23,15 @@ if TYPE_CHECKING:
 
     from spacetravlr._types import Floats, Ints, Rng
 
+logger = logging.getLogger(__name__)
 
+Scale = Literal["effect", "unit"]
+
+# Changes below this part of a gene's largest expression are rounding.
+_ROUNDING = 1e-6
+
+
+@document
 def perturbation_vectors(
     adata: AnnData | SpatialData,
     *,
@@ -28,6 +39,9 @@ def perturbation_vectors(
     n_neighbors: int = 50,
     temperature: float = 0.05,
     subtract: Subtract | None = "shuffled",
+    n_shuffles: int = 32,
+    scale: Scale = "effect",
+    include_perturbed: bool = False,
     perturbed_key: str = _keys.PERTURBED,
     library_key: str | None = None,
     rng: Rng = 0,
@@ -37,20 +51,19 @@ def perturbation_vectors(
 ) -> AnnData | None:
     r"""Estimate where each cell would move, in the tissue or in an embedding, if its expression changed as simulated.
 
-    A cell moves towards neighbours that look like what it would become (SPEC section 7):
+    A cell moves towards neighbours that look like what it would become:
 
     .. math::
 
         p_{ji} = \mathrm{softmax}_i \left( \mathrm{cor}(\Delta x_j, x_i - x_j) / T \right), \qquad
-        v_j = \sum_i (p_{ji} - q_{ji}) \frac{e_i - e_j}{\lVert e_i - e_j \rVert}
+        v_j = \lVert \Delta x_j \rVert \sum_i (p_{ji} - q_{ji}) \frac{e_i - e_j}{\lVert e_i - e_j \rVert}
 
-    where :math:`q` is the same with the change shuffled over genes, so that an arrow is what the change itself says and
-    not what the shape of the neighbourhood does.
+    where :math:`q` is the mean of the same over random shuffles of the change over genes, so that an arrow shows what
+    the change itself says and not the shape of the neighbourhood. A cell in which nothing changes gets no arrow.
 
     Parameters
     ----------
-    adata
-        Annotated data after :func:`spacetravlr.tl.perturb`.
+    %(adata_perturbed)s
     basis
         Embedding: ``"spatial"`` is the tissue, ``"umap"`` is ``adata.obsm["X_umap"]``.
     n_neighbors
@@ -60,19 +73,22 @@ def perturbation_vectors(
     subtract
         ``"shuffled"`` subtracts the probabilities of the shuffled change, ``"zero"`` those of no change (equal ones),
         ``None`` nothing.
-    perturbed_key
-        Key of the perturbation.
+    n_shuffles
+        Shuffles to average; more of them depend less on ``rng``.
+    scale
+        ``"effect"``: arrows are as long as the change of the cell is large; ``"unit"``: they show directions alone.
+    include_perturbed
+        Let the genes that were set by hand count too. Their change is often far larger than any response to it, and the
+        arrows then point to where these genes are expressed as wanted.
+    %(perturbed_key)s
     library_key
         Column of ``adata.obs`` with the slide of a cell; on the tissue, neighbours are on the same slide. What
         :func:`spacetravlr.pp.spatial_weights` was told by default.
-    rng
-        Seed or generator of the shuffling.
-    n_jobs
-        Threads; ``None`` is ``st.settings.n_jobs``. Results do not depend on it.
+    %(rng)s
+    %(n_jobs)s
     key_added
         Stem of the keys written; ``perturbed_key`` by default.
-    copy
-        Return a copy instead of writing to ``adata``.
+    %(copy)s
 
     Returns
     -------
@@ -81,21 +97,29 @@ def perturbation_vectors(
     ``adata.obsp['perturbed_transitions']`` : CSR matrix (float32)
         :math:`p - q`, cells x cells; rows sum to zero, or to one with ``subtract=None``.
     ``adata.obsm['perturbed_<basis>']`` : array (float32)
-        One arrow a cell, of length at most two and without unit.
+        One arrow per cell: with ``scale="effect"`` of length at most twice the size of its change (Euclidean, over
+        genes), with ``"unit"`` at most two and without unit.
 
     Raises
     ------
     KeyError
         When the perturbation, the embedding or ``library_key`` is missing.
     ValueError
-        When an option is out of range, or coordinates are not finite.
+        When an option is out of range, or coordinates or simulated expression are not finite.
+
+    Warns
+    -----
+    UserWarning
+        When nothing changes in any cell.
     """
     if subtract is not None:
         assert_one_of(subtract, get_args(Subtract), name="subtract")
+    assert_one_of(scale, get_args(Scale), name="scale")
     assert_positive(temperature, name="temperature")
-    if n_neighbors < 1:
-        msg = f"Expected `n_neighbors` to be at least 1, found `{n_neighbors}`."
-        raise ValueError(msg)
+    for name, value in (("n_neighbors", n_neighbors), ("n_shuffles", n_shuffles)):
+        if value < 1:
+            msg = f"Expected `{name}` to be at least 1, found `{value}`."
+            raise ValueError(msg)
     hint = 'Call `st.tl.perturb(adata, "FOXO1")` first.'
     table = unwrap(adata)
     assert_key(table, "uns", perturbed_key, name="perturbed_key", hint=hint)
@@ -103,23 +127,59 @@ def perturbation_vectors(
     embedding = _embedding(table, basis)
     libraries = _libraries(table, basis, library_key)
 
-    before = get_expression(table, layer=str(table.uns[perturbed_key]["layer"]) or None, check=False)
-    change = get_expression(table, layer=perturbed_key, check=False) - before
-    if not change.any():
-        warn("The perturbation changes no gene at any cell, so that its arrows say nothing.")
-    seed = int(as_generator(rng).integers(2**63))
+    before, change = _change(table, perturbed_key, include_perturbed=include_perturbed)
+    size = np.linalg.norm(change, axis=1)
+    if not size.any():
+        others = "" if include_perturbed else " that was not set by hand"
+        warn(f"The perturbation changes no gene{others} at any cell: the vector field is empty.")
+    elif not size.all():
+        logger.info("nothing changes in %d of %d cells, which get no arrow", (size == 0).sum(), len(size))
     with numba_threads(n_jobs):
         neighbours = nearest_neighbours(embedding, n_neighbors, groups=libraries, n_jobs=n_jobs).indices
         transitions = transition_probabilities(
-            before, change, neighbours, temperature=temperature, subtract=subtract, seed=seed
+            before,
+            change,
+            neighbours,
+            temperature=temperature,
+            subtract=subtract,
+            n_shuffles=n_shuffles,
+            rng_seed=int(as_generator(rng).integers(2**63)),
+            cell_keys=pd.util.hash_array(table.obs_names.to_numpy(dtype=object)),
         )
         arrows = project(transitions, embedding)
+    arrows *= (size if scale == "effect" else size > 0)[:, None]
 
     stem = perturbed_key if key_added is None else key_added
     out = table.copy() if copy else table
     out.obsp[_keys.transitions(stem)] = transitions
     out.obsm[_keys.vectors(stem, basis)] = arrows
     return out if copy else None
+
+
+def _change(adata: AnnData, perturbed_key: str, *, include_perturbed: bool) -> tuple[Floats, Floats]:
+    """Expression before and its change, of the genes that count, in the order of their names."""
+    stored = adata.uns[perturbed_key]
+    before = get_expression(adata, layer=str(stored["layer"]) or None, check=False)
+    after = get_expression(adata, layer=perturbed_key, check=False)
+    # genes without a model may hold anything, as in the fit; what a perturbation wrote may not
+    usable = np.isfinite(before.sum(axis=0))
+    broken = usable & ~np.isfinite(after.sum(axis=0))
+    if broken.any():
+        gene = int(np.argmax(broken))
+        cell = adata.obs_names[int(np.argmax(~np.isfinite(after[:, gene])))]
+        msg = (
+            f"Expected adata.layers[{perturbed_key!r}] to be finite, found NaN or infinite values of "
+            f"{str(adata.var_names[gene])!r} (first in cell {cell!r}); call `st.tl.perturb` again."
+        )
+        raise ValueError(msg)
+    if not include_perturbed:
+        usable &= ~adata.var_names.isin([str(g) for g in np.atleast_1d(stored["genes"])])
+    genes = np.flatnonzero(usable)
+    genes = genes[np.argsort(adata.var_names[genes].to_numpy(dtype=str), kind="stable")]
+    before = before[:, genes]
+    change = after[:, genes] - before
+    change[np.abs(change) <= _ROUNDING * np.abs(before).max(axis=0, initial=0)] = 0
+    return before, change
 
 
 def _embedding(adata: AnnData | SpatialData, basis: str) -> Floats:

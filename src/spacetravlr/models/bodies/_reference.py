@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from spacetravlr._anndata._section import Section, differing_signals
 from spacetravlr._core.space.niche import niche_composition
 from spacetravlr._core.surfaces.gp_basis import SpatialBasis
 from spacetravlr._core.surfaces.model import CellFunctions
@@ -17,7 +18,6 @@ from spacetravlr.models.bodies._base import EvaluationCells
 from spacetravlr.models.bodies._inputs import CellContext, niche_scale, niches, standardised_niche
 
 if TYPE_CHECKING:
-    from spacetravlr._anndata._section import Section
     from spacetravlr._types import Floats, Ints
     from spacetravlr.models.bodies._inputs import FitInputs
     from spacetravlr.nn import NicheData
@@ -84,9 +84,8 @@ class Reference:
             )
             raise ValueError(msg)
         differing = [
-            f"{name}={section.signals.get(name)!r} ({value!r} in the reference)"
-            for name, value in self.signals.items()
-            if not _agree(section.signals.get(name), value)
+            f"{name}={found!r} ({expected!r} in the reference)"
+            for name, found, expected in differing_signals(section.signals, self.signals)
         ]
         if differing:
             msg = (
@@ -231,12 +230,6 @@ class QueryCells:
 
 def _type_means(values: Floats, cell_type: Ints, n_types: int) -> Floats:
     return np.stack([values[cell_type == c].mean(axis=0) for c in range(n_types)])
-
-
-def _agree(found: Any, expected: Any) -> bool:
-    if isinstance(expected, str | bool | np.bool_):
-        return bool(found == expected)
-    return found is not None and bool(np.isclose(found, expected, rtol=1e-6))
 
 
 def _listed(names: Sequence[str]) -> str:

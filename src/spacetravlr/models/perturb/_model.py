@@ -12,8 +12,16 @@ import pandas as pd
 
 from spacetravlr import _keys
 from spacetravlr._anndata._betas import BetaModel, read_betas
-from spacetravlr._anndata._expression import check_expression, get_expression
+from spacetravlr._anndata._expression import check_expression, get_expression, layer_name
+from spacetravlr._anndata._fitted_on import (
+    assert_expression_of_fit,
+    assert_received_as_in_fit,
+    assert_signals_of_fit,
+    cell_sums,
+)
 from spacetravlr._anndata._received import assert_received, operators
+from spacetravlr._anndata._section import signal_settings
+from spacetravlr._anndata._spatial import read_weights_params
 from spacetravlr._core.response.propagation import baseline, roles
 from spacetravlr._utils import warn
 from spacetravlr._validators import assert_unique_names
@@ -44,6 +52,10 @@ class FittedModel:
     received_key: str
     layer: str | None
     n_jobs: int | None = None
+    same_layer: bool = True
+    """Whether perturbations start from the expression of the fit; ``False`` where a user asked for another layer."""
+    same_signals: bool = True
+    """Whether signals are received as in the fit; ``False`` where a user asked for others."""
 
     @classmethod
     def read(
@@ -57,6 +69,8 @@ class FittedModel:
     ) -> FittedModel:
         """Read a fit from an AnnData; what the fit used is the default of ``received_key`` and ``layer``.
 
+        Warns when these are others than those of the fit; otherwise what is there is compared with what was fitted.
+
         Raises
         ------
         KeyError
@@ -66,13 +80,25 @@ class FittedModel:
         """
         assert_unique_names(adata)
         fit = read_betas(adata, betas_key)
+        fit_layer = str(fit.params.get("layer") or "") or None
+        fit_received = str(fit.params.get("received_key") or _keys.RECEIVED)
+        same_layer = layer is None or layer == fit_layer
+        same_signals = received_key is None or received_key == fit_received
+        for same, name, asked, fitted in (
+            (same_layer, "layer", layer, fit_layer),
+            (same_signals, "received_key", received_key, fit_received),
+        ):
+            if not same and fit.note is not None:
+                warn(f"The coefficients were fitted with {name}={fitted!r}, and are used with {name}={asked!r}.")
         return cls(
             adata=adata,
             fit=fit,
             betas_key=betas_key,
-            received_key=received_key or str(fit.params.get("received_key") or _keys.RECEIVED),
-            layer=layer if layer is not None else (str(fit.params.get("layer") or "") or None),
+            received_key=received_key or fit_received,
+            layer=layer if layer is not None else fit_layer,
             n_jobs=n_jobs,
+            same_layer=same_layer,
+            same_signals=same_signals,
         )
 
     @property
@@ -106,7 +132,26 @@ class FittedModel:
             field = operators(self.adata, self.received_key, n_jobs=self.n_jobs)
         tissue = baseline(self.expression, self.design.signals, field)
         assert_received(tissue.received, self.design.signal_names, self.adata.obs_names, where="the weights")
+        self._compare_with_fit(tissue)
         return tissue
+
+    def _compare_with_fit(self, tissue: Baseline) -> None:
+        """Raise ``ValueError`` when expression or signals are not what the coefficients were fitted on."""
+        if self.fit.note is None or self.fit.sums is None or not self.same_layer:
+            return
+        design = self.design
+        used = np.union1d(design.terms.gene, design.targets.gene)
+        obs_names = self.adata.obs_names
+        sums = cell_sums(tissue.expression, used, self.genes, tissue.received, design.signal_names, obs_names)
+        assert_expression_of_fit(self.fit.sums, sums, where=layer_name(self.layer))
+        if not len(design.signals) or not self.same_signals:
+            return
+        received = self.adata.uns[_keys.received_params(self.received_key)]
+        settings = signal_settings(read_weights_params(self.adata, str(received["weights_key"])), received)
+        assert_signals_of_fit(self.fit.note, settings)
+        assert_received_as_in_fit(
+            self.fit.sums, sums, n_fit=len(self.fit.note["cells"]), normalize=str(settings["normalize"])
+        )
 
     @cached_property
     def simulator(self) -> Simulator:
@@ -148,10 +193,10 @@ class FittedModel:
         """
         index = self.genes.get_indexer(list(dict.fromkeys(g for spec in specs for g in spec.genes)))
         others = np.setdiff1d(index, self.role_genes)
+        check_expression(self.expression[:, others], self.genes[others], layer=self.layer)
         for gene in self.genes[index[np.isin(index, others)]]:
             warn(
                 f"{gene!r} is no TF, ligand or receptor of any model, so that perturbing it affects no other gene; "
                 "`st.tl.possible_targets(adata)` lists the genes whose perturbation has downstream effects."
             )
-        check_expression(self.expression[:, others], self.genes[others], layer=self.layer)
         return [input_change(spec, cells, self.expression, self.genes) for spec in specs]
