@@ -101,6 +101,18 @@ def test_ligand_tf_terms_can_have_received_ligands_of_their_own(frame, tables):
     pd.testing.assert_series_equal(other["CCR7"], same["CCR7"])
 
 
+def test_ligands_that_only_ligand_tf_terms_have(frame, tables):
+    """As after ``received_ligands(ligand_tf=...)`` with a table of more ligands than there are pairs."""
+    expression, received = tables
+    frame = frame.drop(columns="beta_CCL19$CCR7")
+    of_pairs, of_tfl = received.drop(columns="CCL19"), received[["CCL19", "CXCL12"]]
+    for method in (frame.predict, frame.splash):
+        with pytest.raises(KeyError, match=r"found \['CCL19'\] missing; .*received_ligands_tfl'\] as `received_tfl`"):
+            method(expression, of_pairs)
+        assert method(expression, of_pairs, received_tfl=of_tfl).equals(method(expression, received))
+    assert np.abs(frame.splash(expression, of_pairs, received_tfl=of_tfl)["CCL19"]).max() > 0
+
+
 def test_a_frame_of_tfs_only_and_one_of_nothing(frame, tables):
     tfs = frame[["beta0", "beta_FOXO1"]]
     pd.testing.assert_series_equal(

@@ -8,6 +8,7 @@ import pytest
 from scipy import sparse
 
 import spacetravlr as st
+from spacetravlr._anndata._perturbed import perturbed_cells
 
 
 def everything(adata):
@@ -37,8 +38,20 @@ def test_what_was_done_is_written_down(adata):
     assert list(stored["genes"]) == ["IRF4", "STAT3"]
     np.testing.assert_allclose(stored["values"], [adata[:, "IRF4"].layers["log1p"].max(), np.nan])
     np.testing.assert_allclose(stored["folds"], [np.nan, 0.5])
-    np.testing.assert_array_equal(stored["cells"], adata.obs["cell_type"] == "T/NK")
+    np.testing.assert_array_equal(stored["cells"]["perturbed"], adata.obs["cell_type"] == "T/NK")
+    assert stored["cells"].index.equals(adata.obs_names)
     assert (stored["layer"], stored["n_propagation"], stored["label"]) == ("log1p", 2, "IRF4=max, STAT3 x 0.5")
+
+
+def test_the_perturbed_cells_are_known_by_name(adata, tmp_path):
+    st.tl.perturb(adata, "FOXO1", cells="cell_type == 'T/NK'")
+    adata.write_h5ad(tmp_path / "perturbed.h5ad")
+    for moved in (adata[::-3].copy(), ad.read_h5ad(tmp_path / "perturbed.h5ad")[40:90]):
+        np.testing.assert_array_equal(perturbed_cells(moved), moved.obs["cell_type"] == "T/NK")
+    strangers = adata.copy()
+    strangers.obs_names = [f"other {i}" for i in range(strangers.n_obs)]
+    with pytest.raises(ValueError, match=r"adata.uns\['perturbed'\]\['cells'\] to hold every cell"):
+        perturbed_cells(strangers)
 
 
 def test_copy_and_key_added(adata):

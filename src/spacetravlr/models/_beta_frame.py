@@ -41,7 +41,7 @@ class BetaFrame(pd.DataFrame):
     target
         The gene whose coefficients these are.
     terms
-        One row a column: target, kind, tf, ligand, receptor, range, and what the fit found.
+        One row per column: target, kind, tf, ligand, receptor, range, and what the fit found.
     """
 
     _metadata: ClassVar[list[str]] = ["target", "terms"]
@@ -63,7 +63,7 @@ class BetaFrame(pd.DataFrame):
         target
             The gene whose coefficients these are.
         terms
-            Terms table of the target, one row a column of ``values``, in that order.
+            Terms table of the target, one row per column of ``values``, in that order.
         obs_names
             Cell names.
 
@@ -74,7 +74,7 @@ class BetaFrame(pd.DataFrame):
         Raises
         ------
         ValueError
-            When ``terms`` does not have one row a column.
+            When ``terms`` does not have one row per column.
         """
         if len(terms) != values.shape[1]:
             msg = f"Expected `terms` to have one row for each of the {values.shape[1]} columns, found `{len(terms)}`."
@@ -127,7 +127,7 @@ class BetaFrame(pd.DataFrame):
     ) -> pd.DataFrame:
         r"""Compute how much the target changes per unit of each modulator in the same cell.
 
-        The received ligand is a variable of its own, so that (SPEC section 4)
+        The received ligand is a variable of its own, so that
 
         .. math::
 
@@ -144,7 +144,8 @@ class BetaFrame(pd.DataFrame):
         received
             Received ligands, cells x signals, as in ``adata.uns["received_ligands"]``.
         received_tfl
-            Received ligands of the ligand-TF terms; ``received`` by default.
+            Received ligands of the ligand-TF terms, as in ``adata.uns["received_ligands_tfl"]``; by default
+        ``received``, which then needs their ligands too.
         scale_factor
             Multiplies the parts that come from ligand-receptor and ligand-TF terms.
         beta_cap
@@ -176,7 +177,7 @@ class BetaFrame(pd.DataFrame):
     def predict(
         self, expression: pd.DataFrame, received: pd.DataFrame, *, received_tfl: pd.DataFrame | None = None
     ) -> pd.Series:
-        """Evaluate the model: the intercept plus every coefficient times its regressor (SPEC section 3).
+        """Evaluate the model: the intercept plus every coefficient times its regressor.
 
         Parameters
         ----------
@@ -185,7 +186,8 @@ class BetaFrame(pd.DataFrame):
         received
             Received ligands, cells x signals.
         received_tfl
-            Received ligands of the ligand-TF terms; ``received`` by default.
+            Received ligands of the ligand-TF terms, as in ``adata.uns["received_ligands_tfl"]``; by default
+        ``received``, which then needs their ligands too.
 
         Returns
         -------
@@ -226,31 +228,45 @@ class BetaFrame(pd.DataFrame):
         design = build_design(table, genes.union([self.target], sort=False), [self.target])
         terms = design.terms.take(design.targets.terms_of(0))
         values = self[list(table.index)].to_numpy()
-        heard = _rows(received, self.index, design.signal_names, name="received").astype(values.dtype, copy=False)
-        signals = design.signals
-        if received_tfl is not None:
-            paired = terms.kind == Kind.TFL
-            needed = sorted({design.signal_names[s] for s in terms.signal[paired]})
-            own = _rows(received_tfl, self.index, needed, name="received_tfl").astype(values.dtype, copy=False)
-            position = pd.Index(needed).get_indexer([design.signal_names[s] for s in terms.signal[paired]])
-            signal = terms.signal.copy()
-            signal[paired] = len(signals) + position
-            source = [design.signal_names.index(name) for name in needed]
-            signals = Signals(
-                np.append(signals.ligand, signals.ligand[source]), np.append(signals.contact, signals.contact[source])
-            )
-            terms = Terms(terms.kind, terms.gene, signal)
-            heard = np.hstack([heard, own])
+        names, signals = design.signal_names, design.signals
+        if received_tfl is None:
+            table_of_tfl, name_of_tfl = received, "received"
+        else:
+            table_of_tfl, name_of_tfl = received_tfl, "received_tfl"
+        # signals of ligand-TF terms may come from a table of their own: its columns stand behind those of the pairs
+        paired = terms.kind == Kind.TFL
+        of_pairs, of_tfl = (np.unique(terms.signal[chosen & (terms.signal >= 0)]) for chosen in (~paired, paired))
+        parts = [
+            _rows(table, self.index, [names[s] for s in source], name=name).astype(values.dtype, copy=False)
+            for table, source, name in ((received, of_pairs, "received"), (table_of_tfl, of_tfl, name_of_tfl))
+        ]
+        signal = terms.signal.copy()
+        in_pair = ~paired & (signal >= 0)
+        signal[in_pair] = np.searchsorted(of_pairs, signal[in_pair])
+        signal[paired] = len(of_pairs) + np.searchsorted(of_tfl, signal[paired])
+        source = np.concatenate([of_pairs, of_tfl])
         local = _rows(expression, self.index, list(genes), name="expression").astype(values.dtype, copy=False)
-        return _Inputs(values, terms, signals, local, heard, genes)
+        return _Inputs(
+            values,
+            Terms(terms.kind, terms.gene, signal),
+            Signals(signals.ligand[source], signals.contact[source]),
+            local,
+            np.hstack(parts),
+            genes,
+        )
 
 
 def _rows(frame: pd.DataFrame, cells: pd.Index, columns: list[str], *, name: str) -> Floats:
     missing = [c for c in columns if c not in frame.columns]
     if missing:
+        hint = (
+            " and pass adata.uns['received_ligands_tfl'] as `received_tfl` for the ligands of ligand-TF terms"
+            if name == "received"
+            else ""
+        )
         msg = (
             f"Expected `{name}` to have the columns {columns[:5]}, found {missing[:5]} missing; "
-            "call `st.pp.received_ligands` with the pairs the model was fitted with."
+            f"call `st.pp.received_ligands` with the pairs the model was fitted with{hint}."
         )
         raise KeyError(msg)
     index = frame.index.get_indexer(cells)

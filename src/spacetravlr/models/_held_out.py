@@ -43,9 +43,18 @@ def target_scores(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def held_out_r2(scores: pd.DataFrame, genes: pd.Index, cell_type: str | None = None) -> np.ndarray:
-    """Held-out R2 of what was kept for each gene, in one cell type or over all; NaN for genes without a model."""
-    if "r2_kept" not in scores:
+    """Accuracy of the model of each gene, in one cell type or over all; NaN for genes without a model.
+
+    The held-out R2 of what was kept; of coefficients that were transferred, the R2 at the cells they were transferred
+    to (``r2_query``), whatever they reached in the reference.
+    """
+    column = "r2_query" if "r2_query" in scores else "r2_kept"
+    if column not in scores:
         return np.full(len(genes), np.nan)
+    if column == "r2_query":
+        weights = {"sst_report": "sst_query", "n_cells": "n_query"}
+        scores = scores.drop(columns=["sst_report", "n_report", "n_cells"], errors="ignore")
+        scores = scores.rename(columns={new: old for old, new in weights.items()})
     table = target_scores(scores) if cell_type is None else scores[scores["cell_type"].astype(str) == cell_type]
-    values = pd.Series(table["r2_kept"].to_numpy(float), index=table["target"].astype(str).to_numpy())
+    values = pd.Series(table[column].to_numpy(float), index=table["target"].astype(str).to_numpy())
     return np.asarray(values.reindex(genes).to_numpy(dtype=float))

@@ -10,6 +10,7 @@ import pandas as pd
 
 from spacetravlr import _keys
 from spacetravlr._anndata._expression import get_expression
+from spacetravlr._anndata._fitted_on import cell_sums, fitted_on
 from spacetravlr._anndata._modulators import Design, build_design
 from spacetravlr._anndata._received import operators
 from spacetravlr._anndata._section import Section, read_section
@@ -39,6 +40,8 @@ class Transfer(NamedTuple):
     scores: pd.DataFrame
     training: pd.DataFrame
     params: dict[str, Any]
+    fitted_on: dict[str, Any]
+    """What the coefficients rest on in the query."""
 
 
 def transfer(
@@ -70,6 +73,8 @@ def transfer(
         "position": position,
     }
     assert_unique_names(query)
+    if f"{betas_key}_sd" in reference.obsm:
+        warn("Standard deviations of coefficients (`uncertainty=True`) are not transferred, and `query` gets none.")
     received = _keys.received_params(str(params["received_key"]))
     assert_key(query, "uns", received, name="received_key", hint="Call `st.pp.received_ligands(query, lr)` first.")
     section = read_section(query, cluster_key=str(params["cluster_key"]) or None, received=query.uns[received])
@@ -104,7 +109,13 @@ def transfer(
         scores=_with_r2(_of_targets(stored["scores"], targets), betas, design, tissue, section, n_jobs),
         training=_of_targets(stored["training"], targets),
         params=params,
+        fitted_on=fitted_on(_sums(query, design, tissue), kept_terms, section.signals),
     )
+
+
+def _sums(query: AnnData, design: Design, tissue: Baseline) -> pd.DataFrame:
+    used = np.union1d(design.terms.gene, design.targets.gene)
+    return cell_sums(tissue.expression, used, query.var_names, tissue.received, design.signal_names, query.obs_names)
 
 
 def _tissue(query: AnnData, design: Design, params: dict[str, Any], n_jobs: int | None) -> Baseline:
@@ -118,23 +129,26 @@ def _tissue(query: AnnData, design: Design, params: dict[str, Any], n_jobs: int 
 def _with_r2(
     scores: pd.DataFrame, betas: Floats, design: Design, tissue: Baseline, section: Section, n_jobs: int | None
 ) -> pd.DataFrame:
-    """Add ``n_query``, cells of each type, and ``r2_query``, how much of their variance the model explains.
+    """Add ``n_query``, cells of each type, ``sst_query``, their sum of squares, and ``r2_query``, the part explained.
 
     A constant difference within a type counts for nothing: sections differ in level, and no perturbation depends on it.
     """
     of_type = {name: np.flatnonzero(section.cell_type == c) for c, name in enumerate(section.type_names)}
-    r2 = {}
+    r2, sst = {}, {}
     for t, gene in enumerate(design.targets.gene):
         with numba_threads(n_jobs):
             x = term_values(tissue.expression, tissue.received, design.terms.take(design.targets.terms_of(t)))
         y, b = tissue.expression[:, gene].astype(np.float64), betas[:, design.targets.columns_of(t)]
         residual = y - b[:, 0] - np.einsum("jk,jk->j", b[:, 1:], x, dtype=np.float64)
         for label, rows in of_type.items():
-            total, left = float(y[rows].var()), float(residual[rows].var())
-            r2[str(design.genes[gene]), label] = 1 - left / total if total * len(rows) > 1e-12 else np.nan
+            total, unexplained = float(y[rows].var()), float(residual[rows].var())
+            key = str(design.genes[gene]), label
+            sst[key] = total * len(rows)
+            r2[key] = 1 - unexplained / total if sst[key] > 1e-12 else np.nan
     keys = list(zip(scores["target"].astype(str), scores["cell_type"].astype(str), strict=True))
     return scores.assign(
         n_query=[len(of_type.get(label, ())) for _, label in keys],
+        sst_query=[sst.get(key, 0.0) for key in keys],
         r2_query=[r2.get(key, np.nan) for key in keys],
     )
 

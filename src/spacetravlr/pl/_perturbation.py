@@ -8,6 +8,7 @@ import numpy as np
 
 from spacetravlr import _keys, get
 from spacetravlr._anndata._expression import get_expression
+from spacetravlr._anndata._perturbed import perturbed_cells
 from spacetravlr._anndata._spatial import library_codes
 from spacetravlr._validators import assert_genes, assert_key, assert_one_of, assert_positive
 from spacetravlr.pl._figure import DIVERGING, centred, clean, finish, new_axes, new_grid
@@ -110,7 +111,7 @@ def perturbation(
     stored = adata.uns[perturbed_key]
     before = get_expression(adata, names, layer=str(stored["layer"]) or None, check=False)
     change = get_expression(adata, names, layer=perturbed_key, check=False) - before
-    cells = np.asarray(stored["cells"], dtype=bool)
+    cells = perturbed_cells(adata, perturbed_key)
     label = str(stored.get("label", ", ".join(map(str, np.atleast_1d(stored["genes"])))))
     layout = tissue_layout(adata, library_key=library_key, library_id=library_id)
     if kind == "distance":

@@ -157,5 +157,7 @@ def _quiver(xy: Floats, arrows: Floats, longest: float, width: float, ax: Axes) 
 
 
 def _longest(arrows: Floats) -> float:
-    """95th percentile of lengths, so that one arrow does not shrink the others."""
-    return float(np.quantile(np.linalg.norm(arrows, axis=-1), 0.95)) or 1.0
+    """95th percentile of the lengths of arrows that are there, so that one does not shrink the others."""
+    lengths = np.linalg.norm(arrows, axis=-1)
+    lengths = lengths[lengths > 0]
+    return float(np.quantile(lengths, 0.95)) if len(lengths) else 1.0

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from spacetravlr import _keys
+from spacetravlr._anndata._perturbed import note_cells
 from spacetravlr._docs import document
 from spacetravlr.models.perturb._cells import CellsLike
 from spacetravlr.models.perturb._gene_factory import GeneFactory
@@ -75,7 +76,8 @@ def perturb(
         Simulated expression.
     ``adata.uns['perturbed']`` : dict
         ``genes``, ``values`` (NaN where a fold was asked for), ``folds`` (NaN where a value was), ``label``, ``cells``
-        (mask), ``layer`` ("" for ``X``), ``n_propagation``, ``derivative``, ``betas_key``.
+        (table by cell name with the column ``perturbed``), ``layer`` ("" for ``X``), ``n_propagation``, ``derivative``,
+        ``betas_key``.
 
     Raises
     ------
@@ -121,7 +123,7 @@ def _record(factory: GeneFactory, result: Perturbation) -> dict[str, Any]:
         "values": np.array([*values, *[np.nan] * len(wanted.fold)], dtype=np.float64),
         "folds": np.array([*[np.nan] * len(wanted.values), *wanted.fold.values()], dtype=np.float64),
         "label": wanted.label,
-        "cells": result.cells,
+        "cells": note_cells(result.cells, result.obs_names),
         "layer": factory.model.layer or "",
         "n_propagation": result.n_propagation,
         "derivative": result.derivative,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from spacetravlr import _keys
+from spacetravlr._anndata._fitted_on import FITTED_ON
 from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._validators import assert_one_of
 from spacetravlr.models._transfer import transfer
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@document
 def transfer_betas(
     reference: AnnData | SpatialData,
     query: AnnData | SpatialData,
@@ -74,12 +77,10 @@ def transfer_betas(
         Cell types, received ligands and expression of ``query``; the keys of the fit by default.
     betas_key
         Key of the coefficients in ``reference``.
-    n_jobs
-        Threads; ``None`` is ``st.settings.n_jobs``.
-    key_added
-        Key of the result.
+    %(n_jobs)s
+    %(key_added)s
     copy
-        Return a copy instead of writing to ``query``.
+        Return a changed copy instead of changing ``query``.
 
     Returns
     -------
@@ -88,9 +89,10 @@ def transfer_betas(
     ``query.obsm['betas']`` : array (float32), cells x columns
         Coefficients at the cells of ``query``.
     ``query.uns['betas']`` : dict
-        ``terms``, ``scores`` and ``training`` of the reference, the scores with two more columns: ``n_query``, cells of
-        the type in ``query``, and ``r2_query``, the share of the variance within the type that the coefficients
-        explain there (up to a constant); ``params`` and ``store`` ("").
+        ``terms``, ``scores`` and ``training`` of the reference, the scores with three more columns: ``n_query``, cells
+        of the type in ``query``, ``sst_query``, the sum of squares of the target in them, and ``r2_query``, the share
+        of it that the coefficients explain there (up to a constant), which is what effects are supported by;
+        ``params``, ``store`` ("") and ``fitted_on``.
 
     Raises
     ------
@@ -105,7 +107,8 @@ def transfer_betas(
     Warns
     -----
     UserWarning
-        With ``position="same"``, about the share of cells outside the reference; about dropped genes.
+        With ``position="same"``, about the share of cells outside the reference; about dropped genes; about standard
+        deviations, which are not transferred.
 
     Examples
     --------
@@ -140,5 +143,6 @@ def transfer_betas(
         "training": result.training,
         "params": result.params,
         "store": "",
+        FITTED_ON: result.fitted_on,
     }
     return out if copy else None

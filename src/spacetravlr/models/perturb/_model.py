@@ -163,12 +163,22 @@ class FittedModel:
         return list(self.genes[self.role_genes])
 
     def cell_types(self) -> tuple[Ints, list[str]]:
-        """Cell type of each cell as a code, -1 for none, and the names."""
+        """Cell type of each cell as a code, -1 for none, and the names; warns when the fit does not know them."""
         key = str(self.fit.params.get("cluster_key") or "")
+        if not key:
+            return np.full(self.adata.n_obs, -1), []
         if key not in self.adata.obs:
+            warn(f"The cell types of the fit, adata.obs[{key!r}], are not there any more, and are not summarised.")
             return np.full(self.adata.n_obs, -1), []
         types = pd.Categorical(self.adata.obs[key]).remove_unused_categories()
-        return types.codes.astype(np.int64), [str(c) for c in types.categories]
+        names = [str(c) for c in types.categories]
+        scored = set(self.fit.scores["cell_type"].astype(str)) if "cell_type" in self.fit.scores else set(names)
+        if unknown := [name for name in names if name not in scored]:
+            warn(
+                f"The fit has no scores of the cell types {', '.join(map(repr, unknown[:5]))} in adata.obs[{key!r}], "
+                f"only of {', '.join(map(repr, sorted(scored)[:5]))}: their `r2` is NaN. Were they renamed after the fit?"
+            )
+        return types.codes.astype(np.int64), names
 
     def input_changes(self, specs: Sequence[PerturbationSpec], cells: Bools) -> list[InputChange]:
         """Turn wanted values into changes at cells.
