@@ -176,7 +176,7 @@ class FittedModel:
         if unknown := [name for name in names if name not in scored]:
             warn(
                 f"The fit has no scores of the cell types {', '.join(map(repr, unknown[:5]))} in adata.obs[{key!r}], "
-                f"only of {', '.join(map(repr, sorted(scored)[:5]))}: their `r2` is NaN. Were they renamed after the fit?"
+                f"only of {', '.join(map(repr, sorted(scored)[:5]))}: their `r2` is NaN. Were they renamed?"
             )
         return types.codes.astype(np.int64), names
 
