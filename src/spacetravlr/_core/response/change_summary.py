@@ -69,14 +69,14 @@ def _sum_changes(values, row, threshold, sums):  # type: ignore[no-untyped-def]
     for task in nb.prange(n_tasks):
         first = task * _COLUMNS_PER_TASK
         stop = min(n_columns, first + _COLUMNS_PER_TASK)
-        here = np.zeros((3, sums.shape[1], stop - first))
+        partial = np.zeros((3, sums.shape[1], stop - first))
         limits = threshold[first:stop].copy()
         for j in range(values.shape[0]):
             changes = values[j, first:stop]
-            total, sizes, above = here[0, row[j]], here[1, row[j]], here[2, row[j]]
+            total, sizes, above = partial[0, row[j]], partial[1, row[j]], partial[2, row[j]]
             for k in range(stop - first):
                 size = abs(changes[k])
                 total[k] += changes[k]
                 sizes[k] += size
                 above[k] += size > limits[k]
-        sums[:, :, first:stop] = here
+        sums[:, :, first:stop] = partial

@@ -1,4 +1,4 @@
-r"""How much a target changes per unit of each of its modulators (SPEC section 4).
+r"""How much a target changes per unit of each of its modulators.
 
 The received ligand is a variable of its own, so with :math:`z_{jm} = x_{j,g(m)} L_{j,s(m)}` a term has two derivatives:
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Derivatives(NamedTuple):
-    """The four products of SPEC section 4, one column a pair."""
+    """The four products that derivatives are made of, one column per pair."""
 
     receptor: Floats
     """Cells x ligand-receptor pairs, ``beta * L`` where the receptor is expressed: change per unit receptor."""

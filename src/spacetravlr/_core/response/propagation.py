@@ -1,4 +1,4 @@
-r"""How a change of some genes in some cells travels through the tissue (SPEC section 5).
+r"""How a change of some genes in some cells travels through the tissue.
 
 With the wanted change :math:`D^{in}` and :math:`D = D^{in}` to begin with, each round does
 
@@ -41,6 +41,7 @@ from spacetravlr._core.response.round import (
     CoefficientReader,
     Derivative,
     Field,
+    Rows,
     State,
     changed,
     set_zero,
@@ -83,20 +84,20 @@ class Workspace:
     """
 
     def __init__(self) -> None:
-        self._held: dict[str, Floats] = {}
+        self._buffers: dict[str, Floats] = {}
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Floats:
         """Anything, in the memory that last had this name if there is enough."""
         size = math.prod(shape)
-        held = self._held.get(name)
-        if held is None or held.size < size or held.dtype != dtype:
-            self._held.pop(name, None)
-            self._held[name] = held = np.empty(size, dtype)
-        return held[:size].reshape(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size or buffer.dtype != dtype:
+            self._buffers.pop(name, None)
+            self._buffers[name] = buffer = np.empty(size, dtype)
+        return buffer[:size].reshape(shape)
 
 
 def in_memory(betas: Floats) -> CoefficientReader:
-    """Read coefficients that are held in memory: one block, no copy."""
+    """Read coefficients that lie in memory: one chunk, no copy."""
 
     def read(targets: Ints) -> Iterator[CoefficientChunk]:
         yield CoefficientChunk(slice(0, len(betas)), targets, 0, betas)
@@ -114,8 +115,8 @@ def received_signals(expression: Floats, signals: Signals, field: Field) -> Floa
     """Received signals of an expression matrix, cells x signals."""
     if not len(signals):
         return np.empty((len(expression), 0), dtype=expression.dtype)
-    heard = field.apply(np.ascontiguousarray(expression[:, signals.ligand]), signals.contact)
-    return np.ascontiguousarray(heard, dtype=expression.dtype)
+    received = field.apply(np.ascontiguousarray(expression[:, signals.ligand]), signals.contact)
+    return np.ascontiguousarray(received, dtype=expression.dtype)
 
 
 def roles(terms: Terms, signals: Signals) -> Ints:
@@ -171,23 +172,25 @@ def propagate(
     # written in the last round, to where the state that is no longer needed then has been: three states take turns
     values = workspace.empty(names[(n_propagation + 1) % 3], (n, len(genes), batch), dtype)
     own, own_now, spare = (workspace.empty(name, (n, len(role), batch), dtype) for name in names)
-    heard, heard_now = (workspace.empty(f"received {i}", (n, len(tissue.signals), batch), dtype) for i in range(2))
-    before, now = State(own, heard), State(own_now, heard_now)
-    for start in (own, heard, own_now):
+    received, received_now = (
+        workspace.empty(f"received {i}", (n, len(tissue.signals), batch), dtype) for i in range(2)
+    )
+    before, now = State(own, received), State(own_now, received_now)
+    for start in (own, received, own_now):
         start.fill(0)
     _write_inputs(now.own, role, [InputChange(i.genes, i.change) for i in inputs])
     _receive(now, role, tissue)
 
     relaying = np.flatnonzero(np.isin(targets.gene, role))
     for _ in range(n_propagation - 1):
-        update_targets(tissue, terms, targets, role, relaying, role, coefficients, before, now, derivative, spare)
+        update_targets(tissue, terms, targets, relaying, Rows(role, role), coefficients, before, now, derivative, spare)
         _clamp_perturbed(spare, role, inputs, tissue)
         after = State(spare, before.received)
         _receive(after, role, tissue)
         spare, before, now = before.own, now, after
 
     everyone = np.arange(len(targets))
-    update_targets(tissue, terms, targets, role, everyone, genes, coefficients, before, now, derivative, values)
+    update_targets(tissue, terms, targets, everyone, Rows(role, genes), coefficients, before, now, derivative, values)
     _write_inputs(values, genes, inputs)
     return Changes(genes, values)
 
@@ -225,18 +228,18 @@ def _receive(state: State, role: Ints, tissue: Baseline) -> None:
     set_zero(state.received, np.flatnonzero(~emits))
     at_once = max(1, _COLUMNS_AT_ONCE // batch)
     for contact in (False, True):  # one range at a time: the field then has nothing to sort
-        signals_here = np.flatnonzero(emits & (signals.contact == contact))
-        for start in range(0, len(signals_here), at_once):
-            signal = signals_here[start : start + at_once]
+        of_range = np.flatnonzero(emits & (signals.contact == contact))
+        for start in range(0, len(of_range), at_once):
+            signal = of_range[start : start + at_once]
             emitted = np.empty((n, len(signal) * batch), state.own.dtype)
             _take(state.own, row[signal], emitted)
-            heard = tissue.field.apply(emitted, np.full(emitted.shape[1], contact))
-            _put(heard, signal, state.received)
+            received = tissue.field.apply(emitted, np.full(emitted.shape[1], contact))
+            _put(received, signal, state.received)
 
 
 @parallel_kernel
 def _take(values, rows, out):  # type: ignore[no-untyped-def]
-    """Copy rows of every cell (cells x rows x perturbations) into one row a cell."""
+    """Copy rows of every cell (cells x rows x perturbations) into one row per cell."""
     batch = values.shape[2]
     for j in nb.prange(values.shape[0]):
         for r in range(rows.shape[0]):
@@ -246,7 +249,7 @@ def _take(values, rows, out):  # type: ignore[no-untyped-def]
 
 @parallel_kernel
 def _put(values, rows, out):  # type: ignore[no-untyped-def]
-    """Copy one row a cell into rows of it."""
+    """Copy one row per cell into rows of it."""
     batch = out.shape[2]
     for j in nb.prange(values.shape[0]):
         for r in range(rows.shape[0]):

@@ -1,7 +1,7 @@
 """One round of a propagation: the change of every target from the change of what its cell expresses and receives.
 
 The change of every distinct term is written once a cell; every target is then a short dot product of its coefficients
-with them (SPEC section 5). Coefficients are read a block at a time, once for a whole batch of perturbations.
+with them. Coefficients are read a chunk at a time, once for a whole batch of perturbations.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class CoefficientChunk(NamedTuple):
 
     cells: slice
     targets: Ints
-    """Indices into the targets, those asked for that this block holds."""
+    """Indices into the targets, those asked for that this chunk holds."""
     first_column: int
     """Column of the whole coefficient matrix that ``values`` starts with."""
     values: Floats
     """Cells x columns."""
 
 
-#: Yields blocks that cover every cell of the asked-for targets once.
+#: Yields chunks that cover every cell of the asked-for targets once.
 CoefficientReader = Callable[["Ints"], Iterable[CoefficientChunk]]
 
 
@@ -72,54 +72,58 @@ class State(NamedTuple):
     """Cells x signals x perturbations."""
 
 
+class Rows(NamedTuple):
+    """Which genes the rows of the arrays of a propagation stand for; all ascending gene indices."""
+
+    roles: Ints
+    """Genes of :attr:`State.own`."""
+    out: Ints
+    """Genes of what is written."""
+
+
 def update_targets(
     tissue: Baseline,
     terms: Terms,
     targets: Targets,
-    role: Ints,
     wanted: Ints,
-    rows: Ints,
+    rows: Rows,
     coefficients: CoefficientReader,
     before: State,
     now: State,
     derivative: Derivative,
     out: Floats,
 ) -> None:
-    """Fill ``out`` (cells x ``rows`` x perturbations) with the clipped change of the ``wanted`` targets."""
+    """Fill ``out`` (cells x ``rows.out`` x perturbations) with the clipped change of the ``wanted`` targets."""
     gene_changed = changed(now.own)
     signal_changed = np.append(changed(now.received), False)  # the last one answers for signal -1
-    gene_row = np.searchsorted(role, terms.gene)
+    gene_row = np.searchsorted(rows.roles, terms.gene)
     active = gene_changed[gene_row] | signal_changed[terms.signal] if len(terms) else np.zeros(0, dtype=bool)
-    set_zero(out, np.setdiff1d(np.arange(len(rows)), np.searchsorted(rows, targets.gene[wanted])))
-    for block in coefficients(wanted):
-        entries = _entries(targets, block.targets, active)
-        silent = np.delete(block.targets, entries.targets)
-        set_zero(out[block.cells], np.searchsorted(rows, targets.gene[silent]))
+    set_zero(out, np.setdiff1d(np.arange(len(rows.out)), np.searchsorted(rows.out, targets.gene[wanted])))
+    for chunk in coefficients(wanted):
+        entries = _entries(targets, chunk.targets, active)
+        silent = np.delete(chunk.targets, entries.targets)
+        cells = chunk.cells
+        set_zero(out[cells], np.searchsorted(rows.out, targets.gene[silent]))
         if not len(entries.entry):
             continue
         used, slot = np.unique(targets.term[entries.entry], return_inverse=True)
-        gene = targets.gene[block.targets[entries.targets]]
-        cells = block.cells
+        gene = targets.gene[chunk.targets[entries.targets]]
         _accumulate(
-            np.ascontiguousarray(block.values),
-            (entries.column - block.first_column).astype(np.uint32),
-            slot.astype(np.uint32),
-            entries.indptr,
-            terms.gene[used].astype(np.int64),
-            gene_row[used].astype(np.int64),
-            terms.signal[used].astype(np.int64),
-            np.asarray(terms.kind)[used] == Kind.LR,
-            tissue.expression[cells],
-            tissue.received[cells],
-            before.own[cells],
-            before.received[cells],
-            now.own[cells],
-            now.received[cells],
+            np.ascontiguousarray(chunk.values),
+            _Products((entries.column - chunk.first_column).astype(np.uint32), slot.astype(np.uint32), entries.indptr),
+            _UsedTerms(
+                terms.gene[used].astype(np.int64),
+                gene_row[used].astype(np.int64),
+                terms.signal[used].astype(np.int64),
+                np.asarray(terms.kind)[used] == Kind.LR,
+            ),
+            _Levels(tissue.expression[cells], tissue.received[cells]),
+            State(before.own[cells], before.received[cells]),
+            State(now.own[cells], now.received[cells]),
             derivative == "exact",
-            gene.astype(np.int64),
-            tissue.maximum,
-            np.searchsorted(rows, gene).astype(np.int64),
-            out[cells],
+            _Written(
+                gene.astype(np.int64), tissue.maximum, np.searchsorted(rows.out, gene).astype(np.int64), out[cells]
+            ),
         )
 
 
@@ -140,6 +144,47 @@ def _set_zero(values, rows):  # type: ignore[no-untyped-def]
         for r in rows:
             for p in range(values.shape[2]):
                 values[j, r, p] = 0
+
+
+class _Levels(NamedTuple):
+    """Baseline of some cells."""
+
+    expression: Floats
+    received: Floats
+
+
+class _Products(NamedTuple):
+    """Coefficients and terms to multiply, in compressed rows of targets."""
+
+    column: Ints
+    """Column of each coefficient in the chunk."""
+    slot: Ints
+    """Which of the used terms it belongs to."""
+    indptr: Ints
+
+
+class _UsedTerms(NamedTuple):
+    """Terms that a round evaluates."""
+
+    gene: Ints
+    """Column of the baseline expression."""
+    row: Ints
+    """Row of the changes of genes."""
+    signal: Ints
+    """Received signal, -1 for none."""
+    is_lr: Bools
+
+
+class _Written(NamedTuple):
+    """Targets that a round writes."""
+
+    gene: Ints
+    maximum: Floats
+    """Of every gene."""
+    row: Ints
+    """Row of ``values`` of each target."""
+    values: Floats
+    """Cells x rows x perturbations."""
 
 
 class _Entries(NamedTuple):
@@ -171,99 +216,80 @@ def _nonzero(values):  # type: ignore[no-untyped-def]
     n_tasks = (n + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK
     found = np.zeros((n_tasks, n_rows), dtype=np.bool_)
     for task in nb.prange(n_tasks):
-        left, n_left = np.arange(n_rows), n_rows
+        remaining, n_remaining = np.arange(n_rows), n_rows
         for j in range(task * _CELLS_PER_TASK, min(n, (task + 1) * _CELLS_PER_TASK)):
             kept = 0
-            for r in left[:n_left]:
+            for r in remaining[:n_remaining]:
                 for p in range(n_batch):
                     found[task, r] |= values[j, r, p] != 0
-                left[kept] = r
+                remaining[kept] = r
                 kept += not found[task, r]
-            n_left = kept
-            if not n_left:
+            n_remaining = kept
+            if not n_remaining:
                 break
     return found
 
 
 @kernel(inline="always")
-def _term_changes(j, gene, row, signal, is_lr, x0, l0, x_before, l_before, dx, dl, exact, dz):  # type: ignore[no-untyped-def]
+def _term_changes(j, terms, baseline, before, now, exact, term_change):  # type: ignore[no-untyped-def]
     """Change of every term at cell ``j``; returns whether there is any."""
     # unsigned places in flat arrays: numba does not look for negative ones then, and the loops become vector ones
     u = np.uint64
-    batch, lanes = u(dx.shape[2]), u(dz.shape[1])
-    own, own_before = dx[j].reshape(-1), x_before[j].reshape(-1)
-    heard_change, heard_before = dl[j].reshape(-1), l_before[j].reshape(-1)
-    change = dz.reshape(-1)
-    for m in range(gene.shape[0]):
-        to, r, s = u(m) * lanes, u(row[m]) * batch, u(max(signal[m], 0)) * batch
-        if signal[m] < 0:
+    batch, lanes = u(now.own.shape[2]), u(term_change.shape[1])
+    own, own_before = now.own[j].reshape(-1), before.own[j].reshape(-1)
+    signal, signal_before = now.received[j].reshape(-1), before.received[j].reshape(-1)
+    change = term_change.reshape(-1)
+    for m in range(terms.gene.shape[0]):
+        to, r, s = u(m) * lanes, u(terms.row[m]) * batch, u(max(terms.signal[m], 0)) * batch
+        if terms.signal[m] < 0:
             for p in range(batch):
                 change[to + p] = own[r + p]
             continue
-        x, heard = x0[j, gene[m]], l0[j, signal[m]]
+        x0, received0 = baseline.expression[j, terms.gene[m]], baseline.received[j, terms.signal[m]]
         if exact:
             for p in range(batch):
-                change[to + p] = x * heard_change[s + p] + own[r + p] * (heard + heard_change[s + p])
-        elif not is_lr[m] or x > 0:
+                change[to + p] = x0 * signal[s + p] + own[r + p] * (received0 + signal[s + p])
+        elif not terms.is_lr[m] or x0 > 0:
             for p in range(batch):
-                x_then, heard_then = x + own_before[r + p], heard + heard_before[s + p]
-                change[to + p] = x_then * heard_change[s + p] + heard_then * own[r + p]
+                x, received = x0 + own_before[r + p], received0 + signal_before[s + p]
+                change[to + p] = x * signal[s + p] + received * own[r + p]
         else:  # a receptor knocked out in an earlier round (x > 0) still has its loss to pass on, others have not
             for p in range(batch):
-                x_then, heard_then = x + own_before[r + p], heard + heard_before[s + p]
-                present = own[r + p] if x_then > 0 else own[r + p] * 0
-                change[to + p] = x_then * heard_change[s + p] + heard_then * present
+                x, received = x0 + own_before[r + p], received0 + signal_before[s + p]
+                present = own[r + p] if x > 0 else own[r + p] * 0
+                change[to + p] = x * signal[s + p] + received * present
     n_changed = 0
-    for place in range(u(dz.size)):
-        n_changed += change[place] != 0
+    for position in range(u(term_change.size)):
+        n_changed += change[position] != 0
     return n_changed > 0
 
 
 @parallel_kernel
-def _accumulate(  # type: ignore[no-untyped-def]
-    betas,
-    column,
-    slot,
-    indptr,
-    gene,
-    row,
-    signal,
-    is_lr,
-    x0,
-    l0,
-    x_before,
-    l_before,
-    dx,
-    dl,
-    exact,
-    target,
-    top,
-    to,
-    out,
-):
-    n, n_batch = x0.shape[0], dx.shape[2]
+def _accumulate(betas, products, terms, baseline, before, now, exact, written):  # type: ignore[no-untyped-def]
+    """Write the bounded change of every target."""
+    n, n_batch = baseline.expression.shape[0], now.own.shape[2]
     n_tasks = (n + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK
     n_lanes = 1 if n_batch == 1 else (n_batch + LANES - 1) // LANES * LANES
+    n_targets = written.gene.shape[0]
     for task in nb.prange(n_tasks):
-        dz = aligned_zeros((CELLS, gene.shape[0], n_lanes), x0.dtype)
-        rest = aligned_zeros((CELLS, 1, LANES), x0.dtype)
+        term_change = aligned_zeros((CELLS, terms.gene.shape[0], n_lanes), baseline.expression.dtype)
+        remainder = aligned_zeros((CELLS, 1, LANES), baseline.expression.dtype)
         stop = min(n, (task + 1) * _CELLS_PER_TASK)
         j = task * _CELLS_PER_TASK
         while j < stop:
-            together = CELLS if n_lanes <= LANES and j + CELLS <= stop else 1
-            found = False
-            for c in range(together):
-                found |= _term_changes(
-                    j + c, gene, row, signal, is_lr, x0, l0, x_before, l_before, dx, dl, exact, dz[c]
-                )
-            if found:
-                for t in range(target.shape[0]):
-                    first, last = indptr[t], indptr[t + 1]
+            n_cells = CELLS if n_lanes <= LANES and j + CELLS <= stop else 1
+            any_change = False
+            for c in range(n_cells):
+                any_change |= _term_changes(j + c, terms, baseline, before, now, exact, term_change[c])
+            if any_change:
+                for t in range(n_targets):
                     bounded_dots(
-                        betas, j, together, column, slot, first, last, dz, x0, top, target[t], out, to[t], rest
-                    )
+                        betas, j, n_cells, products.column, products.slot, products.indptr[t], products.indptr[t + 1],
+                        term_change, baseline.expression, written.maximum, written.gene[t], written.values,
+                        written.row[t], remainder,
+                    )  # fmt: skip
             else:
-                for c in range(together):
-                    for t in range(target.shape[0]):
-                        out[j + c, to[t]] = 0
-            j += together
+                for c in range(n_cells):
+                    for t in range(n_targets):
+                        written.values[j + c, written.row[t]] = 0
+            j += n_cells

@@ -99,6 +99,7 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
             n_jobs=options.n_jobs,
             progress=bar.update,
         )
+    _report_unknown_deviations(result, tissue)
     params = {
         **tissue.params,
         "body": options.body,
@@ -111,6 +112,22 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
         "rng_seed": options.rng_seed,
     }
     return Fit(tissue, inputs, options, result, params)
+
+
+def _report_unknown_deviations(result: FitResult, tissue: FitData) -> None:
+    """Say for how many targets and cell types the standard deviations of coefficients are NaN."""
+    if result.sd is None:
+        return
+    one_per_type = np.sort(np.unique(tissue.cell_type, return_index=True)[1])
+    sd = result.sd[one_per_type]
+    sd = np.asarray(sd.compute() if hasattr(sd, "compute") else sd)
+    intercepts = tissue.targets.indptr[:-1] + np.arange(len(tissue.targets))
+    unknown = np.isnan(sd[:, intercepts])
+    if unknown.any():
+        logger.warning(
+            "no standard deviations in %d of %d targets and cell types, whose surface was not kept or is a departure "
+            "from the seed: they are NaN there", unknown.sum(), unknown.size,
+        )  # fmt: skip
 
 
 def _announce(inputs: FitInputs, blocks: list[Ints], options: FitOptions) -> str:
