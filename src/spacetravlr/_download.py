@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 from spacetravlr._settings import DATA_VARIABLE, settings
 from spacetravlr._utils import atomic_path
@@ -14,7 +17,13 @@ _HASH_SUFFIX = ".sha256"
 
 
 def fetch_file(
-    file_name: str, *, url: str | None = None, known_hash: str | None = None, hint: str = "", local: str | None = None
+    file_name: str,
+    *,
+    url: str | None = None,
+    known_hash: str | None = None,
+    hint: str = "",
+    local: str | None = None,
+    check: Callable[[Path], object] | None = None,
 ) -> Path:
     """Path of a public file: in the local data folder, in the cache, or downloaded now.
 
@@ -22,7 +31,8 @@ def fetch_file(
     is taken as it is. The cache is ``st.settings.cache_dir``. A download is checked against ``known_hash``; without
     one, the hash of the first download is written beside the file (``<file_name>.sha256``) and every later use is
     checked against that: a file that changed on disk is noticed, a file that changed at its source is not downloaded
-    again.
+    again. A download that is a web page, such as a message of a server out of order, or that ``check`` cannot read, is
+    not kept.
 
     Parameters
     ----------
@@ -36,13 +46,15 @@ def fetch_file(
         What to do by hand, ends the error messages.
     local
         Name of the file in the local data folder, ``file_name`` by default.
+    check
+        Reads a download before it is kept; raises ``ValueError`` or ``KeyError`` when it is not what it should be.
 
     Raises
     ------
     FileNotFoundError
         When the file is nowhere and has no address.
     ConnectionError
-        When the download fails; the message says where to put the file by hand.
+        When the download fails, or is no such file; the message says where to put the file by hand.
     ValueError
         When the file does not have the expected hash.
     """
@@ -62,31 +74,59 @@ def fetch_file(
     if url is None:
         msg = f"Expected {file_name!r} in the local data folder or the cache, found it in neither. {by_hand}"
         raise FileNotFoundError(msg)
-    _download(url, cached, known_hash, by_hand)
+    _download(url, cached, known_hash, by_hand, check)
     return cached
 
 
-def _download(url: str, final: Path, known_hash: str | None, by_hand: str) -> None:
+def _download(
+    url: str, final: Path, known_hash: str | None, by_hand: str, check: Callable[[Path], object] | None
+) -> None:
     import pooch
 
     final.parent.mkdir(parents=True, exist_ok=True)
-    # pooch writes to a temporary name of its own and moves the file when it is complete
+    # under a name of its own until it is known to be what it should be; the ending says how to read it
+    received = final.with_name(f"{uuid4().hex}-{final.name}")
     try:
-        pooch.retrieve(url, known_hash=None, fname=final.name, path=final.parent, progressbar=False)
-    except OSError as error:
-        msg = f"Could not download {url} ({type(error).__name__}). {by_hand}"
-        raise ConnectionError(msg) from error
-    if known_hash is not None:
         try:
-            _check(final, known_hash)
-        except ValueError:
-            final.unlink()
-            raise
-        return
-    digest = pooch.file_hash(str(final))
-    with atomic_path(_hash_file(final)) as path:
-        path.write_text(f"{digest}\n")
-    logger.warning("No checksum is known for %s; trusting this download (sha256 %s).", url, digest)
+            pooch.retrieve(url, known_hash=None, fname=received.name, path=received.parent, progressbar=False)
+        except OSError as error:
+            msg = f"Could not download {url} ({type(error).__name__}). {by_hand}"
+            raise ConnectionError(msg) from error
+        if known_hash is None:
+            _assert_content(received, url, final, by_hand, check)
+        _check(received, known_hash)
+        digest = pooch.file_hash(str(received))
+        received.replace(final)
+    finally:
+        received.unlink(missing_ok=True)
+    if known_hash is None:
+        with atomic_path(_hash_file(final)) as path:
+            path.write_text(f"{digest}\n")
+        logger.warning("No checksum is known for %s; trusting this download (sha256 %s).", url, digest)
+
+
+def _assert_content(
+    received: Path, url: str, final: Path, by_hand: str, check: Callable[[Path], object] | None
+) -> None:
+    """Raise ``ConnectionError`` when a download is a web page, empty, or not what ``check`` reads."""
+    with received.open("rb") as file:
+        start = file.read(200)
+    problem = (
+        "an empty file" if not start else "a web page" if start.lstrip().startswith((b"<!", b"<html", b"<HTML")) else ""
+    )
+    if check is not None and not problem:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                check(received)
+        except (KeyError, ValueError, OSError) as error:
+            problem = f"something else ({error})"
+    if problem:
+        msg = (
+            f"Expected {url} to be {final.name!r}, found {problem} that begins with {start[:60]!r}; it was not "
+            f"kept. Try again later. {by_hand}"
+        )
+        raise ConnectionError(msg)
 
 
 def _hash_file(path: Path) -> Path:

@@ -100,7 +100,7 @@ def rows(adata: AnnData, key: str = "modulators") -> set[Row]:
 
 
 def written_out(
-    adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame | None, targets: list[str], *, top_n: int = 5,
+    adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame | None, targets: list[str], *, n_top: int = 5,
     cutoff: float = 0.01, threshold: float = 0.01,
 ) -> set[Row]:  # fmt: skip
     """The rules of SPEC section 3, in loops."""
@@ -119,10 +119,12 @@ def written_out(
             continue
         for tf in regulators:
             known = [
-                (s, lig) for lig, t, s in scores.itertuples(index=False) if t == tf and lig in genes and s > cutoff
+                (s, lig)
+                for lig, t, s in scores.itertuples(index=False)
+                if t == tf and lig in genes - {target} and s > cutoff
             ]
-            for _, ligand in sorted(known, key=lambda x: (-x[0], adata.var_names.get_loc(x[1])))[:top_n]:
-                if ligand == target or (adata.n_vars >= 1000 and {(target, ligand), (tf, ligand)} & edges):
+            for _, ligand in sorted(known, key=lambda x: (-x[0], adata.var_names.get_loc(x[1])))[:n_top]:
+                if adata.n_vars >= 1000 and {(target, ligand), (tf, ligand)} & edges:
                     continue
                 ranges = set(pairs.loc[pairs["ligand"] == ligand, "range"])
                 found.add((target, "tfl", tf, ligand, "", "contact" if ranges == {"contact"} else "secreted"))
@@ -170,7 +172,7 @@ def test_against_the_rules_written_out(padding: int, seed: int) -> None:
         columns=["ligand", "tf", "score"],
     )
     targets = [n for n in names if any(grn.query("target == @n and tf != @n")["tf"].isin(names))]
-    chosen: list[dict[str, Any]] = [{}, {"top_n": 2, "cutoff": 0.1}]
+    chosen: list[dict[str, Any]] = [{}, {"n_top": 2, "cutoff": 0.1}]
     for options in chosen:
         modulators(adata, grn.sample(frac=1, random_state=seed), ligand_tf=scores, **options)
         assert rows(adata) == written_out(adata, grn, scores, targets, **options)
@@ -252,12 +254,12 @@ def test_named_targets(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) 
 
 
 def test_what_is_written(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) -> None:
-    assert modulators(adata, grn, ligand_tf=scores, key_added="mine", top_n=3) is None
+    assert modulators(adata, grn, ligand_tf=scores, key_added="mine", n_top=3) is None
     table, params = read_modulators(adata, "mine")
     assert list(table.columns) == ["target", "kind", "tf", "ligand", "receptor", "range"]
     assert all(isinstance(t, pd.CategoricalDtype) for t in table.dtypes)
     assert params == {
-        "cluster_key": "cell_type", "layer": "imputed", "receptor_threshold": 0.01, "top_n": 3, "cutoff": 0.01,
+        "cluster_key": "cell_type", "layer": "imputed", "receptor_threshold": 0.01, "n_top": 3, "cutoff": 0.01,
         "received_key": "received_ligands",
     }  # fmt: skip
     # each target's rows are contiguous, TF before LR before TFL
@@ -310,7 +312,7 @@ def test_sparse_is_dense(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame
         ({"cluster_key": "leiden"}, KeyError, "Key 'leiden' .*cluster_key.*adata.obs.*`cluster_key=None`"),
         ({"layer": "log"}, KeyError, "Key 'log' .*adata.layers"),
         ({"received_key": "mine"}, KeyError, r"st\.pp\.received_ligands"),
-        ({"top_n": 0}, ValueError, "Expected `top_n` to be positive"),
+        ({"n_top": 0}, ValueError, "Expected `n_top` to be positive"),
         ({"cutoff": -1}, ValueError, "Expected `cutoff` to be finite and at least zero"),
         ({"receptor_threshold": np.nan}, ValueError, "Expected `receptor_threshold` to be finite"),
         ({"ligand_tf": pd.DataFrame({"x": ["a"]})}, ValueError, "Expected `ligand_tf` to be a long table"),
@@ -327,11 +329,52 @@ def test_errors_leave_adata_alone(
 
 def test_a_network_of_another_organism(adata: AnnData) -> None:
     grn = pd.DataFrame({"tf": ["Tf1"], "target": ["Tgt1"]})
-    with pytest.raises(ValueError, match="such as 'TF1'.*its genes look like 'Tf1' and 'Tgt1'.*map_orthologs"):
+    with pytest.raises(ValueError, match="2 differ in upper and lower case only .'Tf1' and 'TF1'.*map_orthologs.grn"):
+        modulators(adata, grn)
+    grn = pd.DataFrame({"tf": ["FOXO1"], "target": ["PAX5"]})
+    with pytest.raises(ValueError, match="such as 'TF1'.*its genes look like 'FOXO1' and 'PAX5'.*map_orthologs"):
         modulators(adata, grn)
     # a gene named by the user still has its pairs
     modulators(adata, grn, targets=["TGT1"])
     assert {r[1] for r in rows(adata)} == {"lr"}
+
+
+@pytest.mark.parametrize("names", [{"TF1": "TF1(+)"}, {"TF1": "TF1_extended (12g)"}, {"TF1": "TF1_ELSE"}])
+def test_regulons_and_complexes_are_read_as_their_factors(
+    adata: AnnData, grn: pd.DataFrame, caplog: pytest.LogCaptureFixture, names: dict[str, str]
+) -> None:
+    modulators(adata, grn)
+    expected = rows(adata)
+    modulators(adata, grn.assign(tf=grn["tf"].astype(str).replace(names)))
+    assert rows(adata) == expected
+    assert "as their transcription factors" in caplog.text
+
+
+def test_a_complex_is_an_edge_for_each_of_its_factors(adata: AnnData) -> None:
+    modulators(adata, pd.DataFrame({"tf": ["COMPLEX:TF1_TF2", "TF1"], "target": ["TGT1", "TGT1"]}))
+    assert [r[2] for r in sorted(rows(adata)) if r[1] == "tf"] == ["TF1", "TF2"]
+
+
+def test_ligand_tf_scores_the_wrong_way_round(
+    adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    modulators(adata, grn, ligand_tf=scores)
+    expected = rows(adata)
+    modulators(adata, grn, ligand_tf=scores.rename(columns={"ligand": "tf", "tf": "ligand"}))
+    assert rows(adata) == expected
+    assert "read the other way round" in caplog.text
+
+
+def test_the_target_is_left_out_before_the_best_ligands_are_taken(
+    adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame
+) -> None:
+    ligand = str(scores["ligand"].iloc[0])
+    edges = pd.concat([grn, pd.DataFrame({"tf": ["TF1"], "target": [ligand]})], ignore_index=True)
+    first = scores.assign(score=np.where(scores["ligand"] == ligand, 99.0, scores["score"]))
+    modulators(adata, edges, ligand_tf=first, n_top=1)
+    found = {r[0]: r[3] for r in rows(adata) if r[1] == "tfl" and r[2] == "TF1"}
+    assert found[ligand] != ligand
+    assert found["TGT1"] == ligand
 
 
 def test_duplicate_genes_are_refused(adata: AnnData, grn: pd.DataFrame) -> None:

@@ -189,10 +189,55 @@ def test_bad_arguments(weighted, slide_pairs, unchanged, arguments, error, messa
 
 def test_no_pair_left(weighted, slide_pairs):
     with pytest.raises(ValueError, match="same species"):
-        st.pp.received_ligands(weighted, pd.DataFrame({"ligand": ["TGFB1"], "receptor": ["TGFBR1"]}))
+        st.pp.received_ligands(
+            weighted, pd.DataFrame({"ligand": ["TGFB1"], "receptor": ["TGFBR1"], "range": "contact"})
+        )
     lower = slide_pairs.apply(lambda column: column.str.lower() if column.name != "signaling" else column)
-    with pytest.raises(ValueError, match="differ in upper and lower case \\('g0' and 'G0'\\).*map_orthologs"):
+    with pytest.raises(ValueError, match="differ in upper and lower case only \\('g0' and 'G0'\\).*map_orthologs"):
         st.pp.received_ligands(weighted, lower)
+    # that some names are alike by accident does not make it the same species
+    accident = pd.concat([lower, slide_pairs.iloc[:1]], ignore_index=True)
+    with pytest.raises(ValueError, match="found 2 of its 10 genes"):
+        st.pp.received_ligands(weighted, accident)
+
+
+@pytest.mark.parametrize("name", ["CCL3/L1", "Il6", ".hidden", "50%2F", "_index", "A_B"])
+def test_any_name_of_a_ligand_can_be_written(weighted, slide_pairs, round_trip, name):
+    renamed = {"G0": "IL6", "G1": name}
+    weighted.var_names = [renamed.get(g, g) for g in weighted.var_names]
+    pairs = slide_pairs.replace(renamed)
+    st.pp.received_ligands(weighted, pairs)
+    state = read_received(round_trip(weighted))
+    stored = [column.lower() for column in weighted.uns["received_ligands"].columns]
+    assert len(set(stored)) == len(stored)
+    assert not any("/" in column for column in stored)
+    values = weighted.to_df()
+    assert {"IL6", name} <= set(state.lr.columns)
+    for ligand in ("IL6", name):
+        np.testing.assert_allclose(
+            state.lr[ligand], weighted.obsp["spatial_weights"] @ values[ligand].to_numpy(), rtol=1e-5
+        )
+
+
+def test_expression_in_a_file(weighted, slide_pairs, tmp_path):
+    import anndata as ad
+
+    expected = st.pp.received_ligands(weighted, slide_pairs, copy=True).uns["received_ligands"]
+    weighted.X = sparse.csr_matrix(weighted.X)
+    weighted.write_h5ad(tmp_path / "slide.h5ad")
+    on_disk = ad.read_h5ad(tmp_path / "slide.h5ad", backed="r")
+    st.pp.received_ligands(on_disk, slide_pairs)
+    np.testing.assert_allclose(on_disk.uns["received_ligands"], expected, rtol=1e-6)
+    on_disk.file.close()
+
+
+def test_ranges_of_a_second_table(weighted, slide_pairs):
+    expected = st.pp.received_ligands(weighted, slide_pairs, copy=True).uns["received_ligands"]
+    bare = slide_pairs.drop(columns="signaling")
+    st.pp.received_ligands(weighted, bare, ranges=slide_pairs)
+    pd.testing.assert_frame_equal(weighted.uns["received_ligands"], expected)
+    with pytest.warns(UserWarning, match="taken as secreted"):
+        st.pp.received_ligands(weighted, bare)
 
 
 @pytest.mark.parametrize("value, message", [(-1.0, "at least zero"), (np.nan, "finite"), (np.inf, "finite")])

@@ -66,6 +66,18 @@ def test_wide_both_orientations() -> None:
         read_base_grn(wide, orient="sideways")  # type: ignore[arg-type]
 
 
+def test_tables_the_wrong_way_round() -> None:
+    factors, genes = ["FOXO1", "STAT3", "GATA3", "PAX5"], ["CD19", "IL7R", "ACTB", "COL1A1"]
+    long = pd.DataFrame({"tf": genes, "target": factors})
+    with pytest.warns(UserWarning, match="look more like transcription factors than its regulators .such as 'CD19'"):
+        read_base_grn(long)
+    read_base_grn(long.rename(columns={"tf": "target", "target": "tf"}))
+    wide = pd.DataFrame(np.eye(4), index=genes, columns=factors)
+    assert as_set(read_base_grn(wide)) == {(tf, gene, 1.0) for tf, gene in zip(factors, genes, strict=True)}
+    named = pd.DataFrame(np.eye(2), index=pd.Index(["x", "y"], name="target"), columns=["a", "b"])
+    assert as_set(read_base_grn(named)) == {("a", "x", 1.0), ("b", "y", 1.0)}
+
+
 def test_wide_csv_takes_the_first_column_as_names(tmp_path: Path) -> None:
     wide = pd.DataFrame([[1, 0], [0, 1]], index=["FOXO1", "PAX5"], columns=["CD19", "IL4"])
     wide.to_csv(tmp_path / "wide.csv")

@@ -79,6 +79,36 @@ def test_offline_says_where_to_put_the_file(server: tuple[str, Path], cache: Pat
         fetch_file("t.csv")
 
 
+@pytest.mark.parametrize("body", ["", "<!DOCTYPE html><p>busy", "Something is not entirely good: overloaded"])
+def test_an_error_page_is_not_kept(
+    server: tuple[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    address, folder = server
+    (folder / "table").write_text(body)
+    monkeypatch.setattr(_fetch, "_OMNIPATH", f"{address}/table?o={{taxon}}&d={{dataset}}&l={{license}}")
+    for fetch in (partial(st.priors.fetch_base_grn, organism="mouse", resource="collectri"), st.priors.fetch_base_grn):
+        with pytest.raises(ConnectionError, match=r"Expected http.*/table.*found .*it was not kept.*SPACETRAVLR_DATA"):
+            fetch()
+    assert not list(cache.iterdir())
+    (folder / "table").write_text("source_genesymbol\ttarget_genesymbol\nA\tB\n")
+    assert len(st.priors.fetch_base_grn(organism="mouse", resource="collectri")) == 1
+
+
+def test_licences_are_asked_for_and_kept_apart(
+    server: tuple[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, folder = server
+    for name, n in (("academic", 3), ("commercial", 1)):
+        rows = "".join(f"A\tB{i}\n" for i in range(n))
+        (folder / name).write_text("source_genesymbol\ttarget_genesymbol\n" + rows)
+    monkeypatch.setattr(_fetch, "_OMNIPATH", f"{address}/{{license}}?o={{taxon}}&d={{dataset}}")
+    for name, n in (("academic", 3), ("commercial", 1), ("academic", 3)):
+        assert len(st.priors.fetch_base_grn(organism="mouse", resource="collectri", license=name)) == n  # type: ignore[arg-type]
+    assert len(st.priors.fetch_base_grn(resource="collectri", license="commercial")) == 1
+    with pytest.raises(ValueError, match="`license` to be one of 'academic', 'commercial'"):
+        st.priors.fetch_base_grn(license="mine")  # type: ignore[arg-type]
+
+
 def test_local_folder_comes_first(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.mkdir()
     (cache / "t.csv").write_text("cached")
@@ -113,6 +143,7 @@ def test_downloaded_layouts_are_read(
             "source_genesymbol": ["TGFB1", "Tgfb1", "TGFB2"],
             "target_genesymbol": ["TGFBR1_TGFBR2", "Tgfbr1", "TGFBR1"],
             "resource": ["consensus", "mouseconsensus", "cellchatdb"],
+            "range": "secreted",
         }
     ).to_csv(folder / "liana.csv")  # fmt: skip
     monkeypatch.setattr(_fetch, "_LIANA", f"{address}/liana.csv")
@@ -135,6 +166,7 @@ def test_what_cannot_be_downloaded_says_how_to_make_it(cache: Path) -> None:
 @pytest.mark.parametrize("organism", ["human", "mouse"])
 def test_local_tables(data_dir: Path, organism: Literal["human", "mouse"]) -> None:
     name = "TGFB1" if organism == "human" else "Tgfb1"
-    assert len(st.priors.fetch_base_grn(organism=organism)) > 20_000
+    network = st.priors.fetch_base_grn(organism=organism)
+    assert 5_000 < len(network) < len(st.priors.fetch_base_grn(organism=organism, confidence="ABCD"))
     assert name in set(st.priors.fetch_ligand_receptor(organism=organism)["ligand"])
     assert name in set(st.priors.fetch_ligand_tf(organism=organism, min_score=0.05)["ligand"])

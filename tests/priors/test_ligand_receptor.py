@@ -53,7 +53,8 @@ def test_explicit_range_wins() -> None:
     [("source", "target"), ("source_genesymbol", "target_genesymbol"), ("ligand_complex", "receptor_complex")],
 )
 def test_other_databases(columns: tuple[str, str]) -> None:
-    table = read_ligand_receptor(pd.DataFrame([["WNT5A", "FZD1_LRP6"]], columns=list(columns)))
+    with pytest.warns(UserWarning, match=r"2 of 2 ligand-receptor pairs .such as WNT5A-FZD1.*`ranges=`"):
+        table = read_ligand_receptor(pd.DataFrame([["WNT5A", "FZD1_LRP6"]], columns=list(columns)))
     assert list(table["receptor"]) == ["FZD1", "LRP6"]
     assert set(table["range"]) == {"secreted"}
     assert set(table["pathway"]) == {""}
@@ -72,11 +73,37 @@ def test_symbols_of_cellchat_are_preferred_to_names_of_complexes() -> None:
 
 def test_one_resource_of_many() -> None:
     table = pd.DataFrame({"ligand": ["A", "C"], "receptor": ["B", "D"], "resource": ["consensus", "cellchatdb"]})
+    table["range"] = "secreted"
     assert list(read_ligand_receptor(table, resource="cellchatdb")["ligand"]) == ["C"]
     with pytest.raises(ValueError, match="Expected `resource` to be one of 'cellchatdb', 'consensus', found `'mine'`"):
         read_ligand_receptor(table, resource="mine")
     with pytest.raises(ValueError, match="to have a column 'resource'.*found 'ligand', 'receptor'"):
         read_ligand_receptor(table[["ligand", "receptor"]], resource="consensus")
+
+
+def test_ranges_of_a_second_table() -> None:
+    table = pd.DataFrame(
+        {"ligand": ["DLL1", "DLL1", "CDH1", "BOTH", "X"], "receptor": ["NOTCH1", "NEW", "CDH1", "NEW", "Y"]}
+    )
+    known = pd.DataFrame(
+        {
+            "ligand": ["DLL1", "CDH1", "BOTH", "BOTH"],
+            "receptor": ["NOTCH1", "CDH1", "R1", "R2"],
+            "annotation": ["Cell-Cell Contact", "Cell-Cell Contact", "Cell-Cell Contact", "Secreted Signaling"],
+        }
+    )
+    with pytest.warns(UserWarning, match=r"2 of 5 .*such as BOTH-NEW.*taken as secreted\."):
+        found = read_ligand_receptor(table, ranges=known)
+    assert list(found["range"]) == ["contact", "contact", "contact", "secreted", "secreted"]
+    # what the table itself says comes first
+    assert set(read_ligand_receptor(table.assign(range="secreted"), ranges=known)["range"]) == {"secreted"}
+
+
+@pytest.mark.parametrize("annotation", ["Protein family 7", None])
+def test_annotations_that_say_nothing_of_the_range(annotation: str | None) -> None:
+    table = pd.DataFrame({"ligand": ["A", "C"], "receptor": ["B", "D"], "annotation": [annotation, "other"]})
+    with pytest.warns(UserWarning, match="2 of 2 ligand-receptor pairs"):
+        read_ligand_receptor(table)
 
 
 def test_reading_twice_changes_nothing() -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from spacetravlr import _keys
+from spacetravlr._anndata._columns import with_names
 from spacetravlr._anndata._spatial import get_coordinates, library_codes, read_weights_params, realign
 from spacetravlr._core.signals.operators import GridOperator, LigandField, SparseOperator, make_operator
 from spacetravlr._validators import assert_key, assert_unique_names
@@ -49,7 +50,7 @@ def read_received(adata: AnnData, key: str = _keys.RECEIVED) -> ReceivedState:
     assert_unique_names(adata)
     again = f"Call `st.pp.received_ligands(adata, lr, key_added={key!r})` again."
     lr, tfl = (
-        realign(adata.uns[name], adata.obs_names, where=f"adata.uns[{name!r}]", hint=again)
+        realign(with_names(adata.uns[name]), adata.obs_names, where=f"adata.uns[{name!r}]", hint=again)
         for name in (key, _keys.received_tfl(key))
     )
     for name, frame in ((key, lr), (_keys.received_tfl(key), tfl)):

@@ -62,19 +62,22 @@ def lr_group(ligand: Ints, receptor: Ints, targets: Ints) -> tuple[Group, Ints]:
 
 
 def tfl_group(
-    regulators: Group, scores: pd.DataFrame, edges: Edges, targets: Ints, *, genes: pd.Index, top_n: int, cutoff: float
+    regulators: Group, scores: pd.DataFrame, edges: Edges, targets: Ints, *, genes: pd.Index, n_top: int, cutoff: float
 ) -> Group:
-    """Ligand-TF pairs: for each TF regulator of a target the ``top_n`` ligands with the highest score above ``cutoff``.
+    """Ligand-TF pairs: for each TF regulator of a target the ``n_top`` ligands with the highest score above ``cutoff``.
 
-    The target itself is never the ligand of its own term. In large panels (``LARGE_PANEL`` genes or more) a pair is
-    left out when the target or the TF is itself a regulator of the ligand: then the ligand's level follows from a
-    gene that the term should explain, or that it already holds.
+    The target itself is never the ligand of its own term, and does not count among the best. In large panels
+    (``LARGE_PANEL`` genes or more) a pair is left out when the target or the TF is itself a regulator of the ligand:
+    then the ligand's level follows from a gene that the term should explain, or that it already holds.
     """
-    best = _best_ligands(scores, np.unique(regulators.tf), genes, top_n, cutoff)
+    # one more than wanted: the target is left out before the best are taken
+    best = _best_ligands(scores, np.unique(regulators.tf), genes, n_top + 1, cutoff)
     joined = pd.DataFrame({"target": regulators.target, "tf": regulators.tf}).merge(best, on="tf", how="inner")
+    joined = joined[targets[joined["target"].to_numpy()] != joined["ligand"].to_numpy()]
+    joined = joined.groupby(["target", "tf"], sort=False).head(n_top)
     target, tf, ligand = (joined[c].to_numpy() for c in ("target", "tf", "ligand"))
     gene = targets[target]
-    keep = gene != ligand
+    keep = np.ones(len(joined), dtype=bool)
     if len(genes) >= LARGE_PANEL:
         known = np.unique(edges.tf.astype(np.int64) * len(genes) + edges.target)
         for regulator in (gene, tf):
@@ -82,7 +85,7 @@ def tfl_group(
     return _group(target[keep], tf=tf[keep], ligand=ligand[keep])
 
 
-def _best_ligands(scores: pd.DataFrame, tfs: Ints, genes: pd.Index, top_n: int, cutoff: float) -> pd.DataFrame:
+def _best_ligands(scores: pd.DataFrame, tfs: Ints, genes: pd.Index, n_top: int, cutoff: float) -> pd.DataFrame:
     """``tf, ligand`` with the best ligands of each TF, best first; equal scores in the order of ``genes``."""
     table = pd.DataFrame(
         {
@@ -93,7 +96,7 @@ def _best_ligands(scores: pd.DataFrame, tfs: Ints, genes: pd.Index, top_n: int, 
     )
     table = table[(table["ligand"] >= 0) & table["tf"].isin(tfs) & (table["score"] > cutoff)]
     table = table.sort_values(["tf", "score", "ligand"], ascending=[True, False, True], kind="stable")
-    return table.groupby("tf", sort=False).head(top_n)[["tf", "ligand"]]
+    return table.groupby("tf", sort=False).head(n_top)[["tf", "ligand"]]
 
 
 def expressed_somewhere(expression: Floats, cell_type: Ints, threshold: float) -> Bools:

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from spacetravlr import _keys
+from spacetravlr._anndata._columns import as_stored
 from spacetravlr._anndata._expression import get_expression, layer_name
 from spacetravlr._anndata._modulators import COLUMNS, KINDS
 from spacetravlr._anndata._received import operators, read_received
 from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
 from spacetravlr._types import Bools, Floats, Ints
 from spacetravlr._utils import warn
 from spacetravlr._validators import (
@@ -34,6 +36,7 @@ from spacetravlr.pp._modulator_groups import (
     tfl_group,
 )
 from spacetravlr.priors import read_base_grn, read_ligand_tf
+from spacetravlr.priors._names import assert_same_species, mend_factors, orient_ligand_tf
 from spacetravlr.priors._tables import Source
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ logger = logging.getLogger(__name__)
 RANGES = ["", _keys.SECRETED, _keys.CONTACT]
 
 
+@document
 def modulators(
     adata: AnnData | SpatialData,
     grn: Source,
@@ -55,57 +59,59 @@ def modulators(
     layer: str | None = None,
     targets: Sequence[str] | None = None,
     receptor_threshold: float = 0.01,
-    top_n: int = 5,
+    n_top: int = 5,
     cutoff: float = 0.01,
     received_key: str = _keys.RECEIVED,
     key_added: str = _keys.MODULATORS,
     copy: bool = False,
 ) -> AnnData | None:
-    """List the genes and pairs that may control each target (SPEC section 3).
+    """List the genes and pairs that may control each target.
 
     A target's modulators come in three groups:
 
     - TF: its regulators in the base network that are in the panel, not the target itself;
     - LR: all ligand-receptor pairs of :func:`received_ligands` of which neither gene is the target and whose receptor
       has a mean above ``receptor_threshold`` in at least one cell type;
-    - TFL: for each of its TF regulators the ``top_n`` ligands of the panel with the highest ligand-TF score above
-      ``cutoff``. The target is never the ligand. In panels of 1,000 genes or more a pair is left out when the target or
+    - TFL: for each of its TF regulators the ``n_top`` ligands of the panel with the highest ligand-TF score above
+      ``cutoff``, the target itself left out. In panels of 1,000 genes or more a pair is left out when the target or
       the TF is itself a regulator of the ligand. A TFL term uses the secreted signal of its ligand where there is one.
 
     Parameters
     ----------
     adata
-        Annotated data on which :func:`received_ligands` was called, or SpatialData with one such table.
+        Annotated data on which :func:`received_ligands` was called, or SpatialData.
     grn
-        Base gene-regulatory network, anything that :func:`spacetravlr.priors.read_base_grn` reads.
+        Base gene-regulatory network, anything that :func:`spacetravlr.priors.read_base_grn` reads. Regulons
+        ("FOXO1(+)") and complexes ("FOS_JUN") are read as the transcription factors in them.
     ligand_tf
         Ligand-TF scores, anything that :func:`spacetravlr.priors.read_ligand_tf` reads. Without them there are no TFL
         terms. Ligands without a pair, and so without a received signal, get one here, as secreted ligands.
     cluster_key
-        Column of ``adata.obs`` with cell types, for the receptor threshold; ``None`` takes the mean over all cells.
+        Column of ``adata.obs`` with cell types, for the receptor threshold and, by default, for all later steps;
+        ``None`` takes the mean over all cells.
     layer
         Layer for the receptor threshold, by default the one of :func:`received_ligands`.
     targets
         Genes to model; by default every gene of the panel with at least one TF regulator in the panel.
     receptor_threshold
         A receptor's mean must exceed it in at least one cell type.
-    top_n
-        Ligands for each TF, at most.
+    n_top
+        Ligands per TF and target, at most.
     cutoff
         Ligand-TF scores must exceed it. The default is meant for NicheNet's published scale.
     received_key
         ``key_added`` of :func:`received_ligands`.
     key_added
         Key of ``adata.uns`` to write.
-    copy
-        Return a changed copy instead of changing ``adata``.
+    %(copy)s
 
     Returns
     -------
     ``None``, or the copy. Writes
 
-    - ``adata.uns[key_added]`` : dict with ``table`` (one row a target and modulator: ``target``, ``kind`` "tf", "lr" or
-      "tfl", ``tf``, ``ligand``, ``receptor``, ``range``; categorical, "" where a column does not apply) and ``params``;
+    - ``adata.uns[key_added]`` : dict with ``table`` (one row per target and modulator: ``target``, ``kind`` "tf", "lr"
+      or "tfl", ``tf``, ``ligand``, ``receptor``, ``range``; categorical, "" where a column does not apply) and
+      ``params``;
     - ``adata.uns["received_ligands_tfl"]`` : columns are added for ligands that had no received signal (float32).
 
     Raises
@@ -131,11 +137,11 @@ def modulators(
     assert_unique_names(adata)
     assert_non_negative(receptor_threshold, name="receptor_threshold")
     assert_non_negative(cutoff, name="cutoff")
-    assert_positive(top_n, name="top_n")
+    assert_positive(n_top, name="n_top")
     received = read_received(adata, received_key)
     genes = adata.var_names
     layer = layer if layer is not None else (received.params["layer"] or None)
-    edges = _edges(read_base_grn(grn), genes, required=targets is None)
+    edges = _edges(_network(grn, genes), genes, required=targets is None)
     target_genes = np.unique(edges.target) if targets is None else _named_targets(targets, genes)
 
     tf = tf_group(edges, target_genes)
@@ -149,7 +155,9 @@ def modulators(
         logger.info("No `ligand_tf` table was given: there are no ligand-TF modulators.")
     else:
         scores = read_ligand_tf(ligand_tf, min_score=cutoff)
-        groups["tfl"] = tfl_group(tf, scores, edges, target_genes, genes=genes, top_n=int(top_n), cutoff=cutoff)
+        assert_same_species(scores["ligand"].cat.categories, genes, name="ligand_tf")
+        scores = orient_ligand_tf(scores, set(received.params["pairs"]["ligand"]), set(genes[np.unique(edges.tf)]))
+        groups["tfl"] = tfl_group(tf, scores, edges, target_genes, genes=genes, n_top=int(n_top), cutoff=cutoff)
         received_tfl = _with_signals(adata, received_tfl, groups["tfl"], received_key, received.params["layer"] or None)
         contact["tfl"] = _acts_by_contact(groups["tfl"], received_tfl, genes)
     table = _table(groups, contact, target_genes, genes)
@@ -159,7 +167,7 @@ def modulators(
         "cluster_key": cluster_key or "",
         "layer": layer or "",
         "receptor_threshold": float(receptor_threshold),
-        "top_n": int(top_n),
+        "n_top": int(n_top),
         "cutoff": float(cutoff),
         "received_key": received_key,
     }
@@ -171,8 +179,14 @@ def modulators(
     adata = adata.copy() if copy else adata
     adata.uns[key_added] = {"table": table, "params": params}
     if received_tfl is not received.tfl:
-        adata.uns[_keys.received_tfl(received_key)] = received_tfl
+        adata.uns[_keys.received_tfl(received_key)] = as_stored(received_tfl)
     return adata if copy else None
+
+
+def _network(grn: Source, genes: pd.Index) -> pd.DataFrame:
+    table = read_base_grn(grn)
+    assert_same_species([*table["tf"].cat.categories, *table["target"].cat.categories], genes, name="grn")
+    return mend_factors(table, genes)
 
 
 def _edges(grn: pd.DataFrame, genes: pd.Index, *, required: bool) -> Edges:

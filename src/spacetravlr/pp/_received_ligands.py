@@ -10,13 +10,16 @@ import numpy as np
 import pandas as pd
 
 from spacetravlr import _keys, priors
+from spacetravlr._anndata._columns import as_stored
 from spacetravlr._anndata._expression import get_expression
 from spacetravlr._anndata._received import build_operators
 from spacetravlr._anndata._spatial import read_weights_params, unwrap
 from spacetravlr._core.signals.operators import GridOperator, Method, SparseOperator
+from spacetravlr._docs import document
 from spacetravlr._types import Normalize
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._validators import assert_in_range, assert_key, assert_one_of, assert_unique_names
+from spacetravlr.priors._names import assert_same_species, orient_ligand_tf
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,10 +28,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@document
 def received_ligands(
     adata: AnnData | SpatialData,
     lr: Any,
     *,
+    ranges: Any = None,
     layer: str | None = None,
     ligand_tf: Any = None,
     normalize: Normalize = "sum",
@@ -44,19 +49,21 @@ def received_ligands(
 
     .. math:: L_{jk} = \sum_{i \in N(j)} W_{ij}\, x_{ik}
 
-    with the weights :math:`W` of ``pp.spatial_weights`` and the expression :math:`x_{ik}` of ligand :math:`k`
-    (SPEC section 2). A ligand with secreted and contact pairs has two received signals, the columns ``<ligand>`` and
+    with the weights :math:`W` of ``pp.spatial_weights`` and the expression :math:`x_{ik}` of ligand :math:`k`.
+    A ligand with secreted and contact pairs has two received signals, the columns ``<ligand>`` and
     ``<ligand>|contact``.
 
     Parameters
     ----------
     adata
-        Annotated data after ``pp.spatial_weights``, or SpatialData with one such table.
+        Annotated data after ``pp.spatial_weights``, or SpatialData.
     lr
         Ligand-receptor pairs, any table (or path of one) that :func:`spacetravlr.priors.read_ligand_receptor` reads.
         Complexes are split into pairs; pairs with a gene that is not in ``var_names`` are left out.
-    layer
-        Layer with normalised expression; ``None`` uses ``X``.
+    ranges
+        Annotated table of pairs, such as CellChatDB's, for the ranges of an ``lr`` without annotation (LIANA's). All
+        pairs of such a table are taken as secreted otherwise, with a warning.
+    %(layer_normalised)s
     ligand_tf
         Ligand-TF potentials, any table that :func:`spacetravlr.priors.read_ligand_tf` reads: its ligands are received
         too, for the ligand-TF terms of the model.
@@ -72,20 +79,18 @@ def received_ligands(
         kept.
     pvalue
         Significance level for ``ligrec_key``.
-    n_jobs
-        Threads; results do not depend on it.
-    key_added
-        Key of the results.
-    copy
-        Return a changed copy instead of changing ``adata``.
+    %(n_jobs)s
+    %(key_added)s
+    %(copy)s
 
     Returns
     -------
     ``None``, or the copy. Writes
 
-    - ``adata.uns[key_added]`` : DataFrame cells x signals of the pairs, float32
-    - ``adata.uns[f"{key_added}_tfl"]`` : DataFrame cells x signals of the ligand-TF terms, one a ligand (secreted where
-      there is one), float32
+    - ``adata.uns[key_added]`` : DataFrame cells x signals of the pairs, float32; a name that cannot be a key of a file
+      is written as in an URL ("CCL3/L1" as "CCL3%2FL1", and the second of two that differ in case only with "%~1")
+    - ``adata.uns[f"{key_added}_tfl"]`` : DataFrame cells x signals of the ligand-TF terms, one per ligand (secreted
+      where there is one), float32
     - ``adata.uns[f"{key_added}_params"]`` : dict with the parameters and ``pairs``, the pairs that were kept
 
     Raises
@@ -109,13 +114,14 @@ def received_ligands(
     assert_in_range(pvalue, 0, 1, name="pvalue")
     resolve_n_jobs(n_jobs)
     read_weights_params(table, weights_key)
-    pairs = _known_pairs(priors.read_ligand_receptor(lr), table.var_names)
+    pairs = _known_pairs(priors.read_ligand_receptor(lr, ranges=ranges, genes=table.var_names), table.var_names)
     if ligrec_key is not None:
         pairs = _significant(pairs, table, ligrec_key, pvalue)
     lr_signals = list(dict.fromkeys(_keys.signal_name(p.ligand, p.range) for p in pairs.itertuples()))
-    tfl_signals = _one_signal_a_ligand(pairs)
+    tfl_signals = _one_signal_per_ligand(pairs)
     if ligand_tf is not None:
-        others = priors.read_ligand_tf(ligand_tf)["ligand"].astype(str).unique()
+        scores = orient_ligand_tf(priors.read_ligand_tf(ligand_tf), set(pairs["ligand"]))
+        others = scores["ligand"].astype(str).unique()
         wanted = set(table.var_names) - set(pairs["ligand"])
         tfl_signals += [ligand for ligand in others if ligand in wanted]
     signals = list(dict.fromkeys([*lr_signals, *tfl_signals]))
@@ -131,8 +137,8 @@ def received_ligands(
     logger.info("%d pairs, %d received signals", len(pairs), len(signals))
 
     table = table.copy() if copy else table
-    table.uns[key_added] = received[lr_signals].copy()
-    table.uns[_keys.received_tfl(key_added)] = received[tfl_signals].copy()
+    table.uns[key_added] = as_stored(received[lr_signals])
+    table.uns[_keys.received_tfl(key_added)] = as_stored(received[tfl_signals])
     table.uns[_keys.received_params(key_added)] = {
         "layer": layer or "",
         "method": _engine(field.secreted),
@@ -153,22 +159,19 @@ def _known_pairs(pairs: pd.DataFrame, genes: pd.Index) -> pd.DataFrame:
     columns = {c: pairs[c].astype(str).to_numpy(dtype=object) for c in ("ligand", "receptor", "range", "pathway")}
     plain = pd.DataFrame(columns)
     known = plain["ligand"].isin(genes) & plain["receptor"].isin(genes)
+    assert_same_species([*plain["ligand"], *plain["receptor"]], genes, name="lr")
+    reserved = [ligand for ligand in plain.loc[known, "ligand"] if ligand.endswith(_keys.CONTACT_SUFFIX)]
+    if reserved:
+        msg = f"Expected ligands not to end in {_keys.CONTACT_SUFFIX!r}, found {reserved[0]!r}; rename the gene first."
+        raise ValueError(msg)
     if known.any():
+        logger.info("%d of %d pairs have both genes in adata.var_names", int(known.sum()), len(plain))
         return _numbered(plain[known])
-    lower = {str(g).lower(): str(g) for g in genes}
-    same_but_for_case = [g for g in dict.fromkeys([*plain["ligand"], *plain["receptor"]]) if g.lower() in lower]
     msg = (
         f"Expected `lr` to hold pairs with both genes in adata.var_names, found none in {len(plain)} pairs "
         f"(such as {plain['ligand'][0]!r}, {plain['receptor'][0]!r}; var_names has such as {_examples(genes)}). "
+        "Check that var_names are gene symbols and that the table is of the same species."
     )
-    if same_but_for_case and not set(same_but_for_case) & set(genes):
-        gene = same_but_for_case[0]
-        msg += (
-            f"Names differ in upper and lower case ({gene!r} and {lower[gene.lower()]!r}): the table may be of another "
-            "species, see `st.priors.map_orthologs`."
-        )
-    else:
-        msg += "Check that var_names are gene symbols and that the table is of the same species."
     raise ValueError(msg)
 
 
@@ -203,7 +206,7 @@ def _significant(pairs: pd.DataFrame, adata: AnnData, ligrec_key: str, pvalue: f
     return _numbered(pairs[keep])
 
 
-def _one_signal_a_ligand(pairs: pd.DataFrame) -> list[str]:
+def _one_signal_per_ligand(pairs: pd.DataFrame) -> list[str]:
     """Signal of each ligand for ligand-TF terms: the secreted one where there is one."""
     secreted = set(pairs.loc[pairs["range"] == _keys.SECRETED, "ligand"])
     ligands = dict.fromkeys(pairs["ligand"])

@@ -9,7 +9,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from spacetravlr._utils import warn
 from spacetravlr._validators import assert_one_of
+from spacetravlr.priors._names import are_swapped
 from spacetravlr.priors._tables import (
     Source,
     as_float,
@@ -52,8 +54,9 @@ def read_base_grn(
         Levels of evidence to keep, such as ``"ABC"``, of a table with a column ``confidence`` (DoRothEA); all of them
         by default.
     orient
-        What the rows of a wide matrix are: ``"tf_by_gene"`` (TFs are rows; the default) or ``"gene_by_tf"`` (genes are
-        rows; the default for CellOracle's tables).
+        What the rows of a wide matrix are: ``"tf_by_gene"`` (TFs are rows) or ``"gene_by_tf"`` (genes are
+        rows; the default for CellOracle's tables). By default names of the axes decide, or, where the names of the
+        columns clearly look more like transcription factors than those of the rows, these.
 
     Returns
     -------
@@ -91,6 +94,11 @@ def read_base_grn(
         edges = _wide(table, orient)
     edges = clean_names(edges, ["tf", "target"])
     edges = edges[np.isfinite(edges["weight"]) & (edges["weight"] != 0)]
+    if orient is None and are_swapped(edges["tf"].cat.categories, edges["target"].cat.categories):
+        warn(
+            f"The targets of `grn` (such as {edges['target'].iloc[0]!r}) look more like transcription factors than its "
+            f"regulators (such as {edges['tf'].iloc[0]!r}); if the table is the wrong way round, rename its columns."
+        )
     return tidy(edges, name="grn", keys=["tf", "target"])
 
 
@@ -132,7 +140,9 @@ def _wide(table: pd.DataFrame, orient: Literal["tf_by_gene", "gene_by_tf"] | Non
     # CellOracle keeps one row a peak, named in a column of its own
     matrix = as_matrix(table, name="grn", drop=["peak_id"] if is_oracle else [])
     if orient is None:
-        orient = "gene_by_tf" if is_oracle else "tf_by_gene"
+        by_name = str(matrix.index.name).lower() in _TARGET or str(matrix.columns.name).lower() in _TF
+        by_genes = not by_name and are_swapped(matrix.index.astype(str), matrix.columns.astype(str))
+        orient = "gene_by_tf" if is_oracle or by_name or by_genes else "tf_by_gene"
         logger.info("Reading the wide base GRN as %s (%d rows, %d columns).", orient, *matrix.shape)
     rows, columns = ("tf", "target") if orient == "tf_by_gene" else ("target", "tf")
     return melt(matrix, rows=rows, columns=columns, values="weight")

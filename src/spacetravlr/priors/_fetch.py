@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -14,14 +15,13 @@ from spacetravlr.priors._base_grn import read_base_grn
 from spacetravlr.priors._ligand_receptor import read_ligand_receptor
 from spacetravlr.priors._ligand_tf import read_ligand_tf
 from spacetravlr.priors._orthologs import map_orthologs
-from spacetravlr.priors._tables import read_table
-
-logger = logging.getLogger(__name__)
+from spacetravlr.priors._tables import Source, listed, read_table
 
 Organism = Literal["human", "mouse"]
+License = Literal["academic", "commercial"]
 
 _TAXON = {"human": 9606, "mouse": 10090}
-_OMNIPATH = "https://omnipathdb.org/interactions/?genesymbols=1&license=academic&organisms={taxon}&datasets={dataset}"
+_OMNIPATH = "https://omnipathdb.org/interactions/?genesymbols=1&license={license}&organisms={taxon}&datasets={dataset}"
 _COLLECTRI = "https://zenodo.org/records/8192729/files/CollecTRI_regulons.csv"
 _LIANA = (
     "https://raw.githubusercontent.com/saezlab/liana-py/0d87f67b49d7fb017a95265c4fae18aff19d4640/"
@@ -46,7 +46,8 @@ def fetch_base_grn(
     *,
     organism: Organism = "human",
     resource: Literal["dorothea", "collectri"] = "dorothea",
-    confidence: str | Sequence[str] = "ABCD",
+    confidence: str | Sequence[str] = "ABC",
+    license: License = "academic",  # the name that OmniPath and decoupler have
     known_hash: str | None = None,
 ) -> pd.DataFrame:
     """Get a base gene-regulatory network.
@@ -62,8 +63,11 @@ def fetch_base_grn(
     resource
         ``"dorothea"`` or ``"collectri"``.
     confidence
-        Levels of DoRothEA to keep. Level E, predictions alone, is most of the table and is left out by default (the
-        web service does not offer it).
+        Levels of DoRothEA to keep. D and E carry almost no evidence and are left out by default (the web service does
+        not offer E).
+    license
+        ``"academic"``, or ``"commercial"`` for edges that OmniPath may give to companies only. It concerns what is
+        downloaded from OmniPath; a file in the local data folder is taken as it is.
     known_hash
         SHA256 that a download must have. Without it the first download is trusted, with a logged warning, and its hash
         kept beside the file and checked from then on.
@@ -81,32 +85,46 @@ def fetch_base_grn(
     """
     assert_one_of(organism, tuple(_TAXON), name="organism")
     assert_one_of(resource, ("dorothea", "collectri"), name="resource")
-    url = _OMNIPATH.format(taxon=_TAXON[organism], dataset=resource)
+    assert_one_of(license, get_args(License), name="license")
+    url = _OMNIPATH.format(taxon=_TAXON[organism], dataset=resource, license=license)
+    terms = "" if license == "academic" else f"_{license}"
     if resource == "dorothea":
         path = fetch_file(
-            f"dorothea_{organism}.tsv",
+            f"dorothea_{organism}{terms}.tsv",
             url=f"{url}&dorothea_levels=A,B,C,D&fields=dorothea_level",
             known_hash=known_hash,
             local=f"grn_{organism}_dorothea.parquet",
+            check=read_base_grn,
         )
-        return read_base_grn(path, confidence=confidence)
-    if organism == "human":
-        return read_base_grn(fetch_file("collectri_human.csv", url=_COLLECTRI, known_hash=known_hash))
-    return read_base_grn(fetch_file("collectri_mouse.tsv", url=url, known_hash=known_hash))
+        return _read(path, read_base_grn, confidence=confidence)
+    name, url = f"collectri_{organism}{terms}.tsv", url
+    if organism == "human" and license == "academic":
+        name, url = "collectri_human.csv", _COLLECTRI
+    return _read(fetch_file(name, url=url, known_hash=known_hash, check=read_base_grn), read_base_grn)
+
+
+def _read(path: Path, reader: Callable[..., pd.DataFrame], **arguments: Any) -> pd.DataFrame:
+    """Table of a file that was fetched; errors say where it lies."""
+    try:
+        return reader(path, **arguments)
+    except (KeyError, ValueError) as error:
+        error.add_note(f"The table was read from {path}; delete the file to download it again.")
+        raise
 
 
 def fetch_ligand_receptor(
     *,
     organism: Organism = "human",
     resource: Literal["cellchatdb", "consensus"] = "cellchatdb",
+    ranges: Source | None = None,
     known_hash: str | None = None,
 ) -> pd.DataFrame:
     """Get ligand-receptor pairs.
 
     Looks in the folder that ``SPACETRAVLR_DATA`` names (``lr_cellchatdb_<organism>.csv.gz``), then in
     ``st.settings.cache_dir``, then downloads LIANA's table of resources (Dimitrov et al., 2022). That table does not
-    say which pairs need contact: all of them come out as secreted, and a warning is logged. None is part of this
-    package; mind the licences.
+    say which pairs need contact: all of them come out as secreted, with a warning, unless ``ranges`` does. None is part
+    of this package; mind the licences.
 
     Parameters
     ----------
@@ -114,6 +132,8 @@ def fetch_ligand_receptor(
         ``"human"`` or ``"mouse"``.
     resource
         ``"cellchatdb"`` or ``"consensus"`` (LIANA's; download only).
+    ranges
+        Annotated table of pairs for the ranges, see :func:`read_ligand_receptor`.
     known_hash
         As in :func:`fetch_base_grn`.
 
@@ -133,18 +153,17 @@ def fetch_ligand_receptor(
     if resource == "cellchatdb" and organism == "mouse":
         name = "lr_cellchatdb_mouse.csv.gz"
         return read_ligand_receptor(fetch_file(name, hint=_CELLCHAT_HINT.format(organism=organism)))
+    name = {"cellchatdb": "cellchatdb", "consensus": "consensus" if organism == "human" else "mouseconsensus"}[resource]
     path = fetch_file(
         "liana_omni_resource.csv",
         url=_LIANA,
         known_hash=known_hash,
+        check=partial(read_ligand_receptor, resource=name),
         hint=_CELLCHAT_HINT.format(organism=organism) if resource == "cellchatdb" else "",
         local="lr_cellchatdb_human.csv.gz" if resource == "cellchatdb" else None,
     )
-    if path.name.startswith("lr_cellchatdb"):
-        return read_ligand_receptor(path)
-    logger.warning("The downloaded pairs have no annotation of contact; all are read as secreted.")
-    name = {"cellchatdb": "cellchatdb", "consensus": "consensus" if organism == "human" else "mouseconsensus"}[resource]
-    return read_ligand_receptor(path, resource=name)
+    is_annotated = path.name.startswith("lr_cellchatdb")
+    return _read(path, read_ligand_receptor, ranges=ranges, **({} if is_annotated else {"resource": name}))
 
 
 def fetch_ligand_tf(
@@ -194,8 +213,9 @@ def fetch_ligand_tf(
         known_hash=known_hash,
         hint=_NICHENET_HINT,
         local="nichenet_like_ligand_tf_human.parquet",
+        check=read_ligand_tf,
     )
-    table = read_ligand_tf(path, min_score=min_score)
+    table = _read(path, read_ligand_tf, min_score=min_score)
     return table if organism == "human" else map_orthologs(table, fetch_orthologs())
 
 
@@ -224,4 +244,13 @@ def fetch_orthologs(*, url: str | None = None, known_hash: str | None = None) ->
         As in :func:`fetch_base_grn`.
     """
     name = "orthologs_human_mouse_1to1.csv.gz"
-    return read_table(fetch_file(name, url=url, known_hash=known_hash, hint=_ORTHOLOG_HINT), name="orthologs")
+    path = fetch_file(name, url=url, known_hash=known_hash, hint=_ORTHOLOG_HINT, check=_read_orthologs)
+    return _read(path, _read_orthologs)
+
+
+def _read_orthologs(path: Path) -> pd.DataFrame:
+    table = read_table(path, name="orthologs")
+    if not {"human", "mouse"} <= set(table.columns):
+        msg = f"Expected orthologs to have the columns 'human' and 'mouse', found {listed(table.columns)}."
+        raise ValueError(msg)
+    return table

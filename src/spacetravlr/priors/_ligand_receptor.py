@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pandas as pd
 
 from spacetravlr import _keys
+from spacetravlr._utils import warn
 from spacetravlr.priors._tables import Source, clean_names, find_column, listed, read_table, tidy
+
+logger = logging.getLogger(__name__)
 
 # a column of gene symbols goes before one that may hold the name of a complex or a protein identifier
 _LIGAND = ("ligand.symbol", "ligand_genesymbol", "source_genesymbol", "ligand", "ligand_complex", "source")
 _RECEPTOR = ("receptor.symbol", "receptor_genesymbol", "target_genesymbol", "receptor", "receptor_complex", "target")
 _ANNOTATION = ("signaling", "annotation", "category", "interaction_type")
 _PATHWAY = ("pathway", "pathway_name", "classification")
-_CONTACT = "cell-cell contact"
+_CONTACT = {"cell-cell contact", "contact", "juxtacrine"}
+_SECRETED = {"secreted signaling", "ecm-receptor", "non-protein signaling", "secreted", "paracrine", "autocrine"}
 _SUBUNITS = r"\s*[_,&]\s*"
 
 
-def read_ligand_receptor(source: Source, *, resource: str | None = None) -> pd.DataFrame:
+def read_ligand_receptor(source: Source, *, resource: str | None = None, ranges: Source | None = None) -> pd.DataFrame:
     """Read ligand-receptor pairs into one table with one row a pair of genes.
 
     Accepted are tables of CellChatDB (``ligand, receptor, pathway, signaling`` or its own column names), of LIANA and
@@ -26,7 +32,8 @@ def read_ligand_receptor(source: Source, *, resource: str | None = None) -> pd.D
     the receptor.
 
     A pair is of ``contact`` range when its annotation is "Cell-Cell Contact", else ``secreted``; a column ``range``
-    in the table goes before the annotation.
+    in the table goes before the annotation. Pairs without either are secreted, with a warning, unless a second table
+    gives their ``ranges``.
 
     Parameters
     ----------
@@ -34,6 +41,11 @@ def read_ligand_receptor(source: Source, *, resource: str | None = None) -> pd.D
         DataFrame, or path of a csv, tsv, parquet or feather file.
     resource
         Rows to keep of a table with a column ``resource`` (such as LIANA's, which holds several databases).
+    ranges
+        Annotated table of pairs, such as CellChatDB's, that gives the ranges of pairs without one: a pair takes that of
+        the same pair there, or else that of its ligand where all pairs of the ligand have the same.
+    genes
+        Names of genes, such as ``adata.var_names``: those that look like a complex ("HLA_A") are not split.
 
     Returns
     -------
@@ -74,14 +86,17 @@ def read_ligand_receptor(source: Source, *, resource: str | None = None) -> pd.D
         {
             "ligand": table[ligand].astype(object),
             "receptor": table[receptor].astype(object),
-            "range": _ranges(table),
+            "range": _ranges(table),  # None where unknown
             "pathway": "" if pathway is None else table[pathway].astype(object).fillna("").astype(str),
         }
     )
     for side in ("ligand", "receptor"):
-        pairs[side] = pairs[side].str.split(_SUBUNITS, regex=True)
+        subunits = pairs[side].str.split(_SUBUNITS, regex=True)
+        pairs[side] = subunits if genes is None else subunits.where(~pairs[side].isin(genes), pairs[side])
         pairs = pairs.explode(side, ignore_index=True)
     pairs = clean_names(pairs, ["ligand", "receptor"]).astype({"ligand": object, "receptor": object})
+    if pairs["range"].isna().any():
+        pairs["range"] = _completed(pairs, ranges)
     return tidy(pairs, name="ligand_receptor", keys=["ligand", "receptor", "range"])
 
 
@@ -114,6 +129,35 @@ def _ranges(table: pd.DataFrame) -> np.ndarray:
         return found.to_numpy(dtype=object)
     annotation = find_column(table, _ANNOTATION)
     if annotation is None:
-        return np.full(len(table), _keys.SECRETED, dtype=object)
-    is_contact = table[annotation].astype(str).str.strip().str.lower() == _CONTACT
-    return np.where(is_contact, _keys.CONTACT, _keys.SECRETED).astype(object)
+        return np.full(len(table), None, dtype=object)
+    found = table[annotation].astype(str).str.strip().str.lower()
+    is_contact = found.isin(_CONTACT)
+    if not is_contact.any() and not found.isin(_SECRETED).any():  # another vocabulary
+        return np.full(len(table), None, dtype=object)
+    known = np.where(is_contact, _keys.CONTACT, _keys.SECRETED).astype(object)
+    known[(table[annotation].isna() | (found == "")).to_numpy()] = None
+    return known
+
+
+def _completed(pairs: pd.DataFrame, ranges: Source | None) -> pd.Series:
+    """Ranges of all pairs: those of a second table for pairs that have none, else secreted, with a warning."""
+    missing = pairs["range"].isna()
+    found = pairs["range"].copy()
+    if ranges is not None:
+        other = read_ligand_receptor(ranges)
+        by_pair = other.groupby(["ligand", "receptor"])["range"].first()
+        by_ligand = other.groupby("ligand")["range"].agg(lambda r: r.iloc[0] if r.nunique() == 1 else None)
+        names = pd.MultiIndex.from_frame(pairs[["ligand", "receptor"]])
+        found = found.fillna(pd.Series(by_pair.reindex(names).to_numpy(), pairs.index)).fillna(
+            pairs["ligand"].map(by_ligand)
+        )
+    unknown = int(found.isna().sum())
+    if unknown:
+        example = pairs.loc[found.isna()].iloc[0]
+        warn(
+            f"{unknown} of {len(pairs)} ligand-receptor pairs (such as {example['ligand']}-{example['receptor']}) have "
+            "no annotation of their range and are taken as secreted"
+            + ("." if ranges is not None else "; pass an annotated table, such as CellChatDB's, as `ranges=`.")
+        )
+    logger.info("Took the ranges of %d pairs from a second table.", int(missing.sum()) - unknown)
+    return found.fillna(_keys.SECRETED)
