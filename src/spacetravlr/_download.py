@@ -111,9 +111,8 @@ def _assert_content(
     """Raise ``ConnectionError`` when a download is a web page, empty, or not what ``check`` reads."""
     with received.open("rb") as file:
         start = file.read(200)
-    problem = (
-        "an empty file" if not start else "a web page" if start.lstrip().startswith((b"<!", b"<html", b"<HTML")) else ""
-    )
+    is_page = start.lstrip().lower().startswith((b"<!doctype", b"<html"))
+    problem = "a web page" if is_page else "" if start else "an empty file"
     if check is not None and not problem:
         try:
             with warnings.catch_warnings():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -23,8 +24,14 @@ _SECRETED = {"secreted signaling", "ecm-receptor", "non-protein signaling", "sec
 _SUBUNITS = r"\s*[_,&]\s*"
 
 
-def read_ligand_receptor(source: Source, *, resource: str | None = None, ranges: Source | None = None) -> pd.DataFrame:
-    """Read ligand-receptor pairs into one table with one row a pair of genes.
+def read_ligand_receptor(
+    source: Source,
+    *,
+    resource: str | None = None,
+    ranges: Source | None = None,
+    genes: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """Read ligand-receptor pairs into one table with one row per pair of genes.
 
     Accepted are tables of CellChatDB (``ligand, receptor, pathway, signaling`` or its own column names), of LIANA and
     OmniPath (``source_genesymbol, target_genesymbol``) and plain ``ligand, receptor`` or ``source, target``.
