@@ -13,6 +13,7 @@ import pytest
 import spacetravlr as st
 from spacetravlr import _workers
 from spacetravlr._workers import run_on_workers
+from spacetravlr.io._lazy import lazy_matrix
 
 distributed = pytest.importorskip("distributed")
 
@@ -98,6 +99,36 @@ def test_a_screen_outlives_its_workers(client, adata, tmp_path):
     np.testing.assert_array_equal(screen.X, expected.X)
     assert len(list(tmp_path.glob("*.npz"))) == screen.n_obs
     assert len(before - _pids(client)) == 1
+
+
+def test_a_worker_that_dies_while_the_data_is_sent(client, monkeypatch):
+    """As distributed tells of it."""
+    scatter, calls = client.scatter, []
+
+    def dies(*arguments, **options):
+        calls.append(1)
+        if len(calls) < 3:
+            raise KeyError("tcp://127.0.0.1:1")
+        return scatter(*arguments, **options)
+
+    monkeypatch.setattr(client, "scatter", dies)
+    assert dict(run_on_workers(client, lambda shared, i: shared + i, 1, ((i, (i,)) for i in range(3)))) == {
+        0: 1, 1: 2, 2: 3
+    }  # fmt: skip
+    assert len(calls) == 3
+    calls.clear()
+    monkeypatch.setattr(_workers, "_LOSSES", 1)
+    with pytest.raises(RuntimeError, match="Expected workers to outlive their tasks, .* at task sending the data"):
+        list(run_on_workers(client, lambda shared: shared, 1, [(0, ())]))
+
+
+def test_workers_that_do_not_see_the_store_name_it(client, tissue, tmp_path, monkeypatch):
+    fitted = st.tl.fit_betas(tissue, body="seed", block_size=2, copy=True, store=tmp_path / "b.zarr")
+    matrix = lazy_matrix(fitted.obsm["betas"])
+    matrix.store = tmp_path / "elsewhere"
+    matrix.parts = [part._replace(folder=matrix.store / part.folder.name) for part in matrix.parts]
+    with pytest.raises(FileNotFoundError, match=r"coefficients of 'PAX5'.*in the store .*elsewhere, found no such fol"):
+        st.tl.genome_screen(fitted, batch_size=1, client=client)
 
 
 def test_coefficients_on_disk_are_read_by_the_workers(client, tissue, tmp_path):

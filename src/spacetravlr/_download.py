@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from spacetravlr._settings import DATA_VARIABLE, settings
-from spacetravlr._utils import atomic_path
+from spacetravlr._temporary import atomic_path
 
 logger = logging.getLogger(__name__)
 

@@ -57,9 +57,7 @@ def run_on_workers(
     from distributed import CancelledError, as_completed
     from distributed.scheduler import KilledWorker
 
-    client.wait_for_workers(1)
-    send = {"broadcast": True, "hash": False}
-    data, sent, losses = client.scatter([shared], **send)[0], 0, 0
+    data, sent, losses = _send(client, shared), 0, 0
     waiting, lost = iter(tasks), deque[tuple[Name, tuple[Any, ...]]]()
     running: dict[Any, tuple[int, tuple[Name, tuple[Any, ...]]]] = {}
     ended = as_completed()
@@ -89,14 +87,26 @@ def run_on_workers(
                 if losses > _LOSSES:
                     raise RuntimeError(_dying(task[0])) from error
                 logger.warning("all workers that held the data died; sending it again")
-                client.wait_for_workers(1)
-                data, sent = client.scatter([shared], **send)[0], sent + 1
+                data, sent = _send(client, shared), sent + 1
                 continue
             losses = 0
             future.release()
             yield task[0], result
     finally:
         client.cancel(list(running))
+
+
+def _send(client: Any, shared: Any) -> Any:
+    """Copy an object to every worker; sent anew when a worker dies meanwhile, for which distributed has no answer."""
+    for losses in range(_LOSSES + 1):
+        client.wait_for_workers(1)
+        try:
+            return client.scatter([shared], broadcast=True, hash=False)[0]
+        except (KeyError, OSError, TimeoutError) as error:
+            if losses == _LOSSES:
+                raise RuntimeError(_dying("sending the data")) from error
+            logger.warning("a worker died while the data was being sent; sending it again")
+    raise AssertionError
 
 
 def _dying(name: Any) -> str:

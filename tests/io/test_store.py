@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
+import re
 import resource
 import shutil
 import signal
@@ -23,6 +25,7 @@ import pytest
 from lightning.pytorch import Callback
 
 import spacetravlr as st
+from spacetravlr._temporary import temporary_name
 from spacetravlr.io._store import BetaStore
 from spacetravlr.models.fit import _block, _lazy
 from spacetravlr.models.fit import _tissue as fitting
@@ -128,15 +131,86 @@ def test_a_block_that_cannot_be_written_leaves_nothing(tmp_path, parts, monkeypa
     assert not list(store.path.glob(".block_*"))
 
 
-def test_leftovers_are_removed(tmp_path, parts):
+def test_what_a_dead_process_left_is_removed_and_nothing_else(tmp_path, parts):
     store = BetaStore(tmp_path / "betas.zarr", {})
     store.write(0, **parts)
-    (store.path / ".block_00001.abc").mkdir()
-    (store.path / ".block_00001.abc" / "half").write_text("x")
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as gone:
+        gone.wait()
+    name = temporary_name("block_00001")
+    dead = store.path / name.replace(f"-{os.getpid()}-", f"-{gone.pid}-")
+    another_start = store.path / re.sub(rf"-{os.getpid()}-\d+-", f"-{os.getpid()}-1-", name)
+    elsewhere, old_elsewhere = (store.path / re.sub(r"\.[0-9a-f]{8}-", f".{m}-", name) for m in ("0" * 8, "1" * 8))
+    alive, foreign = store.path / name, store.path / ".block_00001.mine"
+    for path in (dead, another_start, elsewhere, old_elsewhere, alive, foreign):
+        path.mkdir()
+        (path / "half").write_text("x")
+    for path in (old_elsewhere / "half", old_elsewhere):
+        os.utime(path, (0, time.time() - 2 * 86_400))
     again = BetaStore(store.path, {})
-    assert not (store.path / ".block_00001.abc").exists()
+    assert set(store.path.glob(".block_*")) == {elsewhere, alive, foreign}
     assert again.has(0)
     assert not again.has(1)
+
+
+def _spoil(block, how):
+    if how == "no manifest":
+        (block / "manifest.json").unlink()
+    elif how == "damaged manifest":
+        (block / "manifest.json").write_text('{"format": 1, "targets"')
+    elif how == "other manifest":
+        (block / "manifest.json").write_text('{"format": 1, "files": []}')
+    elif how == "no chunk":
+        (block / "betas" / "c" / "0" / "0").unlink()
+    elif how == "short chunk":
+        (block / "betas" / "c" / "0" / "0").write_bytes(b"x")
+    elif how == "no table":
+        shutil.rmtree(block / "terms")
+    else:
+        table = block / "scores" / "zarr.json"
+        table.write_text(table.read_text().replace("scores", "SCORES").swapcase())
+
+
+DAMAGE = ["no manifest", "damaged manifest", "other manifest", "no chunk", "short chunk", "no table", "changed table"]
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_block_is_whole_or_written_again(tmp_path, parts, how):
+    store = BetaStore(tmp_path / "betas.zarr", {})
+    store.write(0, **parts)
+    _spoil(store.path / "block_00000", how)
+    again = BetaStore(store.path, {})
+    with pytest.warns(UserWarning, match=r"block_00000 is not whole \(.*\); its targets are fitted again"):
+        assert not again.has(0)
+    again.write(0, **{**parts, "betas": parts["betas"] + 1})
+    assert again.has(0)
+    np.testing.assert_array_equal(again.read(0).betas, parts["betas"] + 1)
+    assert not list(store.path.glob(".block_*"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"text"', "\x00\xff"])
+def test_a_damaged_note_is_named(tmp_path, text):
+    store = BetaStore(tmp_path / "betas.zarr", {"cells": "a"})
+    (store.path / "spacetravlr.json").write_text(text)
+    with pytest.raises(ValueError, match=r"Expected .*spacetravlr\.json to describe the fit of a store, found"):
+        BetaStore(store.path, {"cells": "a"})
+
+
+def test_a_store_as_zarr_sees_it(tmp_path):
+    """Chunks of several rows and columns, with edges; zeros are written too."""
+    import zarr
+
+    values = np.random.default_rng(0).normal(size=(20_000, 300)).astype(np.float32)
+    values[:, 100:200] = 0
+    frame = pd.DataFrame({"a": [1.0]})
+    store = BetaStore(tmp_path / "betas.zarr", {})
+    store.write(0, betas=values, terms=frame, scores=frame, training=frame)
+    block = store.path / "block_00000"
+    np.testing.assert_array_equal(zarr.open_group(block, mode="r")["betas"][:], values)
+    assert len([p for p in (block / "betas" / "c").rglob("*") if p.is_file()]) == 6
+    betas = store.read(0).betas
+    np.testing.assert_array_equal(betas, values)
+    for key in (np.s_[7000:9000, 90:140], np.s_[::-3, 5:1:-2], np.s_[[3, 19_999, 0], :], np.s_[5, 7], np.s_[10:10, :]):
+        np.testing.assert_array_equal(betas[key], values[key])
 
 
 def test_foreign_folders_and_files_are_refused(tmp_path):
@@ -153,7 +227,7 @@ def test_foreign_folders_and_files_are_refused(tmp_path):
 
 def test_an_empty_folder_is_taken(tmp_path):
     (tmp_path / "betas.zarr").mkdir()
-    (tmp_path / "betas.zarr" / ".spacetravlr.json.half").write_text("{")  # killed as it began
+    (tmp_path / "betas.zarr" / temporary_name("spacetravlr.json", ".tmp")).write_text("{")  # killed as it began
     assert not BetaStore(tmp_path / "betas.zarr", {"a": "1"}).has(0)
 
 
@@ -292,6 +366,117 @@ def test_lazily_read_coefficients_are_written_with_the_rest(base, in_memory, tmp
     np.testing.assert_allclose(back.obsm["betas"], in_memory.obsm["betas"], atol=1e-6)
 
 
+def test_a_store_stays_where_it_is(base, in_memory, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for store, place in (("betas.zarr", tmp_path), ("~/betas.zarr", tmp_path / "home")):
+        out = _fit(base, store)
+        assert out.uns["betas"]["store"] == str(place / "betas.zarr")
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        np.testing.assert_allclose(out.obsm["betas"].compute(), in_memory.obsm["betas"], atol=1e-6)
+        monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def surface_store(base, tmp_path_factory):
+    """The folder of a finished fit, and what was fitted."""
+    folder = tmp_path_factory.mktemp("surface") / "betas.zarr"
+    return folder, _fit(base, folder)
+
+
+def _every_reader(adata, folder):
+    yield lambda: adata.obsm["betas"].compute()
+    yield lambda: adata[10:20].obsm["betas"].compute()
+    yield lambda: st.get.betas(adata, "CD79A")
+    yield lambda: st.tl.perturb(adata, "FOXO1", copy=True)
+    yield lambda: st.io.write(adata, folder / "out.h5ad")
+    yield lambda: pickle.loads(pickle.dumps(adata.obsm["betas"])).compute(scheduler="synchronous")
+
+
+@pytest.mark.parametrize("how", ["moved", "no block", "no chunk", "short chunk"])
+def test_coefficients_that_are_gone_are_no_zeros(surface_store, tmp_path, how):
+    folder, out = _copied(surface_store, tmp_path)
+    block = folder / "block_00001"
+    if how == "moved":
+        folder.rename(tmp_path / "elsewhere")
+    elif how == "no block":
+        shutil.rmtree(block)
+    else:
+        _spoil(block, how)
+    what = "whole, found .*damaged" if how == "short chunk" else "found (no such folder|its file .* missing)"
+    with np.errstate(all="ignore"):
+        for read in _every_reader(out, tmp_path):
+            with pytest.raises((FileNotFoundError, ValueError), match=rf"coefficients of '.*store {folder}.*{what}"):
+                read()
+    assert not list(tmp_path.glob("*out.h5ad*"))
+
+
+def test_a_chunk_of_the_same_size_is_noticed_when_it_is_read(surface_store, tmp_path):
+    folder, out = _copied(surface_store, tmp_path)
+    chunk = folder / "block_00001" / "betas" / "c" / "0" / "0"
+    values = bytearray(chunk.read_bytes())
+    values[-1] ^= 1
+    chunk.write_bytes(values)
+    with pytest.raises(
+        ValueError, match=r"coefficients of 'CD79A' .*damaged or replaced. Delete the folder .*block_0000"
+    ):
+        st.get.betas(out, "CD79A")
+    st.get.betas(out, "PAX5")
+
+
+@pytest.mark.parametrize("how", ["no chunk", "no table"])
+def test_a_block_that_lost_files_is_fitted_again(base, in_memory, surface_store, tmp_path, fitted_blocks, how):
+    folder, _ = _copied(surface_store, tmp_path)
+    _spoil(folder / "block_00001", how)
+    with pytest.warns(UserWarning, match="block_00001 is not whole"):
+        out = _fit(base, folder)
+    assert fitted_blocks == [[1]]
+    np.testing.assert_allclose(out.obsm["betas"].compute(), in_memory.obsm["betas"], atol=1e-6)
+
+
+def test_a_moved_store_is_attached_again(surface_store, in_memory, tmp_path):
+    folder, out = _copied(surface_store, tmp_path)
+    folder.rename(tmp_path / "moved.zarr")
+    del out.obsm["betas"], out.obsm["betas_sd"]
+    copied = st.io.attach_betas(out, tmp_path / "moved.zarr", copy=True)
+    assert "betas" not in out.obsm
+    assert st.io.attach_betas(out, tmp_path / "moved.zarr") is None
+    for adata in (out, copied):
+        for key in ("betas", "betas_sd"):
+            assert isinstance(adata.obsm[key], da.Array)
+            np.testing.assert_allclose(adata.obsm[key].compute(), in_memory.obsm[key], atol=1e-6)
+        assert adata.uns["betas"]["store"] == str(tmp_path / "moved.zarr")
+
+
+def test_only_the_store_of_the_fit_is_attached(base, surface_store, tmp_path):
+    folder, out = _copied(surface_store, tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"Expected `store` to be the folder that .*found no spacetravlr.json"):
+        st.io.attach_betas(out, tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="found coefficients of other cells"):
+        st.io.attach_betas(out[::-1].copy(), folder)
+    with pytest.raises(KeyError, match="st.tl.fit_betas"):
+        st.io.attach_betas(base, folder)
+    other = out.copy()
+    other.uns["betas"]["terms"]["importance"] *= 2
+    with pytest.raises(ValueError, match="found other targets or coefficients"):
+        st.io.attach_betas(other, folder)
+    _spoil(folder / "block_00001", "no chunk")
+    with pytest.raises(ValueError, match="block_00001 .CD79A.* to be whole, found that betas/c/0/0 is missing"):
+        st.io.attach_betas(out, folder)
+    bodies = _fit(base, tmp_path / "bodies.zarr", targets="PAX5", store_as="bodies", uncertainty=False)
+    with pytest.raises(ValueError, match="found the bodies alone"):
+        st.io.attach_betas(bodies, tmp_path / "bodies.zarr")
+
+
+def _copied(surface_store, tmp_path):
+    """A finished fit in a folder of its own."""
+    store, adata = surface_store
+    folder = tmp_path / "copied.zarr"
+    shutil.copytree(store, folder)
+    return folder, st.io.attach_betas(adata, folder, copy=True)
+
+
 def test_a_finished_store_is_read_and_nothing_fitted(base, in_memory, tmp_path, fitted_blocks):
     _fit(base, tmp_path / "betas.zarr")
     assert fitted_blocks == [[0], [1], [2]]
@@ -387,13 +572,14 @@ def test_a_killed_run_resumes(base, in_memory, tmp_path):
         """
         import os, sys, time
         import spacetravlr as st
+        from spacetravlr._temporary import temporary_name
         from spacetravlr.models.fit import _tissue as fitting
 
         fit_targets = fitting.fit_targets
 
         def slow(inputs, settings, index, **options):
             if 1 in index:
-                os.mkdir(sys.argv[2] + "/.block_00001.unfinished")
+                os.mkdir(sys.argv[2] + "/" + temporary_name("block_00001"))
                 time.sleep(60)
             return fit_targets(inputs, settings, index, **options)
 
@@ -404,7 +590,7 @@ def test_a_killed_run_resumes(base, in_memory, tmp_path):
     )
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "tissue.h5ad"), str(store)]) as process:
         deadline = time.monotonic() + 120
-        while not (store / ".block_00001.unfinished").exists() and process.poll() is None:
+        while not list(store.glob(".block_00001.*")) and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)

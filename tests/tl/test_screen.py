@@ -134,6 +134,7 @@ def test_a_killed_screen_goes_on(adata, tmp_path, n_done):
     finished = {p.name for p in folder.glob("[!.]*.npz")}
     assert len(finished) == n_done
     resumed = st.tl.genome_screen(adata, batch_size=2, save_to=folder)
+    assert not list(folder.glob(".*"))
     np.testing.assert_allclose(resumed.X, whole.X, atol=1e-6)
     pd.testing.assert_frame_equal(resumed.obs, whole.obs)
 
@@ -199,6 +200,55 @@ def test_gene_names_that_are_no_file_names(adata, tmp_path):
     adata.var_names = names.to_numpy()
     st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOX/O:1"])
     assert (tmp_path / "FOX%2FO%3A1.npz").exists()
+
+
+def test_names_of_files_differ_wherever_they_lie(tmp_path):
+    genes = ["FOXO1", "Il6", "IL6", "aux", "COM1.2", "G" * 300, "G" * 299 + "H", "..", ".", "~", "a/b", "A/B", "ß" * 80]
+    folder = _screen_files.ScreenFolder(tmp_path, "", genes)
+    names = [folder.file_of(gene).name for gene in genes]
+    assert len({name.lower() for name in names}) == len(genes)
+    assert names[0] == "FOXO1.npz"
+    assert all(len(name) < 200 and not {"/", "\\", ":"} & set(name) and not name.startswith(".") for name in names)
+    assert not {name.split(".")[0].lower() for name in names} & {"aux", "con", "nul", "com1", ""}
+    assert all(folder.file_of(gene).parent == tmp_path for gene in genes)
+
+
+def test_a_file_says_whose_it_is(adata, tmp_path):
+    """A file of another gene (as where case is ignored), of another run, or without its note, is not taken."""
+    expected = st.tl.genome_screen(adata, genes=["FOXO1", "CXCL12"])
+    st.tl.genome_screen(adata, save_to=tmp_path / "ko", genes=["FOXO1"])
+    shutil.copy(tmp_path / "ko" / "FOXO1.npz", tmp_path / "ko" / "CXCL12.npz")
+    resumed = st.tl.genome_screen(adata, save_to=tmp_path / "ko", genes=["FOXO1", "CXCL12"])
+    np.testing.assert_array_equal(resumed.X, expected.X)
+
+    other = st.tl.genome_screen(adata, save_to=tmp_path / "other", genes=["FOXO1"], mode="overexpression")
+    assert not np.allclose(other["FOXO1", "PAX5"].X, expected["FOXO1", "PAX5"].X)
+    for name in ("FOXO1.npz", "CXCL12.npz"):
+        shutil.copy(tmp_path / "other" / "FOXO1.npz", tmp_path / "ko" / name)
+    resumed = st.tl.genome_screen(adata, save_to=tmp_path / "ko", genes=["FOXO1", "CXCL12"])
+    np.testing.assert_array_equal(resumed.X, expected.X)
+
+    (tmp_path / "other" / "screen.json").unlink()
+    resumed = st.tl.genome_screen(adata, save_to=tmp_path / "other", genes=["FOXO1", "CXCL12"])
+    np.testing.assert_array_equal(resumed.X, expected.X)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"format": 2}', '{"run": [], "model": 3}', "\x00\xff"])
+def test_a_damaged_note_is_named(adata, tmp_path, text):
+    st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"])
+    (tmp_path / "screen.json").write_text(text)
+    with pytest.raises(ValueError, match=r"Expected '.*screen\.json' to describe a screen, found"):
+        st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"])
+
+
+def test_a_change_of_a_single_coefficient_is_seen(adata, tmp_path):
+    st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"])
+    st.tl.genome_screen(adata.copy(), save_to=tmp_path, genes=["FOXO1"])
+    betas = adata.obsm["betas"].copy()
+    betas[3, 2] += 1
+    adata.obsm["betas"] = betas
+    with pytest.raises(ValueError, match="with another coefficients; choose another folder"):
+        st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"])
 
 
 @pytest.mark.filterwarnings("ignore:.*[Zz]arr:UserWarning")

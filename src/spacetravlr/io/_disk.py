@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from spacetravlr._temporary import temporary_name
 from spacetravlr._utils import warn
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -34,7 +34,7 @@ def assert_room(folder: Path, *, largest: int, whole: int, name: str) -> None:
     """
     with permitted(folder, name):
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe.{uuid.uuid4().hex}"
+        probe = folder / temporary_name("probe")
         try:
             probe.write_bytes(b"1")
         finally:

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
-import tempfile
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spacetravlr._utils import atomic_path
+from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
+from spacetravlr._temporary import atomic_path, temporary_folder
+from spacetravlr._utils import absolute_path
+from spacetravlr.io._codecs import assert_plain_codecs
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
 _SUFFIXES = (".h5ad", ".zarr")
+# what anndata writes: parts of an AnnData, and below them descriptions and chunks
+_PARTS = {"X", "layers", "obs", "obsm", "obsp", "raw", "uns", "var", "varm", "varp"}
+_DESCRIPTIONS = {"zarr.json", ".zattrs", ".zgroup", ".zarray", ".zmetadata"}
+_CHUNK = re.compile(r"\d+(\.\d+)*|c")
 
 
 def read(path: str | os.PathLike[str]) -> AnnData:
     """Read an AnnData from an .h5ad file or a .zarr folder.
+
+    A folder whose arrays ask for codecs that may run code, such as ``pickle``, is refused.
 
     Parameters
     ----------
@@ -36,7 +47,7 @@ def read(path: str | os.PathLike[str]) -> AnnData:
     FileNotFoundError
         When there is nothing at ``path``.
     ValueError
-        When the suffix is another one.
+        When the suffix is another one, or an array has a codec that may run code.
     """
     import anndata
 
@@ -44,39 +55,97 @@ def read(path: str | os.PathLike[str]) -> AnnData:
     if not file.exists():
         msg = f"Expected `path` to be an .h5ad file or a .zarr folder, found nothing at `{file}`."
         raise FileNotFoundError(msg)
-    return anndata.read_h5ad(file) if file.suffix == ".h5ad" else anndata.read_zarr(file)
+    if file.suffix == ".h5ad":
+        return anndata.read_h5ad(file)
+    assert_plain_codecs(file)
+    return anndata.read_zarr(file)
 
 
-def write(adata: AnnData, path: str | os.PathLike[str]) -> None:
+@document
+def write(adata: AnnData | SpatialData, path: str | os.PathLike[str], *, table_key: str | None = None) -> None:
     """Write an AnnData to an .h5ad file or a .zarr folder, all of it or nothing.
 
     It is written under a temporary name beside ``path`` and moved into place when it is complete, so that an
-    interrupted call leaves what was there before.
+    interrupted call leaves what was there before. An AnnData that was written there before is replaced, and nothing
+    else: neither a ``store`` of coefficients nor files of other kinds.
 
     Parameters
     ----------
     adata
-        Annotated data.
+        Annotated data, or SpatialData, of which the table is written.
     path
-        File or folder; its suffix tells which. What is there is replaced.
+        File or folder; its suffix tells which.
+    %(table_key)s
 
     Raises
     ------
     ValueError
-        When the suffix is another one.
+        When the suffix is another one, or something else than an AnnData lies at ``path``.
+    OSError
+        When there is no room or no permission.
     """
+    table = unwrap(adata, table_key)
     file = _checked(path)
+    found = _something_else(file)
+    if found:
+        msg = f"Expected `path` to be new or an AnnData that was written before, found {found} at {file}."
+        raise ValueError(msg)
     if file.suffix == ".h5ad":
         with atomic_path(file) as temporary:
-            adata.write_h5ad(temporary)
+            table.write_h5ad(temporary)
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
+    with temporary_folder(file) as new, temporary_folder(file) as old:
         with no_format_news():
-            adata.write_zarr(Path(folder) / "new.zarr")
+            table.write_zarr(new)
         if file.exists():
-            shutil.move(file, Path(folder) / "old.zarr")
-        shutil.move(Path(folder) / "new.zarr", file)
+            file.rename(old)
+        try:
+            new.rename(file)
+        except OSError:
+            if old.exists():
+                old.rename(file)
+            raise
+
+
+def _something_else(file: Path) -> str:
+    """What lies at ``file`` that is no AnnData, in words; "" when there is nothing or an AnnData."""
+    if not os.path.lexists(file):
+        return ""
+    if file.suffix == ".h5ad":
+        return "" if file.is_file() and _is_h5ad(file) else "something else"
+    if not file.is_dir():
+        return "a file"
+    if (file / "spacetravlr.json").exists():
+        return "the store of a fit"
+    described = [name for name in ("zarr.json", ".zattrs") if (file / name).exists()]
+    if not described:
+        return "" if not any(file.iterdir()) else "other files"
+    try:
+        attributes = json.loads((file / described[0]).read_bytes())
+        attributes = attributes.get("attributes", attributes)
+        is_anndata = attributes.get("encoding-type") == "anndata"
+    except (ValueError, AttributeError):
+        is_anndata = False
+    if not is_anndata:
+        return "a zarr folder of something else"
+    for place, folders, files in os.walk(file):
+        if Path(place) == file and not set(folders) <= _PARTS:
+            return f"a folder that also holds {min(set(folders) - _PARTS)!r}"
+        foreign = [n for n in files if n not in _DESCRIPTIONS and not _CHUNK.fullmatch(n) and n != ".DS_Store"]
+        if foreign:
+            return f"a folder that also holds {foreign[0]!r}"
+    return ""
+
+
+def _is_h5ad(file: Path) -> bool:
+    import h5py
+
+    try:
+        with h5py.File(file, "r") as stored:
+            return stored.attrs.get("encoding-type", "") == "anndata" or {"obs", "var"} <= set(stored)
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -89,7 +158,7 @@ def no_format_news() -> Iterator[None]:
 
 
 def _checked(path: str | os.PathLike[str]) -> Path:
-    file = Path(path)
+    file = absolute_path(path)
     if file.suffix not in _SUFFIXES:
         msg = f"Expected `path` to end in .h5ad or .zarr, found `{file.name}`."
         raise ValueError(msg)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from spacetravlr._temporary import remove_abandoned, temporary_folder, write_new
+from spacetravlr._utils import absolute_path, warn
+from spacetravlr.io._chunks import Part, StoredMatrix, write_matrix
+from spacetravlr.io._codecs import assert_plain_codecs
 from spacetravlr.io._disk import assert_room, permitted, writing
 from spacetravlr.io._files import no_format_news
+from spacetravlr.io._manifest import Manifest, checksum_of, find_damage, list_files, read_manifest, stored_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,16 +26,15 @@ if TYPE_CHECKING:
 
     from spacetravlr._types import Floats
 
-_META = "spacetravlr.json"
-_ROWS = 16_384
-
+NOTE = "spacetravlr.json"
+_FORMAT = "2"
 
 #: What is kept of the coefficients of a block: their values in single or half precision, or the bodies alone.
 StoreAs = Literal["float32", "float16", "bodies"]
 
 
 class StoredBlock(NamedTuple):
-    """One block as it was written; ``betas`` and ``sd`` are lazily read dask arrays."""
+    """Tables of a block as they were written, and its matrices, read lazily."""
 
     betas: Any | None
     """``None`` where only the bodies are kept."""
@@ -66,23 +69,25 @@ class BetaStore:
     ) -> None:
         import zarr
 
-        self.path = Path(path)
+        self.path = absolute_path(path)
         self.store_as = store_as
+        fingerprint = {**fingerprint, "format": _FORMAT}
         if store_as != "float32":
-            fingerprint = {**fingerprint, "store_as": store_as}
-        meta = self.path / _META
+            fingerprint["store_as"] = store_as
         if self.path.exists() and not self.path.is_dir():
             msg = f"Expected `store` to be a folder, found the file {self.path}; pass another name."
             raise ValueError(msg)
-        if self.path.exists() and not meta.exists() and any(not _is_leftover(p) for p in self.path.iterdir()):
+        note = self.path / NOTE
+        if self.path.exists() and not note.exists() and any(not _is_leftover(p) for p in self.path.iterdir()):
             msg = f"Expected `store` to be a new folder or one written by fit_betas, found other files in {self.path}."
             raise ValueError(msg)
         with permitted(self.path, "store"):
             self.path.mkdir(parents=True, exist_ok=True)
-            if not meta.exists():
-                self._write_text(meta, json.dumps(fingerprint, sort_keys=True))
-            zarr.open_group(self.path, mode="a")
-        found = json.loads(meta.read_text())
+            if not note.exists():
+                write_new(note, json.dumps(fingerprint, sort_keys=True))
+            if not (self.path / "zarr.json").exists():
+                zarr.open_group(self.path, mode="a")
+        found = read_note(self.path)
         differing = sorted(k for k in {*found, *fingerprint} if found.get(k) != fingerprint.get(k))
         if differing:
             msg = (
@@ -90,8 +95,9 @@ class BetaStore:
                 f"{', '.join(differing)}; pass another folder or delete this one."
             )
             raise ValueError(msg)
-        for leftover in self.path.glob(".block_*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for pattern in (".block_*", f".{NOTE}.*", ".probe.*"):
+            remove_abandoned(self.path, pattern)
+        self._damaged: set[int] = set()
 
     def assert_room(self, block_bytes: Sequence[int]) -> None:
         """Raise when blocks of these sizes (bytes in memory) cannot be written; warn when there may be no room for all.
@@ -103,14 +109,16 @@ class BetaStore:
         """
         assert_room(self.path, largest=max(block_bytes), whole=sum(block_bytes), name="store")
 
-    def _write_text(self, path: Path, text: str) -> None:
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        temporary.write_text(text)
-        temporary.replace(path)
-
     def has(self, block: int) -> bool:
-        """Whether block ``block`` is there and whole."""
-        return (self.path / block_name(block)).exists()
+        """Whether block ``block`` is there and whole; warns once of one that is not whole."""
+        folder = self.path / block_name(block)
+        if not folder.exists():
+            return False
+        damage = find_damage(folder)
+        if damage and block not in self._damaged:
+            self._damaged.add(block)
+            warn(f"{folder} is not whole ({damage}); its targets are fitted again.")
+        return not damage
 
     def write(
         self,
@@ -122,10 +130,12 @@ class BetaStore:
         training: pd.DataFrame,
         sd: Floats | None = None,
         bodies: Mapping[str, Any] | None = None,
+        targets: Mapping[str, int] | None = None,
     ) -> None:
         """Write a block under a temporary name and move it into place.
 
-        ``bodies`` are nested dicts of arrays and plain values, for :func:`stored_bodies`.
+        ``bodies`` are nested dicts of arrays and plain values, for :func:`stored_bodies`; ``targets`` the names of the
+        targets of the block with their numbers of columns.
 
         Raises
         ------
@@ -137,23 +147,33 @@ class BetaStore:
         import zarr
         from anndata.io import write_elem
 
-        temporary = self.path / f".{block_name(block)}.{uuid.uuid4().hex}"
+        final = self.path / block_name(block)
+        with writing(f"block {block} of the coefficients", self.path), temporary_folder(final) as temporary:
+            group = zarr.open_group(temporary, mode="w")
+            known, arrays = {}, {}
+            for name, values in (("betas", None if self.store_as == "bodies" else betas), ("sd", sd)):
+                if values is not None:
+                    packed = self._packed(values)
+                    arrays[name] = stored_array(packed)
+                    known |= write_matrix(temporary, name, packed, arrays[name])
+            with no_format_news():
+                for name, frame in (("terms", terms), ("scores", scores), ("training", training)):
+                    write_elem(group, name, frame.rename(index=str))
+                write_elem(group, "bodies", dict(bodies or {}))
+            names = targets or {}
+            Manifest(list(names), list(names.values()), arrays, list_files(temporary, known)).write(temporary)
+            self._move(temporary, final)
+
+    def _move(self, temporary: Path, final: Path) -> None:
+        """Move a whole block into place, unless another process was faster; one that is not whole goes."""
+        if final.exists() and find_damage(final):
+            with temporary_folder(final) as aside:
+                final.rename(aside)
         try:
-            with writing(f"block {block} of the coefficients", self.path):
-                group = zarr.open_group(temporary, mode="w")
-                for name, values in (("betas", None if self.store_as == "bodies" else betas), ("sd", sd)):
-                    if values is None:
-                        continue
-                    chunks = (min(_ROWS, max(values.shape[0], 1)), max(values.shape[1], 1))
-                    group.create_array(name, data=self._packed(values), chunks=chunks)
-                with no_format_news():
-                    for name, frame in (("terms", terms), ("scores", scores), ("training", training)):
-                        write_elem(group, name, frame.rename(index=str))
-                    write_elem(group, "bodies", dict(bodies or {}))
-                if not self.has(block):
-                    temporary.rename(self.path / block_name(block))
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.rename(final)
+        except OSError:
+            if find_damage(final):
+                raise
 
     def _packed(self, values: Floats) -> Floats:
         if self.store_as != "float16":
@@ -175,28 +195,47 @@ class BetaStore:
 
     def read(self, block: int) -> StoredBlock:
         """Read the tables of a block, and its coefficients lazily."""
-        import dask.array as da
-        import zarr
-        from anndata.io import read_elem
-
-        group = zarr.open_group(self.path / block_name(block), mode="r")
+        part = read_part(self.path, block)
         betas, sd = (
-            da.from_zarr(group[name]).astype(np.float32, copy=False) if name in group else None
+            StoredMatrix(self.path, name, [part]).dask() if name in part.manifest.arrays else None
             for name in ("betas", "sd")
         )
-        return StoredBlock(
-            betas=betas,
-            sd=sd,
-            terms=read_elem(group["terms"]),
-            scores=read_elem(group["scores"]),
-            training=read_elem(group["training"]),
-        )
+        return StoredBlock(betas, sd, *(_read_elem(part, name) for name in ("terms", "scores", "training")))
+
+    def matrix(self, array: str, n_blocks: int) -> Any:
+        """Dask array of all blocks: ``"betas"``, or their standard deviations ``"sd"``."""
+        return StoredMatrix(self.path, array, [read_part(self.path, b) for b in range(n_blocks)]).dask()
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """Read what a store says of its fit.
+
+    Raises
+    ------
+    ValueError
+        When it is damaged.
+    """
+    note = path / NOTE
+    try:
+        found = json.loads(note.read_bytes())
+    except ValueError as error:
+        msg = f"Expected {note} to describe the fit of a store, found it damaged ({error}); delete the folder."
+        raise ValueError(msg) from error
+    if not isinstance(found, dict):
+        msg = f"Expected {note} to describe the fit of a store, found `{str(found)[:40]}`; delete the folder."
+        raise ValueError(msg)
+    return found
 
 
 def stored_bodies(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     """Read the bodies of each block of a finished fit, one block at a time."""
-    for block in range(max(1, len(list(Path(path).glob("block_*"))))):
+    for block in range(max(1, count_blocks(path))):
         yield read_bodies(path, block)
+
+
+def count_blocks(path: str | os.PathLike[str]) -> int:
+    """Number of blocks in a store."""
+    return len(list(Path(path).glob("block_*")))
 
 
 def read_bodies(path: str | os.PathLike[str], block: int) -> dict[str, Any]:
@@ -206,21 +245,71 @@ def read_bodies(path: str | os.PathLike[str], block: int) -> dict[str, Any]:
     ------
     FileNotFoundError
         When the block is not there.
+    ValueError
+        When it is damaged.
     """
+    bodies: dict[str, Any] = _read_elem(read_part(Path(path), block), "bodies")
+    return bodies
+
+
+def read_part(path: Path, block: int) -> Part:
+    """Find a block of a store.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is not there.
+    ValueError
+        When its manifest is damaged.
+    """
+    folder = path / block_name(block)
+    try:
+        return Part(folder, read_manifest(folder))
+    except FileNotFoundError as error:
+        what = f"the store {path}" if path.exists() else f"a store at {path}"
+        msg = (
+            f"Expected {what} to hold {block_name(block)} of a fit, found nothing whole there. If the store was moved, "
+            "call `st.io.attach_betas(adata, store)` with its new place; otherwise call `st.tl.fit_betas` with "
+            "`store=` as before: it fits what is missing."
+        )
+        raise FileNotFoundError(msg) from error
+
+
+def digest(*values: Any) -> str:
+    """Short digest of arrays and plain values."""
+    h = hashlib.sha256()
+    for value in values:
+        h.update(np.ascontiguousarray(value).tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+    return h.hexdigest()[:16]
+
+
+def read_table(part: Part, name: str) -> pd.DataFrame:
+    """Read ``terms``, ``scores`` or ``training`` of a block."""
+    table: pd.DataFrame = _read_elem(part, name)
+    return table
+
+
+def _read_elem(part: Part, name: str) -> Any:
+    """Read a table or nested arrays of a block, after a look at the files they lie in."""
     import zarr
     from anndata.io import read_elem
 
-    folder = Path(path) / block_name(block)
-    if not folder.exists():
-        msg = f"Expected the store of a fit at {path}, found no {block_name(block)} there; was it moved or deleted?"
-        raise FileNotFoundError(msg)
-    bodies: dict[str, Any] = read_elem(zarr.open_group(folder, mode="r")["bodies"])
-    return bodies
+    for file, (_, checksum) in part.manifest.files.items():
+        if file.startswith(f"{name}/"):
+            path = part.folder / file
+            if not path.exists() or checksum_of(path) != checksum:
+                msg = (
+                    f"Expected {path} to be as it was written, found it missing or damaged. Delete the folder "
+                    f"{part.folder} and call `st.tl.fit_betas` with `store=` as before: it fits it again."
+                )
+                raise ValueError(msg)
+    assert_plain_codecs(part.folder / name)
+    return read_elem(zarr.open_group(part.folder, mode="r")[name])
 
 
 def _is_leftover(path: Path) -> bool:
     """Whether a process that was killed when it began left this."""
-    return path.name.startswith(f".{_META}.")
+    return path.name.startswith(f".{NOTE}.")
 
 
 def block_name(block: int) -> str:

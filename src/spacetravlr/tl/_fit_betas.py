@@ -10,6 +10,7 @@ from spacetravlr import _keys
 from spacetravlr._anndata._fitted_on import FITTED_ON
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._types import Rng
+from spacetravlr._utils import absolute_path
 from spacetravlr.models.fit._options import FitOptions
 from spacetravlr.models.fit._run import run_fit
 
@@ -174,7 +175,7 @@ def fit_betas(
         "scores": fit.result.scores,
         "training": fit.result.training,
         "params": fit.params,
-        "store": "" if store is None else os.fspath(store),
+        "store": "" if store is None else str(absolute_path(store)),
         "bodies": fit.result.bodies,
         FITTED_ON: fit.tissue.fitted_on(fit.result.terms, out.obs_names),
     }

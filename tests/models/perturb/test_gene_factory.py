@@ -119,11 +119,11 @@ def test_how_coefficients_are_stored_does_not_matter(adata):
 
 
 @pytest.mark.parametrize("chunks", [(-1, 7), (40, -1), (40, 9)])
-@pytest.mark.parametrize("block_bytes", [150 * 4 * 3, 150 * 4 * 13, 1 << 20])
-def test_blocks_read_from_disk_cover_every_target_once(adata, chunks, block_bytes):
+@pytest.mark.parametrize("chunk_bytes", [150 * 4 * 3, 150 * 4 * 13, 1 << 20])
+def test_chunks_read_from_disk_cover_every_target_once(adata, chunks, chunk_bytes):
     betas = adata.obsm["betas"]
     targets = st.GeneFactory(adata).model.design.targets
-    read = coefficient_reader(da.from_array(betas, chunks=chunks), targets, load_bytes=0, block_bytes=block_bytes)
+    read = coefficient_reader(da.from_array(betas, chunks=chunks), targets, load_bytes=0, chunk_bytes=chunk_bytes)
     for wanted in (np.arange(5), np.array([1, 4])):
         seen = np.zeros(betas.shape, dtype=int)
         for block in read(wanted):

@@ -99,7 +99,7 @@ class Workspace:
 def in_memory(betas: Floats) -> CoefficientReader:
     """Read coefficients that lie in memory: one chunk, no copy."""
 
-    def read(targets: Ints) -> Iterator[CoefficientChunk]:
+    def read(targets: Ints, needed: Ints | None = None) -> Iterator[CoefficientChunk]:
         yield CoefficientChunk(slice(0, len(betas)), targets, 0, betas)
 
     return read

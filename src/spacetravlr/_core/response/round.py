@@ -6,7 +6,7 @@ with them. Coefficients are read a chunk at a time, once for a whole batch of pe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -45,8 +45,11 @@ class CoefficientChunk(NamedTuple):
     """Cells x columns."""
 
 
-#: Yields chunks that cover every cell of the asked-for targets once.
-CoefficientReader = Callable[["Ints"], Iterable[CoefficientChunk]]
+class CoefficientReader(Protocol):
+    """Yields chunks that cover every cell of the asked-for targets once; each holds until the next is asked for."""
+
+    def __call__(self, targets: Ints, needed: Ints | None = None, /) -> Iterable[CoefficientChunk]:
+        """Read ``targets``; only the columns ``needed`` (all by default) have to hold their values."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +101,17 @@ def update_targets(
     signal_changed = np.append(changed(now.received), False)  # the last one answers for signal -1
     gene_row = np.searchsorted(rows.roles, terms.gene)
     active = gene_changed[gene_row] | signal_changed[terms.signal] if len(terms) else np.zeros(0, dtype=bool)
-    set_zero(out, np.setdiff1d(np.arange(len(rows.out)), np.searchsorted(rows.out, targets.gene[wanted])))
-    for chunk in coefficients(wanted):
-        entries = _entries(targets, chunk.targets, active)
-        silent = np.delete(chunk.targets, entries.targets)
+    entries = _entries(targets, wanted, active)
+    reached, group = wanted[entries.targets], None
+    set_zero(out, np.setdiff1d(np.arange(len(rows.out)), np.searchsorted(rows.out, targets.gene[reached])))
+    if not len(reached):
+        return
+    for chunk in coefficients(reached, entries.column):
+        if chunk.targets is not group:  # chunks of other cells follow
+            group, entries = chunk.targets, _entries(targets, chunk.targets, active)
+            used, slot = np.unique(targets.term[entries.entry], return_inverse=True)
+            gene = targets.gene[group]
         cells = chunk.cells
-        set_zero(out[cells], np.searchsorted(rows.out, targets.gene[silent]))
-        if not len(entries.entry):
-            continue
-        used, slot = np.unique(targets.term[entries.entry], return_inverse=True)
-        gene = targets.gene[chunk.targets[entries.targets]]
         _accumulate(
             np.ascontiguousarray(chunk.values),
             _Products((entries.column - chunk.first_column).astype(np.uint32), slot.astype(np.uint32), entries.indptr),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, fields
@@ -17,7 +16,7 @@ from spacetravlr._core.space.niche import niche_composition
 from spacetravlr._core.space.spatial_cv import spatial_folds
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._workers import run_on_workers
-from spacetravlr.io._store import BetaStore, block_name
+from spacetravlr.io._store import BetaStore, block_name, digest
 from spacetravlr.models.bodies._inputs import BodyOptions, FitInputs
 from spacetravlr.models.bodies._reference import Reference
 from spacetravlr.models.bodies._registry import reads_functions
@@ -122,8 +121,8 @@ def fit_tissue(
     """
     blocks = target_blocks(len(inputs.targets), block_size)
     missing = list(missing_blocks(len(inputs.targets), block_size, store))
+    widths = np.diff(inputs.targets.indptr) + 1
     if store is not None and missing:
-        widths = np.diff(inputs.targets.indptr) + 1
         store.assert_room(
             [store.bytes_of(inputs.n_cells, int(widths[blocks[b]].sum()), with_sd=options.uncertainty) for b in missing]
         )
@@ -147,6 +146,7 @@ def fit_tissue(
                     training=result.training,
                     sd=result.sd,
                     bodies=result.bodies,
+                    targets={inputs.target_names[t]: int(widths[t]) for t in blocks[b]},
                 )
     reference = Reference.of_fit(tissue.section, inputs, with_functions=reads_functions(options.body))
     return _join(tissue, inputs, blocks, done, store, reference)
@@ -203,15 +203,11 @@ def _join(
         betas = np.hstack([done[b].betas for b in range(len(blocks))])
         sd = None if sds[0] is None else np.hstack(sds)
     else:
-        import dask.array as da
-
         if store.store_as == "bodies":
-            betas = lazy_betas(
-                store.path.absolute(), [len(part.terms) for part in parts], reference.view_of_fit(inputs)
-            )
+            betas = lazy_betas(store.path, len(parts), reference.view_of_fit(inputs))
         else:
-            betas = da.concatenate([part.betas for part in parts], axis=1)
-        sd = None if sds[0] is None else da.concatenate(sds, axis=1)
+            betas = store.matrix("betas", len(parts))
+        sd = None if sds[0] is None else store.matrix("sd", len(parts))
     terms = terms_table(tissue.design)
     found = pd.concat([part.terms for part in parts], ignore_index=True)
     for column in found.columns:
@@ -234,13 +230,6 @@ def fingerprint(
     tissue: FitData, inputs: FitInputs, options: BodyOptions, block_size: int, obs_names: pd.Index
 ) -> dict[str, str]:
     """What must agree for the blocks of a store to be reused, as short digests that name what differs."""
-
-    def digest(*values: Any) -> str:
-        h = hashlib.sha256()
-        for value in values:
-            h.update(np.ascontiguousarray(value).tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
-        return h.hexdigest()[:16]
-
     return {
         "cells": digest(list(obs_names)),
         "targets": digest(tissue.target_names),

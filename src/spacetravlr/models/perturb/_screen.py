@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -68,9 +67,10 @@ def run_screen(model: FittedModel, save_to: str | PathLike[str] | None, options:
     folder = None
     if save_to is not None:
         folder = ScreenFolder.open(
-            Path(save_to),
+            save_to,
             {**options.run, "save_cells": bool(options.save_cells)},
             fingerprint(model, mask, groups),
+            model.genes,
         )
 
     results: dict[str, ScreenResult] = {}

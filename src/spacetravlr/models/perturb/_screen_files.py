@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from uuid import uuid4
 from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 
-from spacetravlr._utils import atomic_path
+from spacetravlr._temporary import atomic_path, remove_abandoned, write_new
+from spacetravlr._utils import absolute_path
 from spacetravlr.io._disk import permitted, writing
+from spacetravlr.io._lazy import lazy_matrix
 from spacetravlr.models.perturb._coefficients import load
 from spacetravlr.models.perturb._model import FittedModel
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from spacetravlr._types import Bools, Floats, Ints
 
+logger = logging.getLogger(__name__)
+
 _NOTE = "screen.json"
-_FORMAT = 1
-_HASHED_CELLS = 256
+_FORMAT = 2
+_LONGEST = 100  # characters of a name before its digest
+# names that Windows takes for devices, whatever their ending
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
+_CHUNK_BYTES = 1 << 26
 
 
 @dataclass
@@ -42,57 +56,80 @@ class ScreenResult:
     """Change at every cell, cells x genes, when it is kept."""
 
 
-@dataclass(frozen=True)
 class ScreenFolder:
-    """Where a screen writes its results."""
+    """Where a screen writes its results.
 
-    path: Path
+    Parameters
+    ----------
+    path
+        Folder.
+    note
+        Identifier of the note that lies there; each result bears it.
+    genes
+        All genes of the tissue: names of files that differ in case only are told apart.
+    """
+
+    def __init__(self, path: Path, note: str, genes: Sequence[str] = ()) -> None:
+        self.path, self.note = path, note
+        self._ambiguous = {name for name, count in Counter(_quoted(g).lower() for g in genes).items() if count > 1}
 
     @classmethod
-    def open(cls, path: Path, run: dict[str, Any], model: dict[str, Any]) -> ScreenFolder:
+    def open(
+        cls, path: str | PathLike[str], run: dict[str, Any], model: dict[str, Any], genes: Sequence[str] = ()
+    ) -> ScreenFolder:
         """Make the folder, or check that what it holds belongs to the same model and settings.
 
         Raises
         ------
         ValueError
-            When it holds results of another model or of other settings.
+            When it holds results of another model or of other settings, or its note is damaged.
         OSError
             When the folder cannot be written.
         """
-        note = {"format": _FORMAT, "run": run, "model": model}
-        target = path / _NOTE
-        if not target.exists():
-            with permitted(path, "save_to"), atomic_path(target) as temporary:
-                temporary.write_text(json.dumps(note, indent=1))
-            return cls(path)
-        found = json.loads(target.read_text())
+        folder = absolute_path(path)
+        note = folder / _NOTE
+        with permitted(folder, "save_to"):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not note.exists():
+                write_new(
+                    note, json.dumps({"format": _FORMAT, "id": uuid4().hex, "run": run, "model": model}, indent=1)
+                )
+        found = _read_note(note)
         differing = [
-            f"{name} ({found.get(part, {}).get(name)!r}, now {value!r})" if part == "run" else name
+            f"{name} ({found[part].get(name)!r}, now {value!r})" if part == "run" else name
             for part, values in (("run", run), ("model", model))
             for name, value in values.items()
-            if not _same(found.get(part, {}).get(name), value)
+            if not _same(found[part].get(name), value)
         ]
-        if found.get("format") != _FORMAT:
-            differing.append("format")
         if differing:
             msg = (
-                f"Expected `save_to` to be a new folder or to hold results of this screen, found '{path}' with another "
-                f"{', '.join(differing)}; choose another folder."
+                f"Expected `save_to` to be a new folder or to hold results of this screen, found '{folder}' with "
+                f"another {', '.join(differing)}; choose another folder."
             )
             raise ValueError(msg)
-        return cls(path)
+        remove_abandoned(folder, ".*")
+        return cls(folder, str(found["id"]), genes)
 
     def file_of(self, gene: str) -> Path:
-        """File of one gene; gene names may hold characters that file names may not."""
-        return self.path / f"{quote(gene, safe='')}.npz"
+        """File of one gene; gene names may hold characters that file names may not, or be too long for one."""
+        name = _quoted(gene)
+        stem = name.split(".")[0].lower()
+        if len(name) > _LONGEST or name.lower() in self._ambiguous or stem in _DEVICES or not stem:
+            name = f"{name[:_LONGEST]}-{hashlib.blake2b(gene.encode(), digest_size=8).hexdigest()}"
+            name = name if stem and stem not in _DEVICES else f"_{name}"
+        return self.path / f"{name}.npz"
 
     def read(self, gene: str) -> ScreenResult | None:
-        """Read the summary of one gene; None when it is not there yet."""
+        """Read the summary of one gene; None when it is not there yet, or belongs to another gene or run."""
         path = self.file_of(gene)
         if not path.exists():
             return None
         try:
             with np.load(path) as stored:
+                found = [str(stored[name]) if name in stored else "" for name in ("gene", "note")]
+                if found != [gene, self.note]:
+                    logger.warning("%s holds no result of %s in this screen and is computed again", path, gene)
+                    return None
                 return ScreenResult(
                     gene=gene,
                     gene_index=stored["gene_index"],
@@ -101,7 +138,7 @@ class ScreenFolder:
                     fraction=stored["fraction"],
                     n_perturbed=int(stored["n_perturbed"]),
                 )
-        except (BadZipFile, EOFError, KeyError, ValueError) as error:
+        except (BadZipFile, EOFError, KeyError, ValueError, zlib.error) as error:
             msg = f"Expected '{path}' to be a result of a screen, found it damaged ({error}); delete it and run again."
             raise ValueError(msg) from error
 
@@ -114,6 +151,8 @@ class ScreenFolder:
             When there is no room or no permission; files written before stay.
         """
         arrays: dict[str, Any] = {
+            "gene": np.array(result.gene),
+            "note": np.array(self.note),
             "gene_index": result.gene_index,
             "mean": result.mean,
             "mean_abs": result.mean_abs,
@@ -126,27 +165,53 @@ class ScreenFolder:
             np.savez_compressed(temporary, **arrays)
 
 
+def _quoted(gene: str) -> str:
+    return quote(gene, safe="")
+
+
+def _read_note(note: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(note.read_bytes())
+    except ValueError as error:
+        msg = f"Expected '{note}' to describe a screen, found it damaged ({error}); choose another folder."
+        raise ValueError(msg) from error
+    parts = found if isinstance(found, dict) else {}
+    whole = all(isinstance(parts.get(name), kind) for name, kind in (("run", dict), ("model", dict), ("id", str)))
+    if not whole or parts.get("format") != _FORMAT:
+        msg = f"Expected '{note}' to describe a screen, found `{str(found)[:40]}`; choose another folder."
+        raise ValueError(msg)
+    return parts
+
+
 def fingerprint(model: FittedModel, cells: Bools, groups: Ints) -> dict[str, Any]:
     """What a screen's results depend on, as digests of its parts.
 
-    Coefficients can be larger than memory, so they enter through cells evenly spread over the tissue. Received ligands
-    are computed, so they enter through their means and deviations, which are compared within rounding.
+    Coefficients in a store enter through the checksums that were written with them. Received ligands are computed, so
+    they enter through their means and deviations, which are compared within rounding.
     """
     received = model.tissue.received.astype(np.float64)
-    betas = model.fit.betas
-    step = max(1, betas.shape[0] // _HASHED_CELLS)
-    sample = load(betas[::step])
     names = [
         pd.util.hash_pandas_object(pd.Series(index.astype(str)), index=False).to_numpy()
         for index in (model.adata.obs_names, model.adata.var_names)
     ]
     terms = model.fit.table[["target", "kind", "tf", "ligand", "receptor", "range"]].astype(str)
     return {
-        "coefficients": _digest(sample, pd.util.hash_pandas_object(terms, index=False).to_numpy()),
+        "coefficients": _digest(*_coefficients(model.fit.betas), pd.util.hash_pandas_object(terms, index=False)),
         "expression": _digest(model.expression),
         "received ligands": [*received.mean(axis=0).tolist(), *received.std(axis=0).tolist()],
         "cells or genes": _digest(*names, cells, groups),
     }
+
+
+def _coefficients(betas: Any) -> Iterator[Any]:
+    """All coefficients, some cells at a time, or what is known of those in a store."""
+    matrix = lazy_matrix(betas)
+    if matrix is not None:
+        yield np.frombuffer(matrix.digest.encode(), dtype=np.uint8)
+        return
+    step = max(1, _CHUNK_BYTES // (4 * max(betas.shape[1], 1)))
+    for start in range(0, betas.shape[0], step):
+        yield load(betas[start : start + step])
 
 
 def _same(found: Any, value: Any) -> bool:

@@ -98,7 +98,7 @@ class Simulator:
     @cached_property
     def coefficients(self) -> CoefficientReader:
         """Reader of the coefficients; those that fit in memory are loaded once."""
-        return coefficient_reader(self.betas, self.targets)
+        return coefficient_reader(self.betas, self.targets, n_jobs=self.n_jobs)
 
     def bytes_per_perturbation(self) -> int:
         """Memory that one more perturbation in a batch takes."""
