@@ -17,7 +17,15 @@ from spacetravlr.io._chunks import Part, StoredMatrix, write_matrix
 from spacetravlr.io._codecs import assert_plain_codecs
 from spacetravlr.io._disk import assert_room, permitted, writing
 from spacetravlr.io._files import no_format_news
-from spacetravlr.io._manifest import Manifest, checksum_of, find_damage, list_files, read_manifest, stored_array
+from spacetravlr.io._manifest import (
+    Manifest,
+    StoredArray,
+    checksum_of,
+    find_damage,
+    list_files,
+    read_manifest,
+    stored_array,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -150,7 +158,8 @@ class BetaStore:
         final = self.path / block_name(block)
         with writing(f"block {block} of the coefficients", self.path), temporary_folder(final) as temporary:
             group = zarr.open_group(temporary, mode="w")
-            known, arrays = {}, {}
+            known: dict[str, tuple[int, int]] = {}
+            arrays: dict[str, StoredArray] = {}
             for name, values in (("betas", None if self.store_as == "bodies" else betas), ("sd", sd)):
                 if values is not None:
                     packed = self._packed(values)
