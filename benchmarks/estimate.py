@@ -14,6 +14,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 import spacetravlr as st
+from spacetravlr._resources import multiplication_rate
 from spacetravlr.models.fit import _estimate, _run
 from spacetravlr.models.fit._options import FitOptions
 from spacetravlr.models.fit._tissue import fit_inputs, fit_tissue, target_blocks
@@ -61,7 +62,7 @@ def main() -> None:
         found |= dict(zip(unknown, costs, strict=True))
         fitted = np.array([sum(found[k] * v for k, v in w.items()) for w in works])
         print(f"# {body}: seconds {np.round(seconds, 2)}, estimated / measured {np.round(fitted / seconds, 2)}")
-    print(f"RATE = {_estimate.multiplication_rate(1.0):.2g}")
+    print(f"RATE = {multiplication_rate(1.0):.2g}")
     print("COSTS = {" + ", ".join(f'"{k}": {v:.2g}' for k, v in found.items()) + "}")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from spacetravlr._resources import available_cores
 from spacetravlr._validators import assert_one_of
 
 DATA_VARIABLE = "SPACETRAVLR_DATA"
@@ -42,8 +43,11 @@ class Settings:
 
     show_progress_bar: bool = True
     """Whether long calls draw a progress bar when they are not told."""
-    n_jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """Threads used by compiled code when a call is not told."""
+    n_jobs: int = field(default_factory=available_cores)
+    """Threads used when a call is not told: the cores that this process may use, by default.
+
+    A job of a cluster, a container or ``taskset`` may allow fewer cores than the machine has. ``-1`` is all of them, as
+    in scanpy."""
     cache_dir: Path = field(default_factory=_default_cache)
     """Where downloads are kept."""
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from spacetravlr._resources import available_cores
 from spacetravlr._settings import settings
 from spacetravlr._types import Rng
 
@@ -24,13 +28,39 @@ def as_generator(rng: Rng) -> np.random.Generator:
 
 
 def resolve_n_jobs(n_jobs: int | None) -> int:
-    """Threads to use: ``None`` is the setting, negative counts back from all cores as in scikit-learn."""
-    if n_jobs is None:
-        return max(1, settings.n_jobs)
-    if n_jobs == 0:
-        msg = "Expected `n_jobs` to be a non-zero integer or None, found `0`."
+    """Threads to use: ``None`` is the setting, negative counts back from all available cores as in scikit-learn."""
+    wanted = settings.n_jobs if n_jobs is None else n_jobs
+    if wanted == 0:
+        msg = f"Expected `{'settings.' if n_jobs is None else ''}n_jobs` to be a non-zero integer, found `0`."
         raise ValueError(msg)
-    return n_jobs if n_jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + n_jobs)
+    return wanted if wanted > 0 else max(1, available_cores() + 1 + wanted)
+
+
+class InterruptiblePool(ThreadPoolExecutor):
+    """A pool of threads whose tasks end soon when the block that uses it is left by an exception, such as Ctrl-C."""
+
+    def __init__(self, n_threads: int) -> None:
+        super().__init__(n_threads)
+        self._interrupted = threading.Event()
+
+    def interrupt(self) -> None:
+        """Ask tasks to end."""
+        self._interrupted.set()
+
+    def interrupted(self) -> bool:
+        """Whether tasks shall end."""
+        return self._interrupted.is_set()
+
+    def check(self) -> None:
+        """Leave a task that shall end; for its code to call now and then."""
+        if self.interrupted():
+            raise CancelledError
+
+    def __exit__(self, kind: Any, *args: object) -> None:
+        """Wait for tasks, after an exception only for those that run."""
+        if kind is not None:
+            self.interrupt()
+        self.shutdown(cancel_futures=kind is not None)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """How every compiled function of the package is compiled, cached and called.
 
 :func:`kernel` compiles a function of one thread, :func:`parallel_kernel` one that runs on numba's threads. Both work
-where nothing can be written, and the second in threads and processes in which numba's own would end the interpreter.
+where nothing can be written, and where numba's own would end the interpreter the second takes turns or raises.
 """
 
 from __future__ import annotations
@@ -43,29 +43,33 @@ def parallel_kernel(function: Function | None = None, **options: Any) -> Any:
 
 
 class ParallelKernel:
-    """A compiled function with parallel loops, safe to call from any thread and after a fork.
+    """A compiled function with parallel loops that may be called from any thread.
 
-    GNU's OpenMP does not survive ``fork``: a child that enters it is killed. In a child whose parent had started it the
-    function is compiled once more, for one thread.
+    GNU's OpenMP does not survive ``fork``: a child of a process that has used it would be killed, or wait for ever.
     """
 
     def __init__(self, function: Function, **options: Any) -> None:
         update_wrapper(self, function)
-        self._function, self._options = function, options
-        self._parallel = _compile(function, parallel=True, **options)
-        self._serial: Function | None = None
+        self._compiled = _compile(function, parallel=True, **options)
 
     def __call__(self, *arguments: Any) -> Any:
-        """Run the function."""
+        """Run the function.
+
+        Raises
+        ------
+        RuntimeError
+            In a forked child of a process that has run compiled parallel code.
+        """
         if _threads_lost:
-            if self._serial is None:
-                # cached under the same name as the parallel one, so not at all
-                self._serial = nb.njit(nogil=True, **self._options)(self._function)
-            return self._serial(*arguments)
+            msg = (
+                "Expected a process of its own, found a fork of one that has used the package: the threads of compiled "
+                "code do not survive a fork; start processes with multiprocessing.get_context('spawn') or joblib."
+            )
+            raise RuntimeError(msg)
         if _takes_turns():
             with _turn:
-                return self._parallel(*arguments)
-        return self._parallel(*arguments)
+                return self._compiled(*arguments)
+        return self._compiled(*arguments)
 
 
 @cache

@@ -17,8 +17,8 @@ from spacetravlr.nn._bodies import BODIES
 from spacetravlr.nn._config import NetworkConfig, NicheData
 from spacetravlr.nn._data import gather_terms, pooled_images, term_rows, with_constants
 from spacetravlr.nn._heads import CoefficientHeads
+from spacetravlr.nn._process import plain_torch, torch_threads
 from spacetravlr.nn._stack import BodyStack
-from spacetravlr.nn._threads import torch_threads
 
 _MAX_IMAGES = 32_768  # images times bodies held at a time
 
@@ -71,7 +71,7 @@ class BlockFit:
         """
         index = np.arange(self.data.n_cells)[cells]
         result = np.empty((len(index), self.n_targets, self.heads.anchors.shape[2]), dtype=np.float32)
-        with torch_threads(n_jobs), torch.inference_mode():
+        with torch_threads(n_jobs), plain_torch(), torch.inference_mode():
             for rows in self._batches(len(index), batch_size):
                 embedding, cell_type = self._embed(index[rows])
                 result[rows] = self.heads.coefficients(embedding, cell_type).permute(2, 0, 1).cpu().numpy()
@@ -101,7 +101,7 @@ class BlockFit:
         """
         rows_of = torch.from_numpy(term_rows(term_index, design.shape[1])).to(self.device)
         result = np.empty((len(cells), self.n_targets), dtype=np.float32)
-        with torch_threads(n_jobs), torch.inference_mode():
+        with torch_threads(n_jobs), plain_torch(), torch.inference_mode():
             for rows in self._batches(len(cells), batch_size):
                 embedding, cell_type = self._embed(cells[rows])
                 terms = torch.from_numpy(with_constants(design[rows])).to(self.device)
@@ -124,6 +124,7 @@ class BlockFit:
             raise ValueError(msg)
         return replace(self, data=data)
 
+    @plain_torch()
     def take(self, targets: Ints) -> BlockFit:
         """Keep some of the targets, and no more bodies than they use."""
         used, body_of = np.unique(self.body_of[targets], return_inverse=True)
@@ -144,12 +145,13 @@ class BlockFit:
     def mean_place(self) -> Floats:
         """Mean of the position features over the cells of each type, float64, shape (n_cell_types, n_features)."""
         position = _floats(self.data.position).to(self.device)
-        with torch.inference_mode():
+        with plain_torch(), torch.inference_mode():
             place = self.bodies.template.position_features.to(self.device)(position).cpu().numpy().astype(np.float64)
         sums = np.zeros((self.heads.anchors.shape[1], place.shape[1]))
         np.add.at(sums, self.data.cell_type, place)
         return sums / np.maximum(np.bincount(self.data.cell_type, minlength=len(sums)), 1)[:, None]
 
+    @plain_torch()
     def state_dict(self) -> dict[str, Any]:
         """Everything but the cells, as plain values and numpy arrays; see :meth:`from_state_dict`."""
         return {
@@ -163,6 +165,7 @@ class BlockFit:
         }
 
     @classmethod
+    @plain_torch()
     def from_state_dict(cls, state: Mapping[str, Any], data: NicheData, *, device: str = "cpu") -> BlockFit:
         """Rebuild a fit from :meth:`state_dict`, over the cells of ``data``."""
         # files give numpy scalars back, which torch does not take for sizes
@@ -176,7 +179,7 @@ class BlockFit:
                 n_frequencies=config.n_frequencies,
                 width=config.width,
                 image_size=config.image_size,
-            )
+            ).float()
         bodies = BodyStack([body])
         bodies.load_weights({name: bodies_state[f"weights.{name}"] for name in bodies.weights})
         bodies.load_state_dict(bodies_state)

@@ -138,7 +138,8 @@ class NicheBody(nn.Module):
             with torch.no_grad():
                 if parameter.ndim > 1:
                     fan_in = parameter[0].numel()
-                    parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
+                    drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+                    parameter.copy_(drawn / fan_in**0.5)
                 else:
                     parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
 

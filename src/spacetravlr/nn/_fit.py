@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment
 
 from spacetravlr.nn import _losses
 from spacetravlr.nn._block_fit import BlockFit
@@ -21,10 +19,10 @@ from spacetravlr.nn._data import RefinementData, term_rows
 from spacetravlr.nn._features import NicheBody
 from spacetravlr.nn._heads import CoefficientHeads
 from spacetravlr.nn._module import RefinementModule
+from spacetravlr.nn._process import deferred_interrupt, plain_torch, training_state
 from spacetravlr.nn._progress import EpochBar
 from spacetravlr.nn._stack import BodyStack
 from spacetravlr.nn._stopping import PerTargetStopping
-from spacetravlr.nn._threads import torch_threads
 
 _SCALE_CELLS = 10_000
 
@@ -35,8 +33,9 @@ def fit_block(
     *,
     n_jobs: int | None = None,
     show_progress_bar: bool = False,
+    interrupted: Callable[[], bool] | None = None,
 ) -> BlockFit:
-    r"""Refine the seed coefficients of a block of targets with a network (SPEC section 3, "Refinement").
+    r"""Refine the seed coefficients of a block of targets with a network.
 
     .. math::
 
@@ -56,6 +55,8 @@ def fit_block(
         Threads on the CPU; None for the setting. What was set before is restored.
     show_progress_bar
         Draw a bar over the epochs.
+    interrupted
+        Asked before every minibatch; training ends with KeyboardInterrupt when it says yes.
 
     Returns
     -------
@@ -65,6 +66,8 @@ def fit_block(
     ------
     ValueError
         When the device of ``config`` is not there.
+    KeyboardInterrupt
+        After Ctrl-C, at the end of a minibatch.
     """
     with training_state(n_jobs), tempfile.TemporaryDirectory() as folder:
         source = RefinementData(data, config)
@@ -87,9 +90,13 @@ def fit_block(
             "default_root_dir": folder,
         }
         options |= dict(config.trainer_kwargs or {})
-        options["callbacks"] = [*callbacks, *np.atleast_1d(options.get("callbacks") or [])]
-        trainer = pl.Trainer(**options)
-        trainer.fit(module, datamodule=source)
+        if not options.keys() & {"strategy", "num_nodes"}:
+            # else Lightning reads the variables of a SLURM job or of torchrun, and waits for the other tasks
+            options |= {"strategy": "auto", "num_nodes": 1, "plugins": _alone(options.get("plugins"))}
+        with deferred_interrupt(interrupted) as check:
+            options["callbacks"] = [check, *callbacks, *np.atleast_1d(options.get("callbacks") or [])]
+            trainer = pl.Trainer(**options)
+            trainer.fit(module, datamodule=source)
         body_of = stopping.restore(module)
         module.float()
     return BlockFit(
@@ -105,28 +112,18 @@ def fit_block(
     )
 
 
-@contextmanager
-def training_state(n_jobs: int | None) -> Iterator[None]:
-    """Threads of torch, filters of warnings, levels of loggers and torch's random state, all restored at the end.
-
-    The first three belong to the process, so trainings that run side by side need one of these around all of them, on
-    the thread that starts them; inside it their own changes come to nothing.
-    """
-    with torch_threads(n_jobs), _quiet_lightning(), torch.random.fork_rng(devices=[]):
-        yield
-
-
 def build_body(config: NetworkConfig, data: NicheData, *, seed: int) -> NicheBody:
     """Make an untrained body for ``data`` with weights drawn from ``seed``."""
-    with torch.random.fork_rng(devices=[]):  # the constructors of torch draw weights that are replaced below
+    # the constructors of torch draw weights, which are replaced below
+    with plain_torch(), torch.random.fork_rng(devices=[]):
         body = BODIES[config.architecture](
             n_cell_types=data.composition.shape[1],
             n_dims=data.position.shape[1],
             n_frequencies=config.n_frequencies,
             width=config.width,
             image_size=config.image_size,
-        )
-    body.reset_parameters(torch.Generator().manual_seed(seed & (2**63 - 1)))
+        ).float()
+        body.reset_parameters(torch.Generator().manual_seed(seed & (2**63 - 1)))
     return body
 
 
@@ -170,18 +167,7 @@ def _precision(config: NetworkConfig) -> Any:
     return "64-true" if config.encoder == "per_target" and not on_mps else "32-true"
 
 
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Silence what Lightning says about hardware and workers, here only."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", category=pl.utilities.warnings.PossibleUserWarning)
-            warnings.simplefilter("ignore", category=FutureWarning)  # Lightning on the newest torch
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+def _alone(plugins: Any) -> list[Any]:
+    """Plugins of a trainer, with an environment of one process unless the user gives one."""
+    given = list(plugins) if isinstance(plugins, list | tuple) else [plugins] if plugins else []
+    return given if any(isinstance(p, ClusterEnvironment) for p in given) else [*given, LightningEnvironment()]

@@ -41,9 +41,9 @@ class CoefficientHeads(nn.Module):
         self.mode = mode
         self.register_buffer("anchors", anchors)
         # A gate moves a coefficient in proportion to its anchor.
-        in_coefficients = anchors.square().mean(1).sqrt() if mode == "multiplicative" else torch.ones(())
+        in_coefficients = anchors.square().mean(1).sqrt() if mode == "multiplicative" else anchors.new_ones(())
         self.register_buffer("scale", in_coefficients)
-        self.weight = nn.Parameter(torch.zeros(anchors.shape[0], anchors.shape[2], n_features))
+        self.weight = nn.Parameter(anchors.new_zeros(anchors.shape[0], anchors.shape[2], n_features))
 
     def keep_targets(self, rows: Tensor) -> None:
         """Drop the anchors of targets that are not at ``rows``; the weights are those of the optimizer."""

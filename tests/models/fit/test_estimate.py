@@ -29,17 +29,6 @@ def inputs(tissue):
     return fit_inputs(_run.read_fit_data(tissue, modulators_key="modulators"), n_folds=3, rng_seed=0)
 
 
-@pytest.mark.parametrize(
-    "seconds, said",
-    [
-        (0.01, "about 1 s"), (7.4, "about 7 s"), (48, "about 50 s"), (89, "about 90 s"), (91, "about 2 min"),
-        (724, "about 10 min"), (3100, "about 50 min"), (2 * 3600, "about 2 h"), (3 * 86400, "about 3 days"),
-    ],
-)  # fmt: skip
-def test_times_are_rounded(seconds, said):
-    assert _estimate.spoken(seconds) == said
-
-
 def test_more_work_takes_longer_and_more_threads_less(inputs):
     def seconds(body, blocks, **options):
         settings = BodyOptions(body=body, network=st.nn.NetworkConfig())
@@ -68,10 +57,6 @@ def test_memory_holds_what_is_kept(inputs):
     assert whole - stored == 4 * 200 * (columns.sum() - columns.max())
 
 
-def test_the_rate_is_that_of_a_processor():
-    assert 1e8 < _estimate.multiplication_rate(0.01) < 1e14
-
-
 def test_a_fit_says_what_it_will_take(tissue, tmp_path, caplog, monkeypatch):
     with caplog.at_level(logging.INFO, logger="spacetravlr"):
         st.tl.fit_betas(tissue, body="seed", block_size=2, copy=True, store=tmp_path / "b.zarr")
@@ -81,7 +66,7 @@ def test_a_fit_says_what_it_will_take(tissue, tmp_path, caplog, monkeypatch):
         st.tl.fit_betas(tissue, body="seed", block_size=2, copy=True, store=tmp_path / "b.zarr")
     assert "4 of 4 targets are in the store already" in caplog.text
     assert "fitting" not in caplog.text
-    monkeypatch.setattr(_run, "physical_memory", lambda: 1e3)
+    monkeypatch.setattr(_run, "available_memory", lambda: 1e3)
     with caplog.at_level(logging.WARNING, logger="spacetravlr"):
         st.tl.fit_betas(tissue, body="seed", copy=True)
     assert "pass `store=` to keep them on disk" in caplog.text

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from spacetravlr._core.standardise import BlockDesign
     from spacetravlr._core.surfaces.model import CellFunctions
     from spacetravlr._types import Bools, Floats, Ints
+    from spacetravlr._utils import InterruptiblePool
     from spacetravlr.models.bodies._inputs import BodyOptions, FitInputs
     from spacetravlr.nn import NicheData
 
@@ -38,7 +38,7 @@ class BlockTask:
     functions: CellFunctions | None
     """What surfaces may depend on, where a body reads it."""
     n_jobs: int
-    pool: Executor
+    pool: InterruptiblePool
     """Threads that the bodies of a block share."""
     progress: Callable[[], None]
     """Called when a target is done by the body that takes longest."""

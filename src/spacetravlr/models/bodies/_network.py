@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -144,7 +145,7 @@ class NetworkBody(Body):
         scored = winners if self.task.options.body == "auto" else np.arange(len(self.task.block))
         if not len(scored):
             return
-        from spacetravlr.nn._fit import training_state
+        from spacetravlr.nn._process import training_state
 
         def score() -> None:
             fit = self._train(scored, choosing, self.seeds.choosing)
@@ -160,9 +161,14 @@ class NetworkBody(Body):
             deliver()
             return
         with training_state(1):
-            scoring, delivering = self.task.pool.submit(score), self.task.pool.submit(deliver)
-            scoring.result()
-            delivering.result()
+            trainings = [self.task.pool.submit(score), self.task.pool.submit(deliver)]
+            try:
+                for training in trainings:
+                    training.result()
+            finally:  # what belongs to the process is restored after the last of them
+                if not all(training.done() for training in trainings):
+                    self.task.pool.interrupt()
+                wait(trainings)
 
     def state(self, t: int) -> BodyState:
         """Deliver the network of all cells, whose constants are zero and the mean of the target."""
@@ -194,7 +200,7 @@ class NetworkBody(Body):
         )
         # One thread: batches are small, and torch's threads spin while they wait, which on a busy machine costs twenty
         # times what they gain.
-        return fit_block(subset, self.config, n_jobs=1)
+        return fit_block(subset, self.config, n_jobs=1, interrupted=self.task.pool.interrupted)
 
     def _anchors(self, seeds: Floats) -> Floats:
         """Seeds in standardised units, targets x types x (intercept, terms)."""

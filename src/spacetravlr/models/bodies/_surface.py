@@ -222,11 +222,13 @@ class SurfaceBody(Body):
         self.result.train[choose, t] = fitted
         prediction[report, t] = target.original(fit, self._at_left_out[-1], report, offset)
         for fold in range(inputs.n_folds):
+            self.task.pool.check()
             if departs:
                 offset = target.offset(_anchor(block, t, stages.held[fold]))
             rows, left_out = self._seen[fold], self._left_out[fold]
             again = refit_surface(fit, x(rows), (y - offset)[rows], self._at_seen[fold], options, search=True)
             prediction[left_out, t] = target.original(again, self._at_left_out[fold], left_out, offset)
+        self.task.pool.check()
         if departs:
             offset = target.offset(_anchor(block, t, stages.final))
         rows = self._everything

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from spacetravlr._utils import InterruptiblePool
 from spacetravlr.models.bodies._base import BlockTask, Body, EvaluationCells
 from spacetravlr.models.bodies._fitted import FittedBlock
 from spacetravlr.models.bodies._inputs import niches
@@ -76,7 +77,7 @@ def fit_targets(
     block = inputs.design(np.asarray(index))
     if functions is None and reads_functions(options.body):
         functions = inputs.functions()
-    with ThreadPoolExecutor(n_jobs) as pool:
+    with InterruptiblePool(n_jobs) as pool:
         task = BlockTask(block, inputs, options, functions, n_jobs, pool, lambda: report(1))
         bodies = _compare(task)
         results = {name: body.result for name, body in bodies.items()}

@@ -7,13 +7,10 @@ for: what surfaces cost depends on what they find. The progress bar knows better
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from spacetravlr.models.bodies._registry import bodies_of
 
@@ -34,7 +31,6 @@ COSTS = {
     "network cells": 4.3e-3,
 }
 _LONGEST_NETWORKS = 0.7  # part of the three trainings that cannot run side by side
-_PROBE = 512
 
 
 def fit_work(inputs: FitInputs, options: BodyOptions, blocks: Sequence[Ints]) -> dict[str, float]:
@@ -88,34 +84,3 @@ def fit_bytes(inputs: FitInputs, options: BodyOptions, blocks: Sequence[Ints], *
 
 def _names(options: BodyOptions) -> set[str]:
     return {body.name for body in bodies_of(options.body)}
-
-
-def physical_memory() -> float:
-    """Bytes of memory that this machine has; infinite where it does not say."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):
-        return np.inf
-
-
-def multiplication_rate(seconds: float = 0.1) -> float:
-    """Multiplications and additions a second of one thread, from matrices multiplied for ``seconds``."""
-    a = np.ones((_PROBE, _PROBE), dtype=np.float32)
-    best, end = np.inf, time.perf_counter() + seconds
-    with threadpool_limits(1):
-        while True:
-            start = time.perf_counter()
-            a @ a
-            best = min(best, time.perf_counter() - start)
-            if time.perf_counter() > end:
-                return 2 * _PROBE**3 / best
-
-
-def spoken(seconds: float) -> str:
-    """Round a time as one would say it: "about 20 min"."""
-    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        if seconds >= 1.5 * size or unit == "s":
-            value = seconds / size
-            digits = 5 if value >= 10 else 1
-            return f"about {max(digits * round(value / digits), 1)} {unit}"
-    raise AssertionError

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spacetravlr._anndata._fit import FitData, read_fit_data
+from spacetravlr._resources import available_memory, multiplication_rate, spoken
 from spacetravlr._settings import settings as package_settings
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr.io._store import BetaStore
@@ -18,9 +19,6 @@ from spacetravlr.models.fit._estimate import (
     fit_bytes,
     fit_seconds,
     fit_work,
-    multiplication_rate,
-    physical_memory,
-    spoken,
 )
 from spacetravlr.models.fit._options import FitOptions
 from spacetravlr.models.fit._tissue import FitResult, fingerprint, fit_inputs, fit_tissue, missing_blocks
@@ -131,7 +129,7 @@ def _report_unknown_deviations(result: FitResult, tissue: FitData) -> None:
 
 
 def _announce(inputs: FitInputs, blocks: list[Ints], options: FitOptions) -> str:
-    """What is about to be fitted, and roughly what it takes; warns when that is more than this machine has."""
+    """What is about to be fitted, and roughly what it takes; warns when that is more than this process may have."""
     processes, threads = 1, resolve_n_jobs(options.n_jobs)
     if options.client is not None:
         there = list(options.client.nthreads().values()) or [1]
@@ -141,9 +139,9 @@ def _announce(inputs: FitInputs, blocks: list[Ints], options: FitOptions) -> str
         fit_work(inputs, options, blocks), rate=multiplication_rate(), threads=threads, processes=processes
     )
     memory = fit_bytes(inputs, options, blocks, stored=options.store is not None, threads=threads)
-    if options.client is None and memory > (there_is := physical_memory()):
+    if options.client is None and memory > (available := available_memory()):
         hint = "take a smaller `block_size`" if options.store is not None else "pass `store=` to keep them on disk"
-        logger.warning("the fit may need %.0f GB, and there are %.0f GB; %s", memory / 1e9, there_is / 1e9, hint)
+        logger.warning("the fit may need %.2g GB, and there are %.2g GB; %s", memory / 1e9, available / 1e9, hint)
     n_targets = sum(len(block) for block in blocks)
     per_target = sum(int(np.diff(inputs.targets.indptr)[block].sum()) for block in blocks) / n_targets
     return (

@@ -12,11 +12,11 @@ import numpy as np
 
 from spacetravlr._core.response.change_summary import summarise_changes
 from spacetravlr._core.response.propagation import Workspace
+from spacetravlr._resources import available_memory, spoken
 from spacetravlr._settings import settings
 from spacetravlr._utils import numba_threads
 from spacetravlr._workers import run_on_workers
 from spacetravlr.io._disk import assert_room
-from spacetravlr.models.fit._estimate import physical_memory, spoken
 from spacetravlr.models.perturb._cells import select_cells
 from spacetravlr.models.perturb._model import FittedModel
 from spacetravlr.models.perturb._screen_files import ScreenFolder, ScreenResult, fingerprint
@@ -176,6 +176,6 @@ def _result_bytes(simulator: Simulator, n_types: int, *, cells: bool) -> int:
 
 
 def _default_batch(simulator: Simulator) -> int:
-    fitting = int(min(_BATCH_BYTES, _BATCH_SHARE * physical_memory()) // max(simulator.bytes_per_perturbation(), 1))
+    fitting = int(min(_BATCH_BYTES, _BATCH_SHARE * available_memory()) // max(simulator.bytes_per_perturbation(), 1))
     size = int(np.clip(fitting, 1, _LARGEST_BATCH))
     return size // 8 * 8 if size >= 8 else size
