@@ -58,3 +58,14 @@ def test_the_entry_of_the_registry_names_this_package() -> None:
     assert entry["license"] == project["license"]
     assert entry["project_home"] == project["urls"]["Source"]
     assert entry["documentation_home"] == project["urls"]["Documentation"]
+
+
+def test_kernels_are_not_counted() -> None:
+    excluded = tomllib.loads(read("pyproject.toml"))["tool"]["coverage"]["report"]["exclude_also"]
+    decorators = {
+        line
+        for path in (ROOT / "src" / "spacetravlr" / "_core").rglob("*.py")
+        for line in re.findall(r"^@.*(?:kernel|njit|intrinsic).*", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert decorators
+    assert [line for line in decorators if not any(re.search(pattern, line) for pattern in excluded)] == []
