@@ -14,7 +14,7 @@ import pytest
 import spacetravlr as st
 from spacetravlr._anndata._fit import read_fit_data
 from spacetravlr._core.design import term_values
-from spacetravlr._core.sgl.reference import solve
+from spacetravlr._core.sgl.reference import solve_reference
 from spacetravlr._core.standardise import departure_to_original
 from spacetravlr._core.surfaces.search import SurfaceOptions
 from spacetravlr.models.bodies._base import BodyResult
@@ -90,7 +90,7 @@ def test_seed_scores_by_hand(inputs):
             row = scores[(scores["target"] == inputs.target_names[t]) & (scores["cell_type"] == c)].iloc[0]
             mine = inputs.cell_type == c
             fitted, held = mine & ~report, mine & report
-            by_hand = solve(x[fitted], y[fitted], terms.kind, lam=lam)
+            by_hand = solve_reference(x[fitted], y[fitted], terms.kind, lam=lam)
             squares = np.sum((y[held] - y[held].mean()) ** 2)
             r2 = 1 - np.sum((y[held] - by_hand.intercept - x[held] @ by_hand.coef) ** 2) / squares
             assert row["r2_seed"] == pytest.approx(r2, abs=0.02)
@@ -349,7 +349,7 @@ def test_delivered_coefficients_use_every_cell(inputs):
     y = inputs.expression[:, inputs.targets.gene[3]]
     for c in range(3):
         rows = inputs.cell_type == c
-        by_hand = solve(x[rows], y[rows], terms.kind, lam=0.01)
+        by_hand = solve_reference(x[rows], y[rows], terms.kind, lam=0.01)
         fitted = result.betas[rows][0]
         predictions = [b0 + x[rows] @ b for b0, b in ((by_hand.intercept, by_hand.coef), (fitted[0], fitted[1:]))]
         np.testing.assert_allclose(predictions[1], predictions[0], atol=0.03)

@@ -1,18 +1,24 @@
-"""Compiled loops over (target, cell type) of the seed regression; see ``group_lasso`` for what they compute.
+r"""Compiled loops over (target, cell type) of the seed regression; see :mod:`spacetravlr._core.sgl.path`.
 
 Every job gathers a target's own cross products from those of the block, so its cost depends on the number of its terms
 and of folds and not on the number of cells. Jobs are independent: results do not depend on the number of threads.
 
 Cross products are centred within each cell type, on the means of the training folds. The seed of several types together
-so has one set of slopes and an intercept a type: what differs between types does not pass for regulation within them.
+so has one set of slopes and an intercept per type: what differs between types does not pass for regulation within them.
+
+A seed is a continuous function of its data as far as that goes, so that rounding (from the order of columns or from the
+block of the target) decides nothing: terms are visited in the order of their correlation with the target, and the
+penalty is where a parabola through the smallest held-out errors has its minimum, see :func:`_best_place`.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
+from numpy.typing import NDArray
 
 from spacetravlr._core.kernels import kernel, parallel_kernel
 from spacetravlr._core.sgl.descent import descend, group_weights, largest_lambda
@@ -20,291 +26,361 @@ from spacetravlr._core.sgl.descent import descend, group_weights, largest_lambda
 _FLAT = 1e-10  # a variance below this part of the mean square is rounding error of float32 input
 
 
-@kernel
-def standardise(n, x, y, xx, xy, yy, gram, r, mean, sd):  # type: ignore[no-untyped-def]
-    """Fill correlations ``gram``, ``r``, ``mean`` and ``sd`` from sums; returns mean and variance of the target."""
-    m = x.shape[0]
-    y_mean = y / n
-    variance = yy / n - y_mean * y_mean
-    if variance <= _FLAT * yy / n:
-        variance = 0.0
-    for i in range(m):
-        mean[i] = x[i] / n
-        square = xx[i, i] / n
-        spread = square - mean[i] * mean[i]
-        sd[i] = math.sqrt(spread) if spread > _FLAT * square else 0.0
-        r[i] = (xy[i] / n - mean[i] * y_mean) / sd[i] if sd[i] > 0.0 and variance > 0.0 else 0.0
-    for i in range(m):
-        for k in range(i):
-            scale = sd[i] * sd[k]
-            value = (xx[i, k] / n - mean[i] * mean[k]) / scale if scale > 0.0 else 0.0
-            gram[i, k] = value
-            gram[k, i] = value
-        gram[i, i] = 1.0 if sd[i] > 0.0 else 0.0
-    return y_mean, variance
+class Sums(NamedTuple):
+    """Sums over groups of cells, as in :class:`~spacetravlr._core.sgl.cross_products.GroupedMoments`."""
+
+    n: NDArray[np.float64]
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    xx: NDArray[np.float64]
+    xy: NDArray[np.float64]
+    yy: NDArray[np.float64]
+
+
+class Strata(NamedTuple):
+    """Unions of cell types that share a seed, in compressed rows; a group of cells is ``type * n_folds + fold``."""
+
+    indptr: NDArray[np.int64]
+    members: NDArray[np.int64]
+    folds: NDArray[np.int64]
+    """Folds in use."""
+    n_folds: int
+
+
+class Columns(NamedTuple):
+    """Terms of each target, in compressed rows and by group."""
+
+    indptr: NDArray[np.int64]
+    term: NDArray[np.int64]
+    group_ptr: NDArray[np.int64]
+    """Borders of the groups within each target, targets x (groups + 1)."""
+
+
+class Settings(NamedTuple):
+    """How the path of penalties is walked."""
+
+    alpha: float
+    """Penalty on single coefficients; below zero stands for ``l1_ratio * lambda``."""
+    l1_ratio: float
+    path: NDArray[np.float64]
+    """Penalties to choose from, as parts of the largest."""
+    patience: int
+    cv_tol: float
+    tol: float
+    max_sweeps: int
+
+
+class _Split(NamedTuple):
+    """Centred products of the training cells with each fold left out in turn and with none (the last row)."""
+
+    n: NDArray[np.float64]
+    xx: NDArray[np.float64]
+    xy: NDArray[np.float64]
+    yy: NDArray[np.float64]
+
+
+class _Problem(NamedTuple):
+    """A standardised problem; the columns by group."""
+
+    gram: NDArray[np.float64]
+    r: NDArray[np.float64]
+    variance: float
+    group_ptr: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    sd: NDArray[np.float64]
 
 
 @kernel
-def squared_error(intercept, beta, n, x, y, xx, xy, yy):  # type: ignore[no-untyped-def]
-    """Sum of squared errors of a linear prediction over the cells that the sums were taken over."""
-    error = yy + n * intercept * intercept - 2.0 * intercept * y
-    support = np.flatnonzero(beta)
-    for a in range(support.shape[0]):
-        i = support[a]
-        along = 2.0 * (intercept * x[i] - xy[i])
-        for c in range(support.shape[0]):
-            along += beta[support[c]] * xx[i, support[c]]
-        error += beta[i] * along
-    return max(error, 0.0)
+def _order(columns, group_ptr, t, members, strata, sums):
+    """Order of a target's columns: by group, and within it by the correlation with the target, the largest first."""
+    m = columns.shape[0]
+    products, squares = np.zeros(m), np.zeros(m)
+    for member in members:
+        n, y = 0.0, 0.0
+        x = np.zeros(m)
+        for fold in strata.folds:
+            code = member * strata.n_folds + fold
+            n += sums.n[code]
+            y += sums.y[code, t]
+            for i in range(m):
+                x[i] += sums.x[code, columns[i]]
+                products[i] += sums.xy[code, t, columns[i]]
+                squares[i] += sums.xx[code, columns[i], columns[i]]
+        if n > 0.0:
+            products -= x * y / n
+            squares -= x * x / n
+    order = np.empty(m, np.int64)
+    for g in range(group_ptr.shape[0] - 1):
+        start, stop = group_ptr[g], group_ptr[g + 1]
+        score = np.abs(products[start:stop]) / np.sqrt(np.maximum(squares[start:stop], 1e-300))
+        order[start:stop] = start + np.argsort(-score, kind="mergesort")
+    return order
 
 
 @kernel
-def _gather(code, columns, t, x, xx, xy, to_x, to_xx, to_xy):  # type: ignore[no-untyped-def]
+def _gather(code, columns, t, sums, to_x, to_xx, to_xy):
     """Copy one target's sums over one group of cells."""
     for i in range(columns.shape[0]):
-        to_x[i] = x[code, columns[i]]
-        to_xy[i] = xy[code, t, columns[i]]
-        row = xx[code, columns[i]]
+        to_x[i] = sums.x[code, columns[i]]
+        to_xy[i] = sums.xy[code, t, columns[i]]
+        row = sums.xx[code, columns[i]]
         for k in range(columns.shape[0]):
             to_xx[i, k] = row[columns[k]]
 
 
 @kernel
-def _add_centred(scale, n, x, y, xx, xy, yy, x_mean, y_mean, to_xx, to_xy):  # type: ignore[no-untyped-def]
+def _add_centred(scale, n, x, y, xx, xy, yy, x_mean, y_mean, to_xx, to_xy):
     """Add ``scale`` times the products of (x - x_mean) and (y - y_mean) over n cells; returns that of y with itself."""
     for i in range(x.shape[0]):
-        along = x[i] - n * x_mean[i]
+        centred = x[i] - n * x_mean[i]
         for k in range(x.shape[0]):
-            to_xx[i, k] += scale * (xx[i, k] - along * x_mean[k] - x_mean[i] * x[k])
-        to_xy[i] += scale * (xy[i] - along * y_mean - x_mean[i] * y)
+            to_xx[i, k] += scale * (xx[i, k] - centred * x_mean[k] - x_mean[i] * x[k])
+        to_xy[i] += scale * (xy[i] - centred * y_mean - x_mean[i] * y)
     return scale * (yy - (y - n * y_mean) * y_mean - y_mean * y)
 
 
 @kernel
-def _split_sums(members, folds, n_folds, columns, t, n, x, y, xx, xy, yy, splits):  # type: ignore[no-untyped-def]
-    """Training and held-out products with each fold left out in turn (if ``splits``), and with none (the last row).
-
-    Returns cells, xx, xy, yy of the training cells, then the same of the held-out cells.
-    """
-    m, n_parts = columns.shape[0], folds.shape[0]
-    n_left = n_parts if splits else 0
-    train_n, train_yy = np.zeros(n_left + 1), np.zeros(n_left + 1)
-    train_xx, train_xy = np.zeros((n_left + 1, m, m)), np.zeros((n_left + 1, m))
-    out_n, out_yy = np.zeros(n_left), np.zeros(n_left)
-    out_xx, out_xy = np.zeros((n_left, m, m)), np.zeros((n_left, m))
-    raw, raw_y = np.zeros((n_left + 1, m)), np.zeros(n_left + 1)
-    n_kept = max(n_left, 1)
-    part_x, part_xx, part_xy = np.empty((n_kept, m)), np.empty((n_kept, m, m)), np.empty((n_kept, m))
-    for member in members:
-        codes = member * n_folds + folds
-        whole_x, whole_xx, whole_xy = np.zeros(m), np.zeros((m, m)), np.zeros(m)
-        whole_n, whole_y, whole_yy = 0.0, 0.0, 0.0
-        for f in range(n_parts):
-            slot = f if splits else 0
-            _gather(codes[f], columns, t, x, xx, xy, part_x[slot], part_xx[slot], part_xy[slot])
-            whole_x += part_x[slot]
-            whole_xx += part_xx[slot]
-            whole_xy += part_xy[slot]
-            whole_n += n[codes[f]]
-            whole_y += y[codes[f], t]
-            whole_yy += yy[codes[f], t]
-        for q in range(n_left + 1):
-            left = whole_n - (n[codes[q]] if q < n_left else 0.0)
-            if left == 0.0:
-                continue  # a type without training cells has no mean to predict from
-            x_mean = (whole_x - part_x[q]) / left if q < n_left else whole_x / left
-            y_mean = (whole_y - (y[codes[q], t] if q < n_left else 0.0)) / left
-            train_n[q] += left
-            train_yy[q] += _add_centred(
-                1.0, whole_n, whole_x, whole_y, whole_xx, whole_xy, whole_yy, x_mean, y_mean, train_xx[q], train_xy[q]
-            )
-            raw_y[q] += whole_yy
-            for i in range(m):
-                raw[q, i] += whole_xx[i, i]
-            if q < n_left and n[codes[q]] > 0.0:
-                args = (n[codes[q]], part_x[q], y[codes[q], t], part_xx[q], part_xy[q], yy[codes[q], t], x_mean, y_mean)
-                out_n[q] += n[codes[q]]
-                out_yy[q] += _add_centred(1.0, *args, out_xx[q], out_xy[q])
-                train_yy[q] += _add_centred(-1.0, *args, train_xx[q], train_xy[q])
-    for q in range(n_left + 1):
-        if train_yy[q] <= _FLAT * raw_y[q]:
-            train_yy[q] = 0.0
-        for i in range(m):
-            if train_xx[q, i, i] <= _FLAT * raw[q, i]:
-                train_xx[q, i, :] = 0.0
-                train_xx[q, :, i] = 0.0
-    return train_n, train_xx, train_xy, train_yy, out_n, out_xx, out_xy, out_yy
+def _empty_split(n_rows, m):
+    return _Split(np.zeros(n_rows), np.zeros((n_rows, m, m)), np.zeros((n_rows, m)), np.zeros(n_rows))
 
 
 @kernel
-def _original_units(b, sd, beta):  # type: ignore[no-untyped-def]
+def _split_sums(members, strata, columns, t, sums, splits):
+    """Products of the training cells and of the held-out ones, with each fold left out in turn if ``splits``."""
+    m, n_parts = columns.shape[0], strata.folds.shape[0]
+    n_splits = n_parts if splits else 0
+    train, test = _empty_split(n_splits + 1, m), _empty_split(n_splits, m)
+    raw, raw_y = np.zeros((n_splits + 1, m)), np.zeros(n_splits + 1)
+    n_slots = max(n_splits, 1)
+    part_x, part_xx, part_xy = np.empty((n_slots, m)), np.empty((n_slots, m, m)), np.empty((n_slots, m))
+    for member in members:
+        codes = member * strata.n_folds + strata.folds
+        full_x, full_xx, full_xy = np.zeros(m), np.zeros((m, m)), np.zeros(m)
+        full_n, full_y, full_yy = 0.0, 0.0, 0.0
+        for f in range(n_parts):
+            slot = f if splits else 0
+            _gather(codes[f], columns, t, sums, part_x[slot], part_xx[slot], part_xy[slot])
+            full_x += part_x[slot]
+            full_xx += part_xx[slot]
+            full_xy += part_xy[slot]
+            full_n += sums.n[codes[f]]
+            full_y += sums.y[codes[f], t]
+            full_yy += sums.yy[codes[f], t]
+        for q in range(n_splits + 1):
+            n_train = full_n - (sums.n[codes[q]] if q < n_splits else 0.0)
+            if n_train == 0.0:
+                continue  # a type without training cells has no mean to predict from
+            x_mean = (full_x - part_x[q]) / n_train if q < n_splits else full_x / n_train
+            y_mean = (full_y - (sums.y[codes[q], t] if q < n_splits else 0.0)) / n_train
+            train.n[q] += n_train
+            train.yy[q] += _add_centred(
+                1.0, full_n, full_x, full_y, full_xx, full_xy, full_yy, x_mean, y_mean, train.xx[q], train.xy[q]
+            )
+            raw_y[q] += full_yy
+            for i in range(m):
+                raw[q, i] += full_xx[i, i]
+            if q < n_splits and sums.n[codes[q]] > 0.0:
+                n, y, yy = sums.n[codes[q]], sums.y[codes[q], t], sums.yy[codes[q], t]
+                part = (n, part_x[q], y, part_xx[q], part_xy[q], yy, x_mean, y_mean)
+                test.n[q] += n
+                test.yy[q] += _add_centred(1.0, *part, test.xx[q], test.xy[q])
+                train.yy[q] += _add_centred(-1.0, *part, train.xx[q], train.xy[q])
+    for q in range(n_splits + 1):
+        if train.yy[q] <= _FLAT * raw_y[q]:
+            train.yy[q] = 0.0
+        for i in range(m):
+            if train.xx[q, i, i] <= _FLAT * raw[q, i]:
+                train.xx[q, i, :] = 0.0
+                train.xx[q, :, i] = 0.0
+    return train, test
+
+
+@kernel
+def _standardised(train, q, group_ptr):
+    """Correlations of one row of ``train``, whose products are centred."""
+    n, xx, xy = train.n[q], train.xx[q], train.xy[q]
+    m = xy.shape[0]
+    gram, r, sd = np.zeros((m, m)), np.zeros(m), np.zeros(m)
+    if n == 0.0:
+        return _Problem(gram, r, 0.0, group_ptr, np.zeros(group_ptr.shape[0] - 1), sd)
+    variance = train.yy[q] / n
+    for i in range(m):
+        sd[i] = math.sqrt(max(xx[i, i] / n, 0.0))
+        r[i] = xy[i] / n / sd[i] if sd[i] > 0.0 and variance > 0.0 else 0.0
+        for k in range(i):
+            scale = sd[i] * sd[k]
+            gram[i, k] = xx[i, k] / n / scale if scale > 0.0 else 0.0
+            gram[k, i] = gram[i, k]
+        gram[i, i] = 1.0 if sd[i] > 0.0 else 0.0
+    return _Problem(gram, r, variance, group_ptr, group_weights(np.diag(gram), group_ptr), sd)
+
+
+@kernel
+def _descend(problem, lam, settings, tol, b, residual):
+    """Solve at one penalty, from ``b`` and its ``residual`` in place."""
+    if problem.variance > 0.0:
+        l1 = settings.alpha if settings.alpha >= 0.0 else settings.l1_ratio * lam
+        descend(problem.gram, problem.r, problem.variance, problem.group_ptr, problem.weights, lam, l1, b, residual,
+                tol, settings.max_sweeps)  # fmt: skip
+
+
+@kernel
+def _original_units(b, sd, beta):
     """Fill ``beta`` with coefficients in the units of the input."""
     for i in range(b.shape[0]):
         beta[i] = b[i] / sd[i] if b[i] != 0.0 else 0.0
 
 
 @kernel
-def _choose(errors, cells, n_tried, one_se):  # type: ignore[no-untyped-def]
-    """Index of the lambda with the least held-out error, or the largest within one standard error of it."""
-    total = np.zeros(n_tried)
-    for i in range(n_tried):
-        total[i] = errors[i].sum()
-    best = int(np.argmin(total))
-    if not one_se:
-        return best
-    means = errors[best] / cells
-    overall = total[best] / cells.sum()
-    spread = np.sum(cells * (means - overall) ** 2) / cells.sum()
-    limit = overall + math.sqrt(spread / max(cells.shape[0] - 1, 1))
-    for i in range(best):
-        if total[i] / cells.sum() <= limit:
-            return i
-    return best
+def _squared_error(beta, test, q):
+    """Sum of squared errors of slopes ``beta`` over the held-out cells, on the means of the training cells."""
+    error = test.yy[q]
+    support = np.flatnonzero(beta)
+    for a in range(support.shape[0]):
+        i = support[a]
+        gradient = -2.0 * test.xy[q, i]
+        for c in range(support.shape[0]):
+            gradient += beta[support[c]] * test.xx[q, i, support[c]]
+        error += beta[i] * gradient
+    return max(error, 0.0)
 
 
 @kernel
-def _fit_one(  # type: ignore[no-untyped-def]
-    members, folds, n_folds, columns, ptr, t, n, x, y, xx, xy, yy, lam, start, alpha, l1_ratio, path, patience, one_se,
-    tols, max_sweeps, beta, held, out,
-):  # fmt: skip
-    """Fit one target in one stratum; fills ``beta`` (original units) and ``out`` (lambda, R2 in training and folds).
+def _best_place(errors):
+    """Where on the path, in steps from its start, the held-out error is smallest; a continuous function of the errors.
+
+    The minimum of the parabola through the smallest error and its neighbours: where two penalties are about equally
+    good, they lead to about the same place. At either end it is the parabola of the last three; the half step next to
+    the start is stretched to a whole one, so that a start that is as good as any is the place.
+    """
+    n = errors.shape[0]
+    best = int(np.argmin(errors))
+    if n < 3 or best == 0:
+        return float(best)
+    middle = min(best, n - 2)
+    slope = 0.5 * (errors[middle + 1] - errors[middle - 1])
+    curvature = errors[middle + 1] - 2.0 * errors[middle] + errors[middle - 1]
+    if curvature <= 0.0:
+        return float(best)
+    place = min(max(middle - slope / curvature, best - 0.5), best + 0.5, n - 1.0)
+    return 2.0 * place - 1.0 if place < 1.0 else place
+
+
+@kernel
+def _penalty_at(place, lambdas):
+    """Penalty at a place of the path, geometrically between the two next to it."""
+    low = int(place)
+    if low >= lambdas.shape[0] - 1:
+        return lambdas[-1]
+    share = place - low
+    return lambdas[low] if share == 0.0 else lambdas[low] ** (1.0 - share) * lambdas[low + 1] ** share
+
+
+@kernel
+def _walk(problems, test, lambdas, settings, saved, saved_residual):
+    """Held-out errors of all folds down the path until patience runs out; fills ``saved`` (penalties x folds)."""
+    used = np.flatnonzero(test.n)
+    m = saved.shape[2]
+    b, residual, beta = np.zeros((test.n.shape[0], m)), np.empty((test.n.shape[0], m)), np.empty(m)
+    for f in range(test.n.shape[0]):
+        residual[f] = problems[f].r
+    errors = np.zeros(lambdas.shape[0])
+    best = 0
+    for i in range(lambdas.shape[0]):
+        for q in used:
+            _descend(problems[q], lambdas[i], settings, settings.cv_tol, b[q], residual[q])
+            _original_units(b[q], problems[q].sd, beta)
+            errors[i] += _squared_error(beta, test, q)
+        saved[i], saved_residual[i] = b, residual
+        if errors[i] < errors[best]:
+            best = i
+        if i - best >= settings.patience:
+            return errors[: i + 1]
+    return errors
+
+
+@kernel
+def _fit_one(members, strata, columns, group_ptr, t, sums, lam, start, settings, beta, held):
+    """Fit one target in one stratum; fills ``beta`` (original units) and returns the penalty, NaN without a fit.
 
     At a given ``lam`` from ``start`` (original units), unless that is zero. With rows in ``held`` (folds x terms) also
-    the coefficients with each fold left out, at the same lambda.
+    the coefficients with each fold left out, at the same penalty.
     """
     m = columns.shape[0]
     beta[:] = 0.0
     held[:] = 0.0
-    out[:] = np.nan
-    splits = lam < 0.0 or held.shape[0] > 0
-    train_n, train_xx, train_xy, train_yy, out_n, out_xx, out_xy, out_yy = _split_sums(
-        members, folds, n_folds, columns, t, n, x, y, xx, xy, yy, splits
-    )
-    last = out_n.shape[0]
-    cells = train_n[last]
-    if cells < 2.0 or train_yy[last] == 0.0 or m == 0:
-        return
-    zero = np.zeros(m)
-    grams, rs, sds = np.empty((last + 1, m, m)), np.zeros((last + 1, m)), np.empty((last + 1, m))
-    weights, variance, mean = np.empty((last + 1, ptr.shape[0] - 1)), np.zeros(last + 1), np.empty(m)
-    for q in range(last + 1):
-        if train_n[q] > 0.0:
-            variance[q] = standardise(
-                train_n[q], zero, 0.0, train_xx[q], train_xy[q], train_yy[q], grams[q], rs[q], mean, sds[q]
-            )[1]
-            weights[q] = group_weights(np.diag(grams[q]), ptr)
-    top = largest_lambda(rs[last], ptr, weights[last], alpha, l1_ratio)
+    train, test = _split_sums(members, strata, columns, t, sums, lam < 0.0 or held.shape[0] > 0)
+    n_splits = test.n.shape[0]
+    if train.n[n_splits] < 2.0 or train.yy[n_splits] == 0.0 or m == 0:
+        return np.nan
+    problems = [_standardised(train, q, group_ptr) for q in range(n_splits + 1)]
+    full = problems[n_splits]
+    top = largest_lambda(full.r, group_ptr, full.weights, settings.alpha, settings.l1_ratio)
     if top == 0.0:
-        return
-
-    lambdas = top * path
-    chosen = 0
-    used = np.flatnonzero(out_n)
-    coefficients, left = np.zeros(m), rs[last].copy()
+        return np.nan
+    lambdas = top * settings.path
     n_saved = lambdas.shape[0] if lam < 0.0 else 0
-    saved, saved_residual = np.empty((n_saved, last, m)), np.empty((n_saved, last, m))
+    saved, saved_residual = np.zeros((n_saved, n_splits, m)), np.empty((n_saved, n_splits, m))
+    b, residual = np.zeros(m), full.r.copy()
+    first = 0
     if lam >= 0.0:
         for i in range(m):
-            coefficients[i] = start[i] * sds[last, i]
-        way = lambdas[lambdas > lam]  # down to the wanted value
-        lambdas = np.append(way[:0] if np.any(coefficients) else way, lam)
-        chosen = lambdas.shape[0] - 1
-    elif used.shape[0] > 0:
-        b, residual = np.zeros((last, m)), rs[:last].copy()
-        errors = np.zeros((lambdas.shape[0], used.shape[0]))
-        best, best_error, tried = 0, math.inf, 0
-        for i in range(lambdas.shape[0]):
-            l1 = alpha if alpha >= 0.0 else l1_ratio * lambdas[i]
-            for u in range(used.shape[0]):
-                q = used[u]
-                if variance[q] > 0.0:
-                    descend(grams[q], rs[q], variance[q], ptr, weights[q], lambdas[i], l1, b[q], residual[q], tols[0],
-                            max_sweeps)  # fmt: skip
-                _original_units(b[q], sds[q], beta)
-                errors[i, u] = squared_error(0.0, beta, out_n[q], zero, 0.0, out_xx[q], out_xy[q], out_yy[q])
-            saved[i], saved_residual[i] = b, residual
-            tried = i + 1
-            if errors[i].sum() < best_error:
-                best, best_error = i, errors[i].sum()
-            if i - best >= patience:
-                break
-        chosen = _choose(errors, out_n[used], tried, one_se)
-        if out_yy.sum() > 0.0:
-            out[2] = 1.0 - errors[chosen].sum() / out_yy.sum()
-        for u in range(used.shape[0]):  # where all cells together lead is near to where the folds have led
-            coefficients += saved[chosen, used[u]] / used.shape[0]
-    if lambdas[chosen] >= top:  # all is zero there; whether a descent onto the border gets there is up to rounding
-        coefficients[:] = 0.0
+            b[i] = start[i] * full.sd[i]
     else:
-        first = chosen if np.any(coefficients) else 0
-        for j in np.flatnonzero(coefficients):
-            left -= coefficients[j] * grams[last, j]
-        for i in range(first, chosen + 1):
-            l1 = alpha if alpha >= 0.0 else l1_ratio * lambdas[i]
-            tol = tols[1] if i == chosen else tols[0]
-            descend(grams[last], rs[last], variance[last], ptr, weights[last], lambdas[i], l1, coefficients, left, tol,
-                    max_sweeps)  # fmt: skip
-    _original_units(coefficients, sds[last], beta)
-    out[0] = lambdas[chosen]
-    error = squared_error(0.0, beta, cells, zero, 0.0, train_xx[last], train_xy[last], train_yy[last])
-    out[1] = 1.0 - error / train_yy[last]
-
+        lam = lambdas[0]
+        used = np.flatnonzero(test.n)
+        if used.shape[0] > 0:
+            place = _best_place(_walk(problems, test, lambdas, settings, saved, saved_residual))
+            lam, first = _penalty_at(place, lambdas), int(place)
+        for f in used:  # where all cells together lead is near to where the folds have led
+            b += saved[first, f] / used.shape[0]
+    if n_saved > 0 and lam >= top:  # all is zero there; whether a descent onto the border gets there is up to rounding
+        b[:] = 0.0
+    else:
+        for j in np.flatnonzero(b):
+            residual -= b[j] * full.gram[j]
+        if not np.any(b):  # down to the wanted penalty
+            for value in lambdas[lambdas > lam]:
+                _descend(full, value, settings, settings.cv_tol, b, residual)
+        _descend(full, lam, settings, settings.tol, b, residual)
+    _original_units(b, full.sd, beta)
     for q in range(held.shape[0]):
-        if out_n[q] == 0.0:
+        if test.n[q] == 0.0:
             held[q] = beta
             continue
-        if variance[q] == 0.0:
-            continue
+        problem = problems[q]
         if n_saved > 0:
-            down = lambdas[chosen : chosen + 1]
-            coefficients[:], left[:] = saved[chosen, q], saved_residual[chosen, q]
+            b[:], residual[:] = saved[first, q], saved_residual[first, q]
         else:
-            down = largest_lambda(rs[q], ptr, weights[q], alpha, l1_ratio) * path
-            down = np.append(down[down > lam], lam)
-            coefficients[:], left[:] = 0.0, rs[q]
-        for i in range(down.shape[0]):
-            l1 = alpha if alpha >= 0.0 else l1_ratio * down[i]
-            tol = tols[1] if i == down.shape[0] - 1 else tols[0]
-            descend(grams[q], rs[q], variance[q], ptr, weights[q], down[i], l1, coefficients, left, tol, max_sweeps)
-        _original_units(coefficients, sds[q], held[q])
+            b[:], residual[:] = 0.0, problem.r
+            own = largest_lambda(problem.r, group_ptr, problem.weights, settings.alpha, settings.l1_ratio)
+            for value in own * settings.path[own * settings.path > lam]:
+                _descend(problem, value, settings, settings.cv_tol, b, residual)
+        _descend(problem, lam, settings, settings.tol, b, residual)
+        _original_units(b, problem.sd, held[q])
+    return lam
 
 
 @parallel_kernel
-def fit_block(  # type: ignore[no-untyped-def]
-    strata_ptr, strata, folds, n_folds, indptr, term, ptrs, n, x, y, xx, xy, yy, lam, starts, alpha, l1_ratio, path,
-    patience, one_se, tols, max_sweeps, coef, held, out,
-):  # fmt: skip
-    """Fit every target in every stratum, ``starts`` of the shape of ``coef``.
+def fit_block(strata, targets, sums, lam, starts, settings, coef, held, chosen):
+    """Fit every target in every stratum, at ``lam`` (T, S) or where that is negative at a penalty of its own choice.
 
-    Fills ``coef`` (T, S, widest), ``held`` (folds or none, T, S, widest) and ``out`` (T, S, 3).
+    Fills ``coef`` (T, S, widest; ``starts`` is of the same shape), ``held`` (folds or none, T, S, widest) and
+    ``chosen`` (T, S), the penalties.
     """
-    n_strata = strata_ptr.shape[0] - 1
+    n_strata = strata.indptr.shape[0] - 1
     for job in nb.prange(coef.shape[0] * n_strata):
         t, s = job // n_strata, job % n_strata
-        columns = term[indptr[t] : indptr[t + 1]]
-        beta, without = np.zeros(columns.shape[0]), np.zeros((held.shape[0], columns.shape[0]))
-        result = np.empty(3)
-        _fit_one(
-            strata[strata_ptr[s] : strata_ptr[s + 1]], folds, n_folds, columns, ptrs[t], t, n, x, y, xx, xy, yy,
-            lam[t, s], starts[t, s], alpha, l1_ratio, path, patience, one_se, tols, max_sweeps, beta, without, result,
+        members = strata.members[strata.indptr[s] : strata.indptr[s + 1]]
+        columns, group_ptr = targets.term[targets.indptr[t] : targets.indptr[t + 1]], targets.group_ptr[t]
+        m = columns.shape[0]
+        order = _order(columns, group_ptr, t, members, strata, sums)
+        beta, without = np.zeros(m), np.zeros((held.shape[0], m))
+        chosen[t, s] = _fit_one(
+            members, strata, columns[order], group_ptr, t, sums, lam[t, s], starts[t, s, :m][order], settings, beta,
+            without,
         )  # fmt: skip
-        coef[t, s, : columns.shape[0]] = beta
-        held[:, t, s, : columns.shape[0]] = without
-        out[t, s] = result
-
-
-@parallel_kernel
-def error_block(codes, indptr, term, n, x, y, xx, xy, yy, coef, errors):  # type: ignore[no-untyped-def]
-    """Squared errors of given coefficients; ``codes`` (S, F) are groups, ``coef`` in the shifted frame of the sums."""
-    for job in nb.prange(coef.shape[0] * codes.shape[0]):
-        t, s = job // codes.shape[0], job % codes.shape[0]
-        start, stop = indptr[t], indptr[t + 1]
-        support = np.flatnonzero(coef[t, s, 1 : 1 + stop - start])
-        m = support.shape[0]
-        columns = term[start + support]
-        beta = coef[t, s, 1 + support]
-        to_x, to_xx, to_xy = np.empty(m), np.empty((m, m)), np.empty(m)
-        for q in range(codes.shape[1]):
-            code = codes[s, q]
-            _gather(code, columns, t, x, xx, xy, to_x, to_xx, to_xy)
-            errors[t, s, q] = squared_error(coef[t, s, 0], beta, n[code], to_x, y[code, t], to_xx, to_xy, yy[code, t])
+        for i in range(m):
+            coef[t, s, order[i]] = beta[i]
+            for q in range(held.shape[0]):
+                held[q, t, s, order[i]] = without[q, i]

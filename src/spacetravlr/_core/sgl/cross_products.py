@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from spacetravlr._types import Floats, Ints
@@ -47,30 +45,6 @@ class GroupedMoments:
     def n_groups(self) -> int:
         """Number of groups G."""
         return len(self.n)
-
-    def total(self, groups: Sequence[int] | Ints | None = None) -> GroupedMoments:
-        """Sums over ``groups`` (all by default) as one group."""
-        index = np.arange(self.n_groups) if groups is None else np.asarray(groups, dtype=np.intp)
-        fields = {name: getattr(self, name)[index].sum(axis=0)[None] for name in ("n", "x", "y", "xx", "xy", "yy")}
-        return GroupedMoments(x_shift=self.x_shift, y_shift=self.y_shift, **fields)
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Means and centred cross products (sums, not averages) of one set of cells, in the original units."""
-
-    n: float
-    """Cells."""
-    x_mean: NDArray[np.float64]
-    """Means of the regressors, shape (K,)."""
-    y_mean: NDArray[np.float64]
-    """Means of the targets, shape (T,)."""
-    xx: NDArray[np.float64]
-    """Centred cross products of the regressors, shape (K, K)."""
-    xy: NDArray[np.float64]
-    """Centred cross products with the targets, shape (T, K)."""
-    yy: NDArray[np.float64]
-    """Centred sums of squares of the targets, shape (T,)."""
 
 
 def grouped_moments(design: Floats, y: Floats, codes: Ints, *, n_groups: int | None = None) -> GroupedMoments:
@@ -128,24 +102,6 @@ def grouped_moments(design: Floats, y: Floats, codes: Ints, *, n_groups: int | N
             sums.xy[group] += y_rows.T @ x_rows
             sums.yy[group] += np.einsum("ij,ij->j", y_rows, y_rows)
     return sums
-
-
-def moments(grams: GroupedMoments, groups: Sequence[int] | Ints | None = None) -> Moments:
-    r"""Means and centred cross products of the cells in ``groups`` (all by default).
-
-    .. math:: \sum_i (x_i - \bar x)(x_i - \bar x)^T = \sum_i x_i x_i^T - n \bar x \bar x^T
-    """
-    sums = grams.total(groups)
-    n = max(float(sums.n[0]), 1.0)
-    x_mean, y_mean = sums.x[0] / n, sums.y[0] / n
-    return Moments(
-        n=float(sums.n[0]),
-        x_mean=x_mean + grams.x_shift,
-        y_mean=y_mean + grams.y_shift,
-        xx=sums.xx[0] - n * np.outer(x_mean, x_mean),
-        xy=sums.xy[0] - n * np.outer(y_mean, x_mean),
-        yy=sums.yy[0] - n * y_mean**2,
-    )
 
 
 def _mean(values: Floats, used: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -33,7 +33,7 @@ _SINGLE = 1e-5  # changes of a coefficient down to which single precision will d
 
 
 @kernel
-def soft_norm(values, start, stop, threshold):  # type: ignore[no-untyped-def]
+def soft_norm(values, start, stop, threshold):
     """Euclidean norm of soft-thresholded values."""
     total = 0.0
     for j in range(start, stop):
@@ -44,7 +44,7 @@ def soft_norm(values, start, stop, threshold):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def group_weights(diagonal, ptr):  # type: ignore[no-untyped-def]
+def group_weights(diagonal, ptr):
     """Square roots of the numbers of columns that vary, one a group."""
     weights = np.zeros(ptr.shape[0] - 1)
     for g in range(weights.shape[0]):
@@ -56,7 +56,7 @@ def group_weights(diagonal, ptr):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def largest_lambda(r, ptr, weights, alpha, l1_ratio):  # type: ignore[no-untyped-def]
+def largest_lambda(r, ptr, weights, alpha, l1_ratio):
     """Smallest lambda at which all is zero; ``alpha`` below zero stands for ``l1_ratio * lambda``."""
     largest = 0.0
     for g in range(weights.shape[0]):
@@ -79,21 +79,21 @@ def largest_lambda(r, ptr, weights, alpha, l1_ratio):  # type: ignore[no-untyped
 
 
 @kernel
-def _coordinate(c, curvature, alpha, kappa, rest, old):  # type: ignore[no-untyped-def]
-    """Minimiser of one coordinate; ``rest`` is the sum of squares of the others in its group, ``old`` a first guess."""
+def _coordinate(c, curvature, alpha, kappa, others, old):
+    """Minimiser of one coordinate; ``others`` is the sum of squares of its group without it, ``old`` a first guess."""
     d = abs(c) - alpha
     if d <= 0.0:
         return 0.0
     low = max((d - kappa) / curvature, 0.0)
-    if rest == 0.0 or kappa == 0.0:
+    if others == 0.0 or kappa == 0.0:
         return math.copysign(low, c)
-    low = max(low, d / (curvature + kappa / math.sqrt(rest)))
+    low = max(low, d / (curvature + kappa / math.sqrt(others)))
     b = max(old, low) if c > 0.0 else max(-old, low)
     for _ in range(_NEWTON):
-        norm2 = b * b + rest
+        norm2 = b * b + others
         norm = math.sqrt(norm2)
         # the tangent of a concave function meets zero at or before the function does, from either side
-        new = max(b + (d - b * (curvature + kappa / norm)) / (curvature + kappa * rest / (norm * norm2)), low)
+        new = max(b + (d - b * (curvature + kappa / norm)) / (curvature + kappa * others / (norm * norm2)), low)
         change = abs(new - b)
         b = new
         if change <= 1e-8 * b:  # quadratic convergence: what is left is rounding
@@ -102,7 +102,7 @@ def _coordinate(c, curvature, alpha, kappa, rest, old):  # type: ignore[no-untyp
 
 
 @kernel
-def _move(gram, residual, b, j, value):  # type: ignore[no-untyped-def]
+def _move(gram, residual, b, j, value):
     """Set one coefficient and keep the correlations with the residual up to date."""
     change = value - b[j]
     b[j] = value
@@ -113,7 +113,7 @@ def _move(gram, residual, b, j, value):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _leave_zero(gram, residual, b, start, stop, alpha, kappa):  # type: ignore[no-untyped-def]
+def _leave_zero(gram, residual, b, start, stop, alpha, kappa):
     """One proximal step of a group that is zero and should not be; the trace bounds its largest eigenvalue."""
     step = 1.0 / max(stop - start, 1)
     shrink = step * (1.0 - kappa / soft_norm(residual, start, stop, alpha))
@@ -130,7 +130,7 @@ def _leave_zero(gram, residual, b, start, stop, alpha, kappa):  # type: ignore[n
 
 
 @kernel
-def _should_be_zero(gram, residual, b, start, stop, alpha, kappa):  # type: ignore[no-untyped-def]
+def _should_be_zero(gram, residual, b, start, stop, alpha, kappa):
     """Whether the best value of a whole group, the others kept, is zero."""
     without = residual[start:stop].copy()
     for j in range(start, stop):
@@ -142,7 +142,7 @@ def _should_be_zero(gram, residual, b, start, stop, alpha, kappa):  # type: igno
 
 
 @kernel
-def _squares(b, start, stop):  # type: ignore[no-untyped-def]
+def _squares(b, start, stop):
     total = 0.0
     for j in range(start, stop):
         total += b[j] * b[j]
@@ -150,7 +150,7 @@ def _squares(b, start, stop):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _sweep(gram, residual, b, ptr, weights, lam, alpha):  # type: ignore[no-untyped-def]
+def _sweep(gram, residual, b, ptr, weights, lam, alpha):
     """One exact pass over all columns; returns the largest change."""
     largest = 0.0
     for g in range(weights.shape[0]):
@@ -171,18 +171,18 @@ def _sweep(gram, residual, b, ptr, weights, lam, alpha):  # type: ignore[no-unty
             curvature = gram[j, j]
             if curvature == 0.0:
                 continue
-            rest = max(norm2 - old * old, 0.0)
-            if rest <= 1e-15 * norm2:
-                rest = 0.0  # what is left of a difference of equal numbers
-            new = _coordinate(residual[j] + curvature * old, curvature, alpha, kappa, rest, old)
+            others = max(norm2 - old * old, 0.0)
+            if others <= 1e-15 * norm2:
+                others = 0.0  # what is left of a difference of equal numbers
+            new = _coordinate(residual[j] + curvature * old, curvature, alpha, kappa, others, old)
             if new != old:
                 largest = max(largest, _move(gram, residual, b, j, new))
-                norm2 = rest + new * new
+                norm2 = others + new * new
     return largest
 
 
 @kernel
-def _sweep_bounded(gram, residual, b, ptr, weights, lam, alpha):  # type: ignore[no-untyped-def]
+def _sweep_bounded(gram, residual, b, ptr, weights, lam, alpha):
     r"""One cheap pass, the norm replaced by its bound :math:`||b_g|| \le (||b_g||^2 / c + c) / 2`, c as it was."""
     largest = 0.0
     for g in range(weights.shape[0]):
@@ -202,7 +202,7 @@ def _sweep_bounded(gram, residual, b, ptr, weights, lam, alpha):  # type: ignore
 
 
 @kernel
-def duality_gap(r, residual, b, variance, ptr, weights, lam, alpha):  # type: ignore[no-untyped-def]
+def duality_gap(r, residual, b, variance, ptr, weights, lam, alpha):
     r"""Primal minus dual objective, the dual at the residual scaled until it is feasible.
 
     The scale :math:`s \le 1` of a group solves :math:`||S(s c_g, \alpha)|| = \lambda w_g`. The left side is convex
@@ -248,26 +248,26 @@ def duality_gap(r, residual, b, variance, ptr, weights, lam, alpha):  # type: ig
     for j in range(b.shape[0]):
         fitted += r[j] * b[j]
         inner += residual[j] * b[j]
-    along = variance - fitted  # y^T residual / n
-    left = max(along - inner, 0.0)  # residual^T residual / n
-    return 0.5 * left + penalty - (scale * along - 0.5 * scale * scale * left)
+    y_residual = variance - fitted  # y^T residual / n
+    squared = max(y_residual - inner, 0.0)  # residual^T residual / n
+    return 0.5 * squared + penalty - (scale * y_residual - 0.5 * scale * scale * squared)
 
 
 @kernel
-def _objective(b, left, r, ptr, weights, lam, alpha):  # type: ignore[no-untyped-def]
-    """Minimised function without the constant, from ``left = r - gram @ b``."""
+def _objective(b, residual, r, ptr, weights, lam, alpha):
+    """Minimised function without the constant, from ``residual = r - gram @ b``."""
     value = 0.0
     for g in range(weights.shape[0]):
         norm2 = 0.0
         for j in range(ptr[g], ptr[g + 1]):
             norm2 += b[j] * b[j]
-            value += alpha * abs(b[j]) - 0.5 * b[j] * (r[j] + left[j])
+            value += alpha * abs(b[j]) - 0.5 * b[j] * (r[j] + residual[j])
         value += lam * weights[g] * math.sqrt(norm2)
     return value
 
 
 @kernel
-def _extrapolate(past, past_left, values, left, r, ptr, weights, lam, alpha):  # type: ignore[no-untyped-def]
+def _extrapolate(past, past_residuals, values, residual, r, ptr, weights, lam, alpha):
     """Anderson step: the affine combination of iterates whose steps cancel best, if it lowers the objective."""
     k, n = past.shape[0] - 1, past.shape[1]
     products = np.zeros((k, k))
@@ -281,53 +281,57 @@ def _extrapolate(past, past_left, values, left, r, ptr, weights, lam, alpha):  #
         return
     share = np.linalg.solve(products + 1e-10 * scale * np.eye(k), np.ones(k))
     share /= share.sum()
-    new, new_left = np.zeros(n), np.zeros(n)
+    new, new_residual = np.zeros(n), np.zeros(n)
     for i in range(k):
         new += share[i] * past[i + 1]
-        new_left += share[i] * past_left[i + 1]
-    if _objective(new, new_left, r, ptr, weights, lam, alpha) < _objective(values, left, r, ptr, weights, lam, alpha):
+        new_residual += share[i] * past_residuals[i + 1]
+    if _objective(new, new_residual, r, ptr, weights, lam, alpha) < _objective(
+        values, residual, r, ptr, weights, lam, alpha
+    ):
         values[:] = new
-        left[:] = new_left
+        residual[:] = new_residual
 
 
 @kernel
-def _sweep_support(small, left, values, r, ptr, weights, lam, alpha, accuracy):  # type: ignore[no-untyped-def]
+def _sweep_support(small, residual, values, r, ptr, weights, lam, alpha, accuracy):
     """Sweeps over a small problem in place, in the precision of its arrays; returns their number."""
-    past, past_left = np.empty((_MEMORY, len(r)), r.dtype), np.empty((_MEMORY, len(r)), r.dtype)
+    past, past_residuals = np.empty((_MEMORY, len(r)), r.dtype), np.empty((_MEMORY, len(r)), r.dtype)
     sweeps = 0
     while sweeps < _ACTIVE_SWEEPS:
-        change = _sweep_bounded(small, left, values, ptr, weights, lam, alpha)
+        change = _sweep_bounded(small, residual, values, ptr, weights, lam, alpha)
         past[sweeps % _MEMORY] = values
-        past_left[sweeps % _MEMORY] = left
+        past_residuals[sweeps % _MEMORY] = residual
         sweeps += 1
         if change <= accuracy:
             break
         if sweeps % _MEMORY == 0:
-            _extrapolate(past, past_left, values, left, r, ptr, weights, lam, alpha)
+            _extrapolate(past, past_residuals, values, residual, r, ptr, weights, lam, alpha)
     return sweeps
 
 
 @kernel
-def _take(values, index, to):  # type: ignore[no-untyped-def]
+def _take(values, index, to):
     """Fill ``to`` with the values at ``index``."""
     for a in range(np.uint64(index.shape[0])):
         to[a] = values[index[a]]
 
 
 @kernel
-def _on_support(support, gram, residual, r, b, ptr, weights, lam, alpha, accuracy, small):  # type: ignore[no-untyped-def]
+def _on_support(support, gram, residual, r, b, ptr, weights, lam, alpha, accuracy, small):
     """Sweeps over the support in the precision of ``small`` (overwritten), then taken over; returns their number."""
     n = support.shape[0]
     places = support.astype(np.uint64)  # numba does not look for negative indices then
-    left, values = np.empty(n, small.dtype), np.empty(n, small.dtype)
-    start, whole = np.empty(n, small.dtype), np.empty(n, small.dtype)
+    own_residual, values = np.empty(n, small.dtype), np.empty(n, small.dtype)
+    start, own_r = np.empty(n, small.dtype), np.empty(n, small.dtype)
     for a in range(n):
         _take(gram[support[a]], places, small[a])
-    _take(residual, places, left)
+    _take(residual, places, own_residual)
     _take(b, places, values)
-    _take(r, places, whole)
+    _take(r, places, own_r)
     start[:] = values
-    sweeps = _sweep_support(small, left, values, whole, np.searchsorted(support, ptr), weights, lam, alpha, accuracy)
+    sweeps = _sweep_support(
+        small, own_residual, values, own_r, np.searchsorted(support, ptr), weights, lam, alpha, accuracy
+    )
     for a in range(n):
         if values[a] != start[a]:
             _move(gram, residual, b, support[a], np.float64(values[a]))
@@ -335,7 +339,7 @@ def _on_support(support, gram, residual, r, b, ptr, weights, lam, alpha, accurac
 
 
 @kernel
-def _descend_support(gram, residual, r, b, ptr, weights, lam, alpha, accuracy):  # type: ignore[no-untyped-def]
+def _descend_support(gram, residual, r, b, ptr, weights, lam, alpha, accuracy):
     """Sweeps over the support alone, on its own small Gram matrix; returns their number.
 
     They are in single precision while that is finer than what is asked of them: only where they lead is taken over, and
@@ -352,7 +356,7 @@ def _descend_support(gram, residual, r, b, ptr, weights, lam, alpha, accuracy): 
 
 
 @kernel
-def descend(gram, r, variance, ptr, weights, lam, alpha, b, residual, tol, max_sweeps):  # type: ignore[no-untyped-def]
+def descend(gram, r, variance, ptr, weights, lam, alpha, b, residual, tol, max_sweeps):
     """Minimise in place from ``b`` with ``residual = r - gram @ b``; stops at a gap of ``tol * variance / 2``.
 
     Returns the gap reached and the sweeps used.

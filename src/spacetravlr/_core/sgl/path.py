@@ -1,39 +1,34 @@
-r"""Sparse group lasso seeds (SPEC section 3) of a block of targets in every cell type.
+r"""Sparse group lasso seeds (SPEC section 3) of a block of targets in every cell type, from their cross products.
 
-The steps of a fit, none of which passes over cells after the first:
+.. math:: \min_b \tfrac{1}{2n} ||y - X b||^2 + \lambda \sum_g \sqrt{|g|}\, ||b_g||_2 + \alpha ||b||_1
 
-``grouped_moments(design, y, codes, n_groups=)`` (module ``gram``)
-    cross products of every (cell type, fold), ``codes = cell_type * n_folds + fold``.
-:func:`fit_seeds`
-    seeds of every target and cell type; the penalty by held-out error over the given folds.
-:func:`seed_errors`
-    squared errors of any coefficients on any folds.
-
-The problem solved, and its conventions, are those of module ``group_lasso``.
+Columns are standardised inside (mean 0, standard deviation 1), coefficients come back in the original units, the
+intercept is free. :math:`|g|` counts the columns of a group that vary; columns that do not vary get 0. Unless ``alpha``
+is given, :math:`\alpha` is ``l1_ratio`` times :math:`\lambda`. No step passes over cells after
+``grouped_moments(design, y, codes, n_groups=)``, ``codes = cell_type * n_folds + fold``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spacetravlr._core.sgl.block import error_block, fit_block
+from spacetravlr._core.sgl.block import Columns, Settings, Strata, Sums, fit_block
 from spacetravlr._core.sgl.cross_products import GroupedMoments
 from spacetravlr._core.sgl.reference import L1_RATIO, check_penalties
 from spacetravlr._utils import numba_threads
-from spacetravlr._validators import assert_one_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from spacetravlr._types import Bools, Floats, Ints
+    from spacetravlr._types import Floats, Ints
 
 _PATIENCE = 5  # penalties tried after the best one before the path is cut short
-_CV_TOL = 4e-3  # duality gap, as part of the variance, of the fits that choose the penalty: 1e-4 chooses no better
+_CV_TOL = 1e-4  # duality gap, as part of the variance, of the fits that choose the penalty
 
 
 @dataclass(frozen=True)
@@ -44,19 +39,9 @@ class Seeds:
     """Intercept, then the target's terms in the order of ``term``, then zeros; shape (T, S, 1 + widest target)."""
     lam: NDArray[np.float64]
     """Chosen penalty, shape (T, S); NaN where nothing could be fitted (fewer than 2 cells, constant target)."""
-    r2_train: NDArray[np.float64]
-    """R2 within types on the cells fitted (with pooled slopes: on all types), shape (T, S); NaN where nothing was."""
-    r2_cv: NDArray[np.float64]
-    """Held-out R2 over the folds that chose the penalty, against the training mean (optimistic: it was chosen on)."""
-    y_mean: NDArray[np.float64]
-    """Mean of the target over the cells fitted (the zero model), shape (T, S)."""
-    n: NDArray[np.float64]
-    """Cells fitted, shape (S,)."""
     held: NDArray[np.float64]
     """``coef`` with each fold left out, at the same penalties, shape (folds, T, S, 1 + widest target); no folds when
     not asked for."""
-    is_pooled: Bools
-    """Types with fewer than ``min_cells`` cells, or none, which carry the pooled slopes, shape (S,)."""
 
 
 def fit_seeds(
@@ -75,8 +60,7 @@ def fit_seeds(
     l1_ratio: float = L1_RATIO,
     n_lambdas: int = 20,
     lambda_min_ratio: float = 3e-3,
-    rule: Literal["min", "1se"] = "min",
-    tol: float = 1e-4,
+    tol: float = 1e-8,
     max_sweeps: int = 2000,
     leave_out: bool = False,
     n_jobs: int | None = None,
@@ -111,9 +95,8 @@ def fit_seeds(
         See ``alpha``; the default keeps few terms within a group and still drops whole groups.
     n_lambdas, lambda_min_ratio
         Geometric path from the smallest penalty at which all is zero down to this part of it. The path ends early after
-        5 penalties without a new best held-out error.
-    rule
-        Take the penalty of least held-out error, or the largest within one standard error of it.
+        5 penalties without a new smallest held-out error; the penalty is at the minimum of a parabola through the
+        smallest error and those next to it.
     tol
         Duality gap of the final fit, as a part of half the variance of the target.
     max_sweeps
@@ -127,7 +110,6 @@ def fit_seeds(
     -------
     The seeds.
     """
-    assert_one_of(rule, ("min", "1se"), name="rule")
     check_penalties(alpha, l1_ratio)
     _check_targets(grams, indptr)
     n_types = grams.n_groups // n_folds
@@ -139,10 +121,10 @@ def fit_seeds(
         strata.append(list(range(n_types)))
     n_targets, n_strata = len(indptr) - 1, len(strata)
     indptr = np.asarray(indptr, dtype=np.int64)
-    order, ptrs = _order_by_group(indptr, np.asarray(term), np.asarray(groups))
+    order, group_ptr = _order_by_group(indptr, np.asarray(term), np.asarray(groups))
     slopes = np.zeros((n_targets, n_strata, int(np.diff(indptr).max(initial=0))))
     held = np.zeros((len(used) if leave_out else 0, *slopes.shape))
-    out = np.full((n_targets, n_strata, 3), np.nan)
+    chosen = np.full((n_targets, n_strata), np.nan)
     wanted = np.full((n_targets, n_strata), -1.0)
     if lam is not None:
         given = np.asarray(lam, dtype=np.float64)
@@ -155,20 +137,22 @@ def fit_seeds(
         starts[:, :n_types] = start[:, :n_types, 1:]
         starts[:, :n_types][:, small] = 0.0  # slopes of all types together are no start for one
         _put_in_order(starts, indptr, order)
+    settings = Settings(
+        -1.0 if alpha is None else float(alpha), float(l1_ratio), _path(n_lambdas, lambda_min_ratio), _PATIENCE,
+        max(_CV_TOL, tol), tol, max_sweeps,
+    )  # fmt: skip
     with numba_threads(n_jobs):
         fit_block(
-            np.cumsum([0, *map(len, strata)]), np.concatenate(strata).astype(np.int64), used, n_folds, indptr,
-            np.asarray(term, dtype=np.int64)[order], ptrs, grams.n, grams.x, grams.y, grams.xx, grams.xy, grams.yy,
-            wanted, starts, -1.0 if alpha is None else float(alpha), float(l1_ratio),
-            _path(n_lambdas, lambda_min_ratio), _PATIENCE, rule == "1se", np.array([max(_CV_TOL, tol), tol]),
-            max_sweeps, slopes, held, out,
+            Strata(np.cumsum([0, *map(len, strata)]), np.concatenate(strata).astype(np.int64), used, n_folds),
+            Columns(np.asarray(indptr, dtype=np.int64), np.asarray(term, dtype=np.int64)[order], group_ptr),
+            Sums(grams.n, grams.x, grams.y, grams.xx, grams.xy, grams.yy),
+            wanted, starts, settings, slopes, held, chosen,
         )  # fmt: skip
     for fitted in (slopes, *held):
         _restore_order(fitted, indptr, order)
-    is_pooled = np.zeros(n_strata, dtype=bool)
     if small.any():
-        is_pooled[:n_types] = small
-        slopes[:, is_pooled], out[:, is_pooled] = slopes[:, [-1]], out[:, [-1]]
+        is_pooled = np.flatnonzero(small)
+        slopes[:, is_pooled], chosen[:, is_pooled] = slopes[:, [-1]], chosen[:, [-1]]
         held[:, :, is_pooled] = held[:, :, [-1]]
     keep = slice(None) if pooled or not small.any() else slice(n_types)
 
@@ -178,62 +162,11 @@ def fit_seeds(
         return np.concatenate([intercepts[:, keep, None], slopes[:, keep]], axis=2)
 
     coef = with_intercept(slopes, used)
-    y_mean = _means(grams, n_types, n_folds, used)[1]
     return Seeds(
         coef=coef,
+        lam=chosen[:, keep],
         held=np.array([with_intercept(h, np.delete(used, q)) for q, h in enumerate(held)]).reshape(-1, *coef.shape),
-        lam=out[:, keep, 0],
-        r2_train=out[:, keep, 1],
-        r2_cv=out[:, keep, 2],
-        y_mean=y_mean[:n_strata].T[:, keep],
-        n=np.append(cells, cells.sum())[:n_strata][keep],
-        is_pooled=is_pooled[keep],
     )
-
-
-def seed_errors(
-    grams: GroupedMoments,
-    indptr: Ints,
-    term: Ints,
-    *,
-    coef: Floats,
-    n_folds: int,
-    folds: Sequence[int] | None = None,
-    n_jobs: int | None = None,
-) -> NDArray[np.float64]:
-    """Sum of squared errors of given coefficients on given folds, from the cross products alone.
-
-    Parameters
-    ----------
-    grams, indptr, term, n_folds
-        As in :func:`fit_seeds`.
-    coef
-        Coefficients a target and cell type, shape (T, cell types, 1 + widest target), as in :class:`Seeds`.
-    folds
-        Folds to predict; all by default.
-    n_jobs
-        Threads.
-
-    Returns
-    -------
-    Errors, shape (T, cell types, folds).
-    """
-    _check_targets(grams, indptr)
-    n_types = grams.n_groups // n_folds
-    used = np.arange(n_folds) if folds is None else np.asarray(folds, dtype=np.int64)
-    shifted = np.array(coef[:, :n_types], dtype=np.float64)
-    indptr = np.asarray(indptr, dtype=np.int64)
-    # the sums are of shifted columns
-    x_shift = np.broadcast_to(grams.x_shift, (n_types, len(grams.x_shift)))
-    shifted[..., 0] += _products(shifted[..., 1:], x_shift, indptr, np.asarray(term)) - grams.y_shift[:, None]
-    codes = np.arange(n_types)[:, None] * n_folds + used
-    errors = np.empty((len(indptr) - 1, n_types, len(used)))
-    with numba_threads(n_jobs):
-        error_block(
-            codes, indptr, np.asarray(term, dtype=np.int64), grams.n, grams.x, grams.y, grams.xx, grams.xy, grams.yy,
-            shifted, errors,
-        )  # fmt: skip
-    return errors
 
 
 def _check_targets(grams: GroupedMoments, indptr: Ints) -> None:
