@@ -77,6 +77,16 @@ def test_every_slide_is_in_every_fold(n_slides):
     assert total.min() > 0.7 * total.max()
 
 
+def test_folds_are_of_equal_size_over_slides():
+    """Where a slide's blocks do not go up evenly in the folds, other folds get more of them on the next slide."""
+    coordinates = _tissue(800)
+    slides = np.arange(800) % 5
+    fold = spatial_folds(coordinates, 5, slides=slides, rng=np.random.default_rng(0))
+    per_slide = np.array([np.bincount(fold[slides == s], minlength=5) for s in range(5)])
+    assert np.all(np.sort(per_slide, axis=1) == [20, 20, 40, 40, 40])
+    np.testing.assert_array_equal(np.bincount(fold), [160] * 5)
+
+
 def test_slides_are_cut_on_their_own():
     """What lies on another slide has no say in where a slide is cut."""
     coordinates = _tissue(320)

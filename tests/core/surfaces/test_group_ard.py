@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
 from spacetravlr._core.linalg.block_arrow import arrow_factor
@@ -114,6 +115,15 @@ def test_learning_raises_the_evidence_to_a_maximum(problem):
             assert _model(y, blocks, other, noise).posterior().log_evidence < best
     for factor in (0.9, 1.1):
         assert _model(y, blocks, learned, noise * factor).posterior().log_evidence < best
+
+
+def test_what_is_learned_is_the_maximum_that_an_optimiser_finds(problem):
+    y, blocks, variances = problem
+    used = [blocks[0], blocks[2]]
+    best = minimize(lambda v: -_marginal(y, used, np.exp(v[:2]), np.exp(v[2])), np.log([0.5, 0.5, 0.5]), tol=1e-10)
+    model = _model(y, used, variances[[0, 2]])
+    model.learn(500)
+    np.testing.assert_allclose([*model.variances, model.noise], np.exp(best.x), rtol=1e-3)
 
 
 def test_a_block_without_effect_loses_its_variance():
