@@ -6,16 +6,21 @@ import numba as nb
 import numpy as np
 import pytest
 
-from spacetravlr._core.linalg.sparse_dot import CELLS, LANES, aligned_zeros, bounded_dots
+from spacetravlr._core.linalg import sparse_dot
+from spacetravlr._core.linalg.sparse_dot import CELLS, LANES, aligned_zeros
 
 N_TERMS = 12
 
 
-@nb.njit
-def _all(rows, together, column, slot, indptr, values, base, top, out):
-    rest = np.empty((CELLS, 1, LANES), values.dtype)
+# both ways to do the same: the second where this version of llvmlite cannot do the first
+WAYS = ["in_registers", "plainly"]
+
+
+def _all(way, rows, together, column, slot, indptr, values, base, top, out):
+    buffer = np.empty((CELLS, 1, LANES), values.dtype)
+    bounded_dots = getattr(sparse_dot, f"_bounded_dots_{way}")
     for t in range(len(indptr) - 1):
-        bounded_dots(rows, 0, together, column, slot, indptr[t], indptr[t + 1], values, base, top, t, out, t, rest)
+        bounded_dots(rows, 0, together, column, slot, indptr[t], indptr[t + 1], values, base, top, t, out, t, buffer)
 
 
 class _Problem:
@@ -33,9 +38,9 @@ class _Problem:
         self.base = (wide * rng.uniform(size=(CELLS, len(self.indptr) - 1))).astype(dtype)
         self.top = self.base.max(axis=0) + np.array(wide, dtype)
 
-    def run(self, together, n_sums):
+    def run(self, together, n_sums, way="in_registers"):
         out = np.full((CELLS, len(self.indptr) - 1, n_sums), np.nan, self.values.dtype)
-        _all(self.rows, together, self.column, self.slot, self.indptr, self.values, self.base, self.top, out)
+        _all(way, self.rows, together, self.column, self.slot, self.indptr, self.values, self.base, self.top, out)
         return out
 
     def expected(self, n_sums):
@@ -53,10 +58,11 @@ class _Problem:
 @pytest.mark.parametrize("together", [1, CELLS])
 @pytest.mark.parametrize("n_sums", [1, 5, LANES, 32, 37, 32 + 2 * LANES])
 @pytest.mark.parametrize("wide", [1e3, 0.5])
-def test_against_numpy(n_sums, together, dtype, tolerance, of_rows, wide):
+@pytest.mark.parametrize("way", WAYS)
+def test_against_numpy(n_sums, together, dtype, tolerance, of_rows, wide, way):
     problem = _Problem(dtype, n_sums, wide=wide)
     problem.rows = problem.rows.astype(of_rows)
-    out, expected = problem.run(together, n_sums), problem.expected(n_sums)
+    out, expected = problem.run(together, n_sums, way), problem.expected(n_sums)
     np.testing.assert_allclose(out[:together], expected[:together], atol=tolerance)
     assert np.isnan(out[together:]).all()
 
@@ -70,15 +76,16 @@ def test_some_sums_of_the_narrow_range_are_clipped():
     assert (free > problem.top[:, None] + low).any()
 
 
-def test_the_same_bits_whatever_stands_beside():
+@pytest.mark.parametrize("way", WAYS)
+def test_the_same_bits_whatever_stands_beside(way):
     problem = _Problem(np.float32, 40)
-    out, values = problem.run(1, 40), problem.values
+    out, values = problem.run(1, 40, way), problem.values
     for p in range(40):
         problem.values = np.ascontiguousarray(values[:, :, [p]])
-        np.testing.assert_array_equal(problem.run(CELLS, 1)[0, :, 0], out[0, :, p])
+        np.testing.assert_array_equal(problem.run(CELLS, 1, way)[0, :, 0], out[0, :, p])
     for n_sums in (LANES, 3):
         problem.values = np.ascontiguousarray(values[:, :, :LANES])
-        np.testing.assert_array_equal(problem.run(CELLS, n_sums)[0], out[0, :, :n_sums])
+        np.testing.assert_array_equal(problem.run(CELLS, n_sums, way)[0], out[0, :, :n_sums])
 
 
 @nb.njit

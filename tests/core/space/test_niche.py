@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from spacetravlr._core.space.niche import iter_niche_images, niche_composition, niche_images
+from spacetravlr._core.space.niche import niche_composition, niche_images
 
 RADIUS, M, TYPES = 120.0, 8, 4
 
@@ -82,15 +82,12 @@ def test_images_do_not_depend_on_units_order_or_place(tissue):
     np.testing.assert_array_equal(moved, niche_images(lattice, codes, TYPES, RADIUS, M))
 
 
-def test_chunks_are_the_whole(tissue):
+def test_images_of_some_cells_are_those_of_all(tissue):
     coords, codes, libraries = tissue
-    whole = niche_images(coords, codes, TYPES, RADIUS, M, libraries=libraries)
-    parts = list(iter_niche_images(coords, codes, TYPES, RADIUS, M, libraries=libraries, chunk_size=150))
-    assert [p.stop - p.start for p, _ in parts] == [150, 150, 100]
-    np.testing.assert_array_equal(np.concatenate([images for _, images in parts]), whole)
-    one = next(iter_niche_images(coords, codes, TYPES, RADIUS, M, cells=np.array([5, 9])))
-    assert one[0] == slice(0, 2)
-    np.testing.assert_array_equal(one[1].shape, (2, TYPES, M, M))
+    full = niche_images(coords, codes, TYPES, RADIUS, M, libraries=libraries)
+    cells = np.array([9, 5, 301])
+    some = niche_images(coords, codes, TYPES, RADIUS, M, libraries=libraries, cells=cells)
+    np.testing.assert_array_equal(some, full[cells])
 
 
 def test_threads_do_not_matter(tissue):

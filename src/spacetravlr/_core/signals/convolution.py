@@ -2,7 +2,7 @@ r"""Convolutions of a small grid with an even kernel, by matrix products instead
 
 A kernel that is even along every axis has products of cosines and sines as eigenvectors, so a convolution is: project
 on the waves of each axis, scale, and project back. A smooth kernel has hardly any waves near the finest, so that the
-bases are narrower than the grid; and a matrix product keeps its numbers in registers, where an FFT over many columns
+bases are narrower than the grid; and the rows of a matrix product stay in the cache, where an FFT over many columns
 goes through memory at every step. Up to some hundred points an axis that is several times as fast.
 
 Every column is computed on its own, in the same order whatever stands beside it.
@@ -11,24 +11,16 @@ Every column is computed on its own, in the same order whatever stands beside it
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numba as nb
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
 from spacetravlr._core.kernels import kernel, parallel_kernel
-from spacetravlr._core.linalg.registers import in_all_lanes, multiply_add, unpack, vector_of, zeros
 
 if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
 
-#: Columns of a grid have to be a multiple of this.
-LANES = 8
-_WIDE = 16
-_ROWS = 6  # rows x 16 lanes of sums fill the registers
 # Angle a grid point from which waves are faded out, and at which none is left. A sudden end would ring: stray signals.
 _FADE, _END = 1.2, 2.3
 # Time of an FFT at one grid point, in multiplications and additions.
@@ -75,7 +67,7 @@ def make_waves(extent: tuple[int, ...], period: tuple[int, ...], spectrum: Float
 
 
 def convolve(grid: Floats, waves: Waves) -> None:
-    """Convolve every column of ``grid`` (three axes x columns, a multiple of 8) in place, on numba's threads."""
+    """Convolve every column of ``grid`` (three axes x columns) in place, on numba's threads."""
     transposed = [np.ascontiguousarray(basis.T) for basis in waves.bases]
     _convolve(grid, *waves.bases, *transposed, waves.eigenvalues)
 
@@ -99,67 +91,22 @@ def _fade(angle: Floats) -> Floats:
     return 1 - u**3 * (10 - 15 * u + 6 * u**2)
 
 
-def _products(n_rows: int, lanes: int) -> Any:
-    """Some rows of a product of matrices, in some columns."""
-
-    @intrinsic(prefer_literal=False)
-    def products(
-        typing: Any, left: Any, row: Any, right: Any, first: Any, step: Any, out: Any, to: Any, by: Any
-    ) -> Any:
-        n = types.intp
-        return types.void(left, n, right, n, n, out, n, n), codegen
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        left, row, right, first, step, out, to, by = unpack(context, builder, signature, args)
-        vector = vector_of(ir.FloatType(), lanes)
-        n_terms, n_columns = cgutils.unpack_tuple(builder, left.shape)
-
-        def lanes_at(array: Any, start: Any, k: Any, stride: Any) -> Any:
-            place = builder.add(start, builder.mul(k, stride))
-            return builder.bitcast(builder.gep(array.data, [place]), vector.as_pointer())
-
-        totals = zeros(builder, vector, n_rows)
-        with cgutils.for_range(builder, n_terms, intp=row.type) as loop:
-            values = builder.load(lanes_at(right, first, loop.index, step), align=4)
-            place = builder.add(builder.mul(loop.index, n_columns), row)
-            for r, total in enumerate(totals):
-                factor = builder.load(builder.gep(left.data, [builder.add(place, ir.Constant(row.type, r))]))
-                added = multiply_add(builder, in_all_lanes(builder, factor, lanes), values, builder.load(total))
-                builder.store(added, total)
-        for r, total in enumerate(totals):
-            here = builder.add(row, ir.Constant(row.type, r))
-            builder.store(builder.load(total), lanes_at(out, to, here, by), align=4)
-        return context.get_dummy_value()
-
-    return products
-
-
-_many_wide, _one_wide = _products(_ROWS, _WIDE), _products(1, _WIDE)
-_many_narrow, _one_narrow = _products(_ROWS, LANES), _products(1, LANES)
-
-
 @kernel
-def _project(basis, right, first, step, width, out, to, by):  # type: ignore[no-untyped-def]
+def _project(basis, right, first, step, width, out, to, by):
     """Columns of ``basis`` times rows of ``width`` numbers, one every ``step``; written to rows every ``by``."""
-    p, n_rows = 0, basis.shape[1]
-    while p < width:
-        q, wide = 0, p + _WIDE <= width
-        while q < n_rows:
-            many = q + _ROWS <= n_rows
-            if wide and many:
-                _many_wide(basis, q, right, first + p, step, out, to + p, by)
-            elif wide:
-                _one_wide(basis, q, right, first + p, step, out, to + p, by)
-            elif many:
-                _many_narrow(basis, q, right, first + p, step, out, to + p, by)
-            else:
-                _one_narrow(basis, q, right, first + p, step, out, to + p, by)
-            q += _ROWS if many else 1
-        p += _WIDE if wide else LANES
+    u = np.uint64  # numba does not look for negative indices then, and the loops become vector ones
+    for q in range(basis.shape[1]):
+        own = u(to + q * by)
+        for p in range(u(width)):
+            out[own + p] = 0
+        for k in range(basis.shape[0]):
+            factor, other = basis[k, q], u(first + k * step)
+            for p in range(u(width)):
+                out[own + p] += factor * right[other + p]
 
 
 @parallel_kernel
-def _convolve(grid, x, y, z, x_back, y_back, z_back, eigenvalues):  # type: ignore[no-untyped-def]
+def _convolve(grid, x, y, z, x_back, y_back, z_back, eigenvalues):
     n_x, n_y, n_z, width = grid.shape
     m_x, m_y, m_z = eigenvalues.shape
     flat = grid.reshape(-1)

@@ -1,6 +1,6 @@
 r"""Received ligands through a regular grid: cost independent of the number of neighbours.
 
-Values are spread from the cells onto a grid with cubic B-splines, convolved there with the Gaussian kernel, and
+Values are scattered from the cells onto a grid with cubic B-splines, convolved there with the Gaussian kernel, and
 interpolated back with the same B-splines. With spacing :math:`h`, B-spline :math:`B` and grid kernel :math:`K` the
 weight between two cells is
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import fft
 
-from spacetravlr._core.signals.bsplines import STRIP, gather, spread
+from spacetravlr._core.signals.bsplines import STRIP, gather, scatter
 from spacetravlr._core.signals.convolution import Waves, convolve, make_waves, worthwhile
 from spacetravlr._core.signals.gather_scatter import LANES
 from spacetravlr._core.space.weights import kernel_reach, length_scale
@@ -35,7 +35,7 @@ RESOLUTION = 3.0
 #: Largest weight at which the kernel may be cut off: the grid blurs the cliff, at an error of a fifth of its height.
 MAX_CLIFF = 2e-3
 MAX_GRID_POINTS = 2**28
-# Signals spread together: what a cell costs besides its signals, and fetching them, is paid once for all of these.
+# Signals scattered together: what a cell costs besides its signals, and fetching them, is paid once for all of these.
 _CHUNK = 128
 _CHUNK_POINTS = 2**26
 
@@ -156,7 +156,7 @@ class GridKernel:
         width = stop - first
         padded = np.prod(tile.shape) * LANES <= _CHUNK_POINTS
         grid = np.zeros((*tile.shape, -(-width // LANES) * LANES if padded else width), dtype=np.float32)
-        spread(values, first, width, tile.cells, tile.base, tile.offset, tile.strip_start, grid)
+        scatter(values, first, width, tile.cells, tile.base, tile.offset, tile.strip_start, grid)
         if isinstance(tile.kernel, Waves):
             convolve(grid, tile.kernel)
         elif width < LANES:  # most of an FFT of the padding would be for nothing

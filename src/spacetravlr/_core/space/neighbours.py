@@ -72,7 +72,7 @@ def _search(points: Floats, k: int, rng_seed: int, n_jobs: int | None) -> tuple[
     if points.shape[1] <= _TREE_DIMS:
         return _by_tree(points, k, n_jobs)
     if len(points) > _EXACT_UP_TO:
-        from pynndescent import NNDescent  # type: ignore[import-untyped]
+        from pynndescent import NNDescent
 
         search = NNDescent(points, n_neighbors=k + 1, random_state=rng_seed, n_jobs=n_jobs)
         near, distance = search.neighbor_graph

@@ -7,7 +7,6 @@ cells of a type in it, so that an image sums to the cells of the window and does
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numba as nb
@@ -19,9 +18,6 @@ from spacetravlr._utils import numba_threads
 
 if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
-
-# Memory held by one chunk of images, in bytes.
-_CHUNK_BYTES = 256 * 2**20
 
 
 def niche_composition(
@@ -99,7 +95,7 @@ def niche_images(
 
     Returns
     -------
-    Images, float32, shape (len(cells), n_types, m, m). :func:`iter_niche_images` yields them in chunks.
+    Images, float32, shape (len(cells), n_types, m, m).
     """
     wanted = np.arange(len(coords)) if cells is None else np.asarray(cells)
     out = np.zeros((len(wanted), n_types, m, m), dtype=np.float32)
@@ -107,36 +103,6 @@ def niche_images(
     with numba_threads(n_jobs):
         _draw(*index, np.asarray(codes)[index.order].astype(np.int64), float(radius), _places(index, wanted), out)
     return out
-
-
-def iter_niche_images(
-    coords: Floats,
-    codes: Ints,
-    n_types: int,
-    radius: float,
-    m: int,
-    *,
-    cells: Ints | None = None,
-    libraries: Ints | None = None,
-    chunk_size: int | None = None,
-    n_jobs: int | None = None,
-) -> Iterator[tuple[slice, Floats]]:
-    """Draw niche images chunk by chunk: yields the slice of ``cells`` and its images.
-
-    Parameters as in :func:`niche_images`; ``chunk_size`` cells at a time, by default what fits in 256 MB.
-    """
-    wanted = np.arange(len(coords)) if cells is None else np.asarray(cells)
-    if chunk_size is None:
-        chunk_size = max(1, _CHUNK_BYTES // (4 * n_types * m * m))
-    index = _window_list(coords, radius, libraries)
-    types = np.asarray(codes)[index.order].astype(np.int64)
-    places = _places(index, wanted)
-    for first in range(0, len(wanted), chunk_size):
-        part = slice(first, min(first + chunk_size, len(wanted)))
-        images = np.zeros((part.stop - part.start, n_types, m, m), dtype=np.float32)
-        with numba_threads(n_jobs):
-            _draw(*index, types, float(radius), places[part], images)
-        yield part, images
 
 
 def _window_list(coords: Floats, radius: float, libraries: Ints | None) -> CellList:
@@ -153,7 +119,7 @@ def _places(index: CellList, cells: Ints) -> Ints:
 
 
 @parallel_kernel
-def _count_types(order, start, run_start, run_stop, points, types, radius, out):  # type: ignore[no-untyped-def]
+def _count_types(order, start, run_start, run_stop, points, types, radius, out):
     squared_radius = radius * radius
     for b in nb.prange(start.shape[0] - 1):
         for p in range(start[b], start[b + 1]):
@@ -166,7 +132,7 @@ def _count_types(order, start, run_start, run_stop, points, types, radius, out):
 
 
 @parallel_kernel
-def _draw(order, start, run_start, run_stop, points, types, radius, places, images):  # type: ignore[no-untyped-def]
+def _draw(order, start, run_start, run_stop, points, types, radius, places, images):
     m = images.shape[2]
     bins_per_unit = m / (2 * radius)
     for i in nb.prange(places.shape[0]):

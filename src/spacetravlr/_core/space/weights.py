@@ -38,7 +38,7 @@ def kernel_reach(radius: float, sigma: float, *, truncate: bool = True) -> float
 
 
 @kernel
-def gaussian_kernel_2d(origin, xy, radius, eps=1e-3):  # type: ignore[no-untyped-def]
+def gaussian_kernel_2d(origin, xy, radius, eps=1e-3):
     r"""Weigh every cell by its distance to one origin.
 
     .. math::
@@ -143,19 +143,8 @@ def gaussian_weights(
     return weights
 
 
-def neighbour_counts(
-    coords: Floats, radius: float, *, libraries: Ints | None = None, n_jobs: int | None = None
-) -> Ints:
-    """Cells within ``radius`` of each cell, itself included; shape (n_cells,)."""
-    cells = cell_list(np.asarray(coords, dtype=np.float64), radius, libraries)
-    counts = np.empty(len(coords), dtype=np.int64)
-    with numba_threads(n_jobs):
-        _count_neighbours(*cells, radius, counts)
-    return counts
-
-
 @parallel_kernel
-def _count_neighbours(order, start, run_start, run_stop, points, radius, counts):  # type: ignore[no-untyped-def]
+def _count_neighbours(order, start, run_start, run_stop, points, radius, counts):
     squared_radius = radius * radius
     for b in nb.prange(start.shape[0] - 1):
         for p in range(start[b], start[b + 1]):
@@ -173,9 +162,7 @@ def _count_neighbours(order, start, run_start, run_stop, points, radius, counts)
 
 
 @parallel_kernel
-def _fill_weights(  # type: ignore[no-untyped-def]
-    order, start, run_start, run_stop, points, radius, sigma, autocrine, indptr, indices, data
-):
+def _fill_weights(order, start, run_start, run_stop, points, radius, sigma, autocrine, indptr, indices, data):
     scale = -0.5 / (sigma * sigma)
     squared_radius = radius * radius
     for b in nb.prange(start.shape[0] - 1):
@@ -195,7 +182,6 @@ def _fill_weights(  # type: ignore[no-untyped-def]
         squared = np.empty(total)
         kept_cell = np.empty(total + 1, dtype=indices.dtype)
         kept_squared = np.empty(total + 1)
-        power = np.empty(total, dtype=np.float32)
         for p in range(start[b], start[b + 1]):
             x, y, z = points[0, p], points[1, p], points[2, p]
             j = order[p]
@@ -209,11 +195,12 @@ def _fill_weights(  # type: ignore[no-untyped-def]
                 kept_squared[k] = squared[q]
                 k += int((squared[q] <= squared_radius) & (autocrine | (cell[q] != j)))
             indices[indptr[j] : indptr[j] + k] = kept_cell[:k]
-            _exponentials(kept_squared[:k], scale, power[:k], data[indptr[j] : indptr[j] + k])
+            for q in range(k):
+                data[indptr[j] + q] = np.exp(kept_squared[q] * scale)
 
 
 @kernel
-def _merge_by(key, position):  # type: ignore[no-untyped-def]
+def _merge_by(key, position):
     """Sort ``position`` by ``key[position]``; quick where it consists of few ascending stretches, as bins do."""
     n = position.shape[0]
     border = np.empty(n + 1, dtype=np.int64)
@@ -242,22 +229,3 @@ def _merge_by(key, position):  # type: ignore[no-untyped-def]
         n_runs = merged
         position, other = other, position
     return position
-
-
-@kernel
-def _exponentials(values, scale, power, out):  # type: ignore[no-untyped-def]
-    r"""Write :math:`e^{s v}` for :math:`s v \le 0`, to float32 precision, in loops that use vector instructions.
-
-    With :math:`s v = k \ln 2 + y`, :math:`|y| \le \ln 2 / 2`: the powers of two through their bits (``power`` is room
-    for them), the rest by its Taylor series, whose error is below 6e-9.
-    """
-    bits = power.view(np.int32)
-    for q in range(values.shape[0]):
-        exponent = values[q] * scale
-        k = np.floor(exponent * 1.4426950408889634 + 0.5)
-        y = exponent - k * 0.6931471805599453
-        series = 1 / 120 + y * (1 / 720 + y * (1 / 5040))
-        out[q] = 1 + y * (1 + y * (1 / 2 + y * (1 / 6 + y * (1 / 24 + y * series))))
-        bits[q] = np.int32(max(k, -127.0) + 127.0) << 23
-    for q in range(values.shape[0]):
-        out[q] *= power[q]
