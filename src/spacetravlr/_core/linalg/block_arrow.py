@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spacetravlr._core.kernels import kernel
-from spacetravlr._core.linalg.cholesky import inverse_factor_and_logdet
+from spacetravlr._core.linalg.cholesky import inverse_factor_and_logdet, invert_rows, small_cholesky
 
 if TYPE_CHECKING:
     from spacetravlr._types import Floats
@@ -54,42 +54,24 @@ def arrow_factor(groups: Floats, border: Floats, corner: Floats) -> tuple[Floats
     whitened = border @ inverse.transpose(0, 2, 1)
     flat = whitened.transpose(1, 0, 2).reshape(d, n_groups * m)
     corner -= flat @ flat.T
-    rest, logdet_rest = inverse_factor_and_logdet(corner)
+    of_corner, logdet_of_corner = inverse_factor_and_logdet(corner)
     first = n_groups * m
     factor = np.zeros((first + d, first + d), corner.dtype)
     for g in range(n_groups):
         factor[g * m : (g + 1) * m, g * m : (g + 1) * m] = inverse[g]
-    np.matmul(-rest, (whitened @ inverse).transpose(1, 0, 2).reshape(d, first), out=factor[first:, :first])
-    factor[first:, first:] = rest
-    return factor, logdet + logdet_rest
+    np.matmul(-of_corner, (whitened @ inverse).transpose(1, 0, 2).reshape(d, first), out=factor[first:, :first])
+    factor[first:, first:] = of_corner
+    return factor, logdet + logdet_of_corner
 
 
 @kernel
-def _invert_groups(groups):  # type: ignore[no-untyped-def]
+def _invert_groups(groups):
     """Turn matrices into their inverse lower Cholesky factors; the sum of log determinants, NaN if one has none."""
-    logdet, m = 0.0, groups.shape[1]
-    row = np.empty(m)
+    logdet = 0.0
     for g in range(groups.shape[0]):
-        a = groups[g]
-        for i in range(m):
-            for j in range(i + 1):
-                value = a[i, j]
-                for k in range(j):
-                    value -= a[i, k] * a[j, k]
-                if i != j:
-                    a[i, j] = value / a[j, j]
-                elif value > 0:
-                    a[i, i] = np.sqrt(value)
-                    logdet += np.log(value)
-                else:
-                    return np.nan
-        for i in range(m):
-            row[:i] = 0.0
-            for k in range(i):
-                for j in range(k + 1):
-                    row[j] += a[i, k] * a[k, j]
-            a[i, i] = 1.0 / a[i, i]
-            for j in range(i):
-                a[i, j] = -a[i, i] * row[j]
-            a[i, i + 1 :] = 0.0
+        of_group = small_cholesky(groups[g], groups.shape[1])
+        if np.isnan(of_group):
+            return np.nan
+        logdet += of_group
+        invert_rows(groups[g], 0, groups.shape[1])
     return logdet

@@ -12,31 +12,29 @@ import ctypes
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.linalg import cython_blas, cython_lapack
+from numba.extending import get_cython_function_address
 
 from spacetravlr._core.kernels import kernel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from spacetravlr._types import Floats
 
-_name = ctypes.pythonapi.PyCapsule_GetName
-_name.restype, _name.argtypes = ctypes.c_char_p, [ctypes.py_object]
-_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 
-
-def _routine(module: Any, name: str, n_arguments: int) -> Any:
-    capsule = module.__pyx_capi__[name]
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * n_arguments)(_pointer(capsule, _name(capsule)))
+def _routine(library: str, name: str, n_arguments: int) -> Any:
+    address = get_cython_function_address(f"scipy.linalg.cython_{library}", name)
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * n_arguments)(address)
 
 
 _DOUBLE, _SINGLE = np.dtype(np.float64), np.dtype(np.float32)
-_potrf = {_DOUBLE: _routine(cython_lapack, "dpotrf", 5), _SINGLE: _routine(cython_lapack, "spotrf", 5)}
-_trmm = {_DOUBLE: _routine(cython_blas, "dtrmm", 11), _SINGLE: _routine(cython_blas, "strmm", 11)}
+_potrf = {_DOUBLE: _routine("lapack", "dpotrf", 5), _SINGLE: _routine("lapack", "spotrf", 5)}
+_trmm = {_DOUBLE: _routine("blas", "dtrmm", 11), _SINGLE: _routine("blas", "strmm", 11)}
 _number = {_DOUBLE: ctypes.c_double, _SINGLE: ctypes.c_float}
 _UPPER, _NOT = ctypes.c_char(b"U"), ctypes.c_char(b"N")  # the lower triangle of a C-ordered array is their upper
 _LEFT, _RIGHT = ctypes.c_char(b"L"), ctypes.c_char(b"R")
 _SMALL = 64  # rows that are inverted one by one
+_JITTER = (0.0, 1e-7, 1e-6, 1e-5, 1e-4)  # single precision rounds products at about the second
 
 
 def inverse_factor_and_logdet(matrix: Floats) -> tuple[Floats, float]:
@@ -72,7 +70,7 @@ def _invert(matrix: Floats, start: int, stop: int) -> None:
         \begin{pmatrix} A^{-1} & \\ -C^{-1} B A^{-1} & C^{-1} \end{pmatrix}
     """
     if stop - start <= _SMALL:
-        _invert_rows(matrix, start, stop)
+        invert_rows(matrix, start, stop)
         return
     middle = start + ((stop - start) // 2 + 15) // 16 * 16
     _invert(matrix, start, middle)
@@ -86,6 +84,23 @@ def _invert(matrix: Floats, start: int, stop: int) -> None:
     _call(multiply, _RIGHT, _UPPER, _NOT, _NOT, *sizes, real(1), c, lead, b, lead)
 
 
+def until_definite(attempt: Callable[[float], tuple[Floats, float]]) -> tuple[Floats, float]:
+    """Factorise with the least part added to the diagonal, see :func:`with_jitter`, that makes it possible."""
+    for part in _JITTER[:-1]:
+        try:
+            return attempt(part)
+        except np.linalg.LinAlgError:
+            continue
+    return attempt(_JITTER[-1])
+
+
+def with_jitter(matrix: Floats, part: float) -> Floats:
+    """Multiply the diagonal by ``1 + part`` in place."""
+    diagonal = np.arange(matrix.shape[-1])
+    matrix[..., diagonal, diagonal] *= 1.0 + part
+    return matrix
+
+
 def _at(matrix: Floats, row: int, column: int) -> ctypes.c_void_p:
     return ctypes.c_void_p(matrix.ctypes.data + (row * len(matrix) + column) * matrix.itemsize)
 
@@ -96,8 +111,27 @@ def _call(routine: Any, *arguments: Any) -> None:
 
 
 @kernel
-def _invert_rows(matrix, start, stop):  # type: ignore[no-untyped-def]
-    """Row by row: each takes the rows of the inverse above it, so that all loops run along rows."""
+def small_cholesky(a, m):
+    """Factorise the lower triangle of the first ``m`` rows in place; returns its log determinant, NaN without one."""
+    logdet = 0.0
+    for i in range(m):
+        for j in range(i + 1):
+            value = a[i, j]
+            for k in range(j):
+                value -= a[i, k] * a[j, k]
+            if i != j:
+                a[i, j] = value / a[j, j]
+            elif value > 0:
+                a[i, i] = np.sqrt(value)
+                logdet += np.log(value)
+            else:
+                return np.nan
+    return logdet
+
+
+@kernel
+def invert_rows(matrix, start, stop):
+    """Invert a lower triangle in place, row by row from those of the inverse above: so all loops run along rows."""
     row = np.empty(stop - start, matrix.dtype)
     for i in range(start, stop):
         row[: i - start] = 0

@@ -16,10 +16,10 @@ import numpy as np
 
 from spacetravlr._core.kernels import kernel
 from spacetravlr._core.linalg.block_arrow import arrow_factor
-from spacetravlr._core.linalg.cholesky import inverse_factor_and_logdet
+from spacetravlr._core.linalg.cholesky import inverse_factor_and_logdet, small_cholesky, until_definite, with_jitter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import DTypeLike
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _MIN_VARIANCE, _MAX_VARIANCE = 1e-8, 1e3
 _CHUNK = 2048  # cells whose products are summed in the precision of the features
-_DIAGONALS = (0.0, 1e-7, 1e-6, 1e-5, 1e-4)  # single precision rounds products at about the second
 _FEW = 48  # features of a set up to which its Bayes factor is computed without the library
 
 
@@ -62,7 +61,7 @@ class GroupArd:
         Of the rows; their products are summed in float64 over chunks of cells.
     groups
         Where each group of cells begins, and where the last one ends; one group when not given.
-    room
+    buffer
         Memory for rows of ``dtype`` (rows x cells) that nothing else uses meanwhile; more is taken when it is full.
     """
 
@@ -73,13 +72,13 @@ class GroupArd:
         *,
         dtype: DTypeLike = np.float64,
         groups: Ints | None = None,
-        room: Floats | None = None,
+        buffer: Floats | None = None,
     ) -> None:
         self.y = np.asarray(y, dtype=np.float64)
         self.noise = noise
         self.variances = np.empty(0)
         self._bounds = np.array([0, len(y)]) if groups is None else np.asarray(groups)
-        self._rows = np.empty((64, len(y)), dtype=dtype) if room is None else room
+        self._rows = np.empty((64, len(y)), dtype=dtype) if buffer is None else buffer
         self._block = np.empty(0, dtype=int)  # of each row
         self._split = np.empty(0, dtype=bool)
         self._products = np.empty((0, 0))  # rows x rows
@@ -143,7 +142,7 @@ class GroupArd:
         self._arrange()
 
     def _reserve(self, n_rows: int) -> None:
-        """Make room; twice as much as there was, so that adding block after block copies each row a few times."""
+        """Enlarge the memory for rows, to twice what it was: so each row is copied a few times, however many come."""
         if n_rows <= len(self._rows):
             return
         rows = self._rows
@@ -182,9 +181,9 @@ class GroupArd:
         """Products of features times weights."""
         groups, border, corner = self._parts
         first = len(mean) - len(corner)
-        own, rest = mean[:first].reshape(len(groups), -1), mean[first:]
-        of_groups = np.einsum("gab,gb->ga", groups, own) + np.einsum("gdb,d->gb", border, rest)
-        return np.concatenate([of_groups.ravel(), corner @ rest + np.einsum("gdb,gb->d", border, own)])
+        own, shared = mean[:first].reshape(len(groups), -1), mean[first:]
+        of_groups = np.einsum("gab,gb->ga", groups, own) + np.einsum("gdb,d->gb", border, shared)
+        return np.concatenate([of_groups.ravel(), corner @ shared + np.einsum("gdb,gb->d", border, own)])
 
     def residual(self, mean: Floats) -> Floats:
         """What weights leave of the response (cells,)."""
@@ -192,12 +191,12 @@ class GroupArd:
         weights = np.empty((self.n_groups, n_rows), self._rows.dtype)
         weights[:, self._split] = mean[: self.n_groups * n_split].reshape(self.n_groups, n_split)
         weights[:, ~self._split] = mean[self.n_groups * n_split :]
-        left = self.y.copy()
+        residual = self.y.copy()
         for w, cells in zip(weights, self._groups(), strict=True):
-            left[cells] -= w @ self._rows[:n_rows, cells]
-        return left
+            residual[cells] -= w @ self._rows[:n_rows, cells]
+        return residual
 
-    def _precision(self, dtype: DTypeLike = np.float64) -> tuple[Floats, Floats, Floats]:
+    def _precision(self, dtype: DTypeLike = np.float64, jitter: float = 0.0) -> tuple[Floats, Floats, Floats]:
         """Posterior precision of the weights, in parts; see :mod:`spacetravlr._core.linalg.block_arrow`."""
         groups, border, corner = self._parts
         prior = 1.0 / self.variances[self._block]
@@ -205,6 +204,9 @@ class GroupArd:
         groups, corner = groups / self.noise, np.divide(corner, self.noise, dtype=dtype, casting="same_kind")
         groups[:, own, own] += prior[self._split]
         corner[np.diag_indices_from(corner)] += prior[~self._split].astype(dtype)
+        if jitter:
+            with_jitter(groups, jitter)
+            with_jitter(corner, jitter)
         return groups, np.divide(border, self.noise, dtype=dtype, casting="same_kind"), corner
 
     def _factor(self, dtype: DTypeLike) -> tuple[Floats, float]:
@@ -217,13 +219,7 @@ class GroupArd:
         try:
             return arrow_factor(*self._precision(dtype))
         except np.linalg.LinAlgError:
-            return _until_definite(lambda part: arrow_factor(*self._with_jitter(part)))
-
-    def _with_jitter(self, part: float) -> tuple[Floats, Floats, Floats]:
-        groups, border, corner = self._precision()
-        own = np.arange(groups.shape[1])
-        groups[:, own, own] *= 1.0 + part
-        return groups, border, _with_jitter(corner, part)
+            return until_definite(lambda part: arrow_factor(*self._precision(jitter=part)))
 
     def posterior(self, *, exact: bool = True) -> Posterior:
         """Posterior at the current variances; not ``exact`` is in the precision of the rows, where that does."""
@@ -262,9 +258,9 @@ class GroupArd:
         starts = np.cumsum([0, *map(len, index)])
         factors = _densities_at_zero(posterior.factor, posterior.mean, np.concatenate(index), starts, _FEW)
         for i in np.flatnonzero(np.isnan(factors)):  # many features, or almost the same
-            mine = posterior.factor[:, index[i]].astype(np.float64)
-            covariance = mine.T @ mine
-            factor, logdet = _until_definite(partial(_factor_with_jitter, covariance))
+            factor_of_set = posterior.factor[:, index[i]].astype(np.float64)
+            covariance = factor_of_set.T @ factor_of_set
+            factor, logdet = until_definite(partial(_jittered_factor, covariance))
             whitened = factor @ posterior.mean[index[i]]
             factors[i] = logdet + whitened @ whitened
         prior = np.log(self.variances)[self._of_feature]
@@ -272,7 +268,7 @@ class GroupArd:
 
 
 @kernel
-def _densities_at_zero(factor, mean, index, starts, few):  # type: ignore[no-untyped-def]
+def _densities_at_zero(factor, mean, index, starts, few):
     r"""For each set of features :math:`\log |\Sigma_{gg}| + w_g^\top \Sigma_{gg}^{-1} w_g`.
 
     NaN for sets of more than ``few`` features, and where the covariance is not positive definite.
@@ -280,58 +276,35 @@ def _densities_at_zero(factor, mean, index, starts, few):  # type: ignore[no-unt
     out = np.full(starts.shape[0] - 1, np.nan)
     covariance, row = np.empty((few, few)), np.empty(few)
     for g in range(out.shape[0]):
-        mine = index[starts[g] : starts[g + 1]]
-        m = mine.shape[0]
+        own_idx = index[starts[g] : starts[g + 1]]
+        m = own_idx.shape[0]
         if m > few:
             continue
         covariance[:m, :m] = 0
-        for r in range(mine.min(), factor.shape[0]):  # what stands above the diagonal of the factor is zero
+        for r in range(own_idx.min(), factor.shape[0]):  # what stands above the diagonal of the factor is zero
             for a in range(m):
-                row[a] = factor[r, mine[a]]
+                row[a] = factor[r, own_idx[a]]
             for a in range(m):
                 for b in range(a + 1):
                     covariance[a, b] += row[a] * row[b]
-        out[g] = _cholesky_density(covariance, mean[mine], row)
+        out[g] = _density_at_zero(covariance, mean[own_idx], row)
     return out
 
 
 @kernel
-def _cholesky_density(a, w, z):  # type: ignore[no-untyped-def]
-    """Log determinant of the lower triangle ``a`` and squared length of ``w`` whitened by it; overwrites ``z``."""
-    total = 0.0
-    for i in range(w.shape[0]):
-        for j in range(i + 1):
-            value = a[i, j]
-            for k in range(j):
-                value -= a[i, k] * a[j, k]
-            if i == j:
-                if not value > 0:
-                    return np.nan
-                a[i, i] = np.sqrt(value)
-            else:
-                a[i, j] = value / a[j, j]
-        value = w[i]
+def _density_at_zero(covariance, mean, whitened):
+    """Log determinant of ``covariance``, overwritten, and squared length of ``mean`` whitened by it."""
+    total = small_cholesky(covariance, mean.shape[0])
+    if np.isnan(total):
+        return np.nan
+    for i in range(mean.shape[0]):
+        value = mean[i]
         for k in range(i):
-            value -= a[i, k] * z[k]
-        z[i] = value / a[i, i]
-        total += 2 * np.log(a[i, i]) + z[i] * z[i]
+            value -= covariance[i, k] * whitened[k]
+        whitened[i] = value / covariance[i, i]
+        total += whitened[i] * whitened[i]
     return total
 
 
-def _until_definite(attempt: Callable[[float], tuple[Floats, float]]) -> tuple[Floats, float]:
-    """Factorise with the least part added to the diagonal that makes it possible."""
-    for part in _DIAGONALS[:-1]:
-        try:
-            return attempt(part)
-        except np.linalg.LinAlgError:
-            continue
-    return attempt(_DIAGONALS[-1])
-
-
-def _factor_with_jitter(matrix: Floats, part: float) -> tuple[Floats, float]:
-    return inverse_factor_and_logdet(_with_jitter(matrix.copy(), part))
-
-
-def _with_jitter(matrix: Floats, part: float) -> Floats:
-    matrix[np.diag_indices_from(matrix)] *= 1.0 + part
-    return matrix
+def _jittered_factor(matrix: Floats, jitter: float) -> tuple[Floats, float]:
+    return inverse_factor_and_logdet(with_jitter(matrix.copy(), jitter))

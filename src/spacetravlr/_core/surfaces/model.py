@@ -153,10 +153,10 @@ class SurfaceFit(Surface):
         offsets = np.concatenate([[0], np.cumsum([len(w) for w in self.weights])])
         values = np.zeros((len(functions.cell_type), self.amplitudes.shape[1]))
         for k in {k for k, _ in self.blocks}:
-            mine = [i for i, (other, _) in enumerate(self.blocks) if other == k]
-            index = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in mine])
+            own_idx = [i for i, (other, _) in enumerate(self.blocks) if other == k]
+            index = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in own_idx])
             features = np.hstack(
-                [self._scaled(matrices[p], k, p, functions.cell_type) for p in (self.blocks[i][1] for i in mine)]
+                [self._scaled(matrices[p], k, p, functions.cell_type) for p in (self.blocks[i][1] for i in own_idx)]
             )
             values[:, k] = np.linalg.norm(features @ self.factor[:, index].T, axis=1)
         return values

@@ -51,7 +51,7 @@ class Problem(NamedTuple):
     y: Floats
     functions: CellFunctions
     options: SurfaceOptions
-    room: Floats
+    buffer: Floats
     """Memory for the rows of one search after the other."""
     scaled: Floats
     """The same for modulators times their amplitudes."""
@@ -80,8 +80,8 @@ class Problem(NamedTuple):
             x, y, functions = x[order], y[order], functions.take(order)
         rows = np.ones((x.shape[1] + 1, len(x)), dtype=np.float32)
         rows[:-1] = x.T
-        room = np.empty((options.max_features, len(x)), dtype=np.float32)
-        return cls(rows, y, functions, options, room, np.empty_like(rows))
+        buffer = np.empty((options.max_features, len(x)), dtype=np.float32)
+        return cls(rows, y, functions, options, buffer, np.empty_like(rows))
 
     def times(self, amplitudes: Floats) -> Floats:
         """Modulators times amplitudes (cell types x modulators); overwritten by the next call."""
@@ -105,7 +105,7 @@ class Search:
         self.even = bool(np.all(amplitudes == 1.0))
         scaled = x if self.even else problem.times(amplitudes)
         self.x = [x if part == Part.TYPE else scaled for part in Part]
-        self.model = GroupArd(y, problem.noise, dtype=np.float32, groups=functions.bounds, room=problem.room)
+        self.model = GroupArd(y, problem.noise, dtype=np.float32, groups=functions.bounds, buffer=problem.buffer)
         self._null = problem.null_evidence
         self.blocks: list[tuple[int, int]] = []
         self.dropped: dict[tuple[int, int], int] = {}
@@ -233,16 +233,16 @@ class Search:
         total = gain.sum(axis=1)
         gain[total <= threshold] = 0.0
         total = gain.sum(axis=1)
-        room = self.options.max_features - self.model.n_features
+        n_free = self.options.max_features - self.model.n_features
         chosen: list[tuple[int, int]] = []
         for k in np.argsort(-total, kind="stable")[: self.options.max_added]:
             if total[k] <= 0.03 * total.max():
                 break
             for part in np.flatnonzero(gain[k]):
                 size = self._size(int(part))
-                if size <= room:
+                if size <= n_free:
                     chosen.append((int(k), int(part)))
-                    room -= size
+                    n_free -= size
         if chosen:
             self._add(chosen, [float(variance[b]) for b in chosen])
         return bool(chosen)
@@ -274,7 +274,7 @@ class Search:
 
 
 @kernel
-def _best_variances(products, squares, places, noise, grid, gain, variance):  # type: ignore[no-untyped-def]
+def _best_variances(products, squares, places, noise, grid, gain, variance):
     """Largest gain of log evidence over a grid of variances, and where, of each modulator and part; none if empty."""
     for k in range(products.shape[0]):
         for part in range(places.shape[0] - 1):
