@@ -2,7 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def _use_kernels_of_these_sources() -> None:
+    """Keep compiled kernels in a folder named by the sources of all of them.
+
+    numba looks at the file of a kernel only, so that one would be taken from the cache though what it calls, in another
+    file, is no longer the same. Child processes inherit the folder; one that was chosen by hand is left as it is.
+    """
+    if "NUMBA_CACHE_DIR" in os.environ:
+        return
+    sources = sorted((_ROOT / "src" / "spacetravlr" / "_core").rglob("*.py"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    folder = _ROOT / ".pytest_cache" / "kernels" / digest
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)
+    for other in folder.parent.iterdir():
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+_use_kernels_of_these_sources()  # before numba is imported
 
 import matplotlib as mpl
 import numpy as np
