@@ -120,7 +120,7 @@ def term_values(expression: Floats, received: Floats, terms: Terms) -> Floats:
 
 
 @parallel_kernel
-def _fill_terms(expression, received, gene, signal, values):  # type: ignore[no-untyped-def]
+def _fill_terms(expression, received, gene, signal, values):
     for j in nb.prange(expression.shape[0]):
         for m in range(gene.shape[0]):
             z = expression[j, gene[m]]

@@ -172,7 +172,7 @@ def grid_arrows(
 
 
 @kernel(inline="always")
-def _next(state):  # type: ignore[no-untyped-def]
+def _next(state):
     """One step of splitmix64: the new state and 64 random bits."""
     state = state + np.uint64(0x9E3779B97F4A7C15)
     z = state
@@ -182,7 +182,7 @@ def _next(state):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _shuffles(values, shuffled, rng_seed, key):  # type: ignore[no-untyped-def]
+def _shuffles(values, shuffled, rng_seed, key):
     """Fill the columns of ``shuffled`` (genes x shuffles) with random orders of ``values``, which end in the last."""
     state = rng_seed * np.uint64(0xD1342543DE82EF95) + key
     for m in range(shuffled.shape[1]):
@@ -195,7 +195,7 @@ def _shuffles(values, shuffled, rng_seed, key):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _softmax(scores, count, inverse_temperature):  # type: ignore[no-untyped-def]
+def _softmax(scores, count, inverse_temperature):
     top = scores[:count].max()
     total = 0.0
     for i in range(count):
@@ -206,7 +206,7 @@ def _softmax(scores, count, inverse_temperature):  # type: ignore[no-untyped-def
 
 
 @kernel(fastmath={"reassoc", "contract", "nsz"})
-def _pair_sums(centre, other, change, shuffled, products):  # type: ignore[no-untyped-def]
+def _pair_sums(centre, other, change, shuffled, products):
     """Sums over genes of the difference, its square, its product with the change, and with each shuffled change."""
     total, square, product = np.float32(0), np.float32(0), np.float32(0)
     products[:] = 0
@@ -221,7 +221,7 @@ def _pair_sums(centre, other, change, shuffled, products):  # type: ignore[no-un
 
 
 @parallel_kernel
-def _transitions(expression, change, neighbours, temperature, mode, n_shuffles, rng_seed, keys, values):  # type: ignore[no-untyped-def]
+def _transitions(expression, change, neighbours, temperature, mode, n_shuffles, rng_seed, keys, values):
     n, n_genes = expression.shape
     k = neighbours.shape[1]
     n_tasks = (n + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK
@@ -268,7 +268,7 @@ def _transitions(expression, change, neighbours, temperature, mode, n_shuffles, 
 
 
 @parallel_kernel
-def _project(indptr, indices, data, embedding, arrows):  # type: ignore[no-untyped-def]
+def _project(indptr, indices, data, embedding, arrows):
     n_dims = embedding.shape[1]
     for j in nb.prange(embedding.shape[0]):
         sums = np.zeros(n_dims)

@@ -24,7 +24,7 @@ class BodyStack(nn.Module):
 
     def __init__(self, bodies: Sequence[NicheBody]) -> None:
         super().__init__()
-        stacked, _ = stack_module_state(list(bodies))  # type: ignore[arg-type]
+        stacked, _ = stack_module_state(list(bodies))
         own = {_escape(name): nn.Parameter(value.detach()) for name, value in stacked.items()}
         self.weights = nn.ParameterDict(own)
         # Gives the program and the scaling; its own weights are never used nor trained.

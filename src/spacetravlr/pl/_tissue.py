@@ -95,7 +95,7 @@ def draw_values(
     # inset, so that the bar keeps to the height of the tissue whatever its shape
     bar = ax.figure.colorbar(ax.collections[-1], cax=ax.inset_axes((1.02, 0.15, 0.035, 0.7)))
     bar.set_label(label)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def draw_groups(
@@ -144,7 +144,7 @@ def _scatter(layout: Layout, values: dict[str, Any], ax: Axes, *, order: Ints | 
 def _marker_size(layout: Layout, ax: Axes) -> float:
     """Area in points^2 so that neighbouring markers just touch, at the present size of the axes."""
     extent = np.ptp(layout.xy, axis=0) + 1e-9
-    box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())  # type: ignore[union-attr]
+    box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
     points_per_unit = 72 * 0.75 * min(box.width / extent[0], box.height / extent[1])
     spacing = np.sqrt(extent[0] * extent[1] / len(layout.xy))
     # the marker "." is a disc of half the nominal width

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
+
+from spacetravlr._core.kernels import kernel
 
 #: Columns that are put together: as many as fill a line of the cache in single precision.
 TOGETHER = 16
 
 
-@nb.njit(cache=True, nogil=True)
-def put_transposed(values, groups, first, out, offset):  # type: ignore[no-untyped-def]
+@kernel
+def put_transposed(values, groups, first, out, offset):
     """Set ``out[j, offset + c] = values[c, first + j]`` for all rows ``j`` of ``out`` and the columns ``c`` of groups.
 
     Runs on one thread, beside others.

@@ -62,7 +62,7 @@ def summarise_changes(values: Floats, groups: Ints, n_groups: int, threshold: Fl
 
 
 @parallel_kernel
-def _sum_changes(values, row, threshold, sums):  # type: ignore[no-untyped-def]
+def _sum_changes(values, row, threshold, sums):
     """Add up the columns of ``values`` (cells x columns) by the row of ``sums`` that each cell belongs to."""
     n_columns = values.shape[1]
     n_tasks = (n_columns + _COLUMNS_PER_TASK - 1) // _COLUMNS_PER_TASK

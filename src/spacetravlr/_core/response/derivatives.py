@@ -162,7 +162,7 @@ def splash(
 
 
 @parallel_kernel
-def _pair_products(betas, received, local, need_local):  # type: ignore[no-untyped-def]
+def _pair_products(betas, received, local, need_local):
     by_local, by_ligand = np.empty_like(betas), np.empty_like(betas)
     for j in nb.prange(betas.shape[0]):
         for k in range(betas.shape[1]):
@@ -172,7 +172,7 @@ def _pair_products(betas, received, local, need_local):  # type: ignore[no-untyp
 
 
 @parallel_kernel
-def _sum_roles(betas, gene, signal, is_lr, local_column, ligand_column, expression, received, scale, values):  # type: ignore[no-untyped-def]
+def _sum_roles(betas, gene, signal, is_lr, local_column, ligand_column, expression, received, scale, values):
     for j in nb.prange(betas.shape[0]):
         for m in range(betas.shape[1]):
             b = betas[j, m]

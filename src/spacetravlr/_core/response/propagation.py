@@ -238,7 +238,7 @@ def _receive(state: State, role: Ints, tissue: Baseline) -> None:
 
 
 @parallel_kernel
-def _take(values, rows, out):  # type: ignore[no-untyped-def]
+def _take(values, rows, out):
     """Copy rows of every cell (cells x rows x perturbations) into one row per cell."""
     batch = values.shape[2]
     for j in nb.prange(values.shape[0]):
@@ -248,7 +248,7 @@ def _take(values, rows, out):  # type: ignore[no-untyped-def]
 
 
 @parallel_kernel
-def _put(values, rows, out):  # type: ignore[no-untyped-def]
+def _put(values, rows, out):
     """Copy one row per cell into rows of it."""
     batch = out.shape[2]
     for j in nb.prange(values.shape[0]):

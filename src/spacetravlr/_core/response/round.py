@@ -143,7 +143,7 @@ def set_zero(values: Floats, rows: Ints) -> None:
 
 
 @parallel_kernel
-def _set_zero(values, rows):  # type: ignore[no-untyped-def]
+def _set_zero(values, rows):
     for j in nb.prange(values.shape[0]):
         for r in rows:
             for p in range(values.shape[2]):
@@ -215,7 +215,7 @@ def _entries(targets: Targets, wanted: Ints, active: Bools) -> _Entries:
 
 
 @parallel_kernel
-def _nonzero(values):  # type: ignore[no-untyped-def]
+def _nonzero(values):
     n, n_rows, n_batch = values.shape
     n_tasks = (n + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK
     found = np.zeros((n_tasks, n_rows), dtype=np.bool_)
@@ -235,7 +235,7 @@ def _nonzero(values):  # type: ignore[no-untyped-def]
 
 
 @kernel(inline="always")
-def _term_changes(j, terms, baseline, before, now, exact, term_change):  # type: ignore[no-untyped-def]
+def _term_changes(j, terms, baseline, before, now, exact, term_change):
     """Change of every term at cell ``j``; returns whether there is any."""
     # unsigned places in flat arrays: numba does not look for negative ones then, and the loops become vector ones
     u = np.uint64
@@ -269,7 +269,7 @@ def _term_changes(j, terms, baseline, before, now, exact, term_change):  # type:
 
 
 @parallel_kernel
-def _accumulate(betas, products, terms, baseline, before, now, exact, written):  # type: ignore[no-untyped-def]
+def _accumulate(betas, products, terms, baseline, before, now, exact, written):
     """Write the bounded change of every target."""
     n, n_batch = baseline.expression.shape[0], now.own.shape[2]
     n_tasks = (n + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK
