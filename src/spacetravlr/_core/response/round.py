@@ -125,9 +125,8 @@ def update_targets(
             State(before.own[cells], before.received[cells]),
             State(now.own[cells], now.received[cells]),
             derivative == "exact",
-            _Written(
-                gene.astype(np.int64), tissue.maximum, np.searchsorted(rows.out, gene).astype(np.int64), out[cells]
-            ),
+            _Written(gene.astype(np.int64), tissue.maximum, np.searchsorted(rows.out, gene).astype(np.int64)),
+            out[cells],
         )
 
 
@@ -186,9 +185,7 @@ class _Written(NamedTuple):
     maximum: Floats
     """Of every gene."""
     row: Ints
-    """Row of ``values`` of each target."""
-    values: Floats
-    """Cells x rows x perturbations."""
+    """Row of the output of each target."""
 
 
 class _Entries(NamedTuple):
@@ -269,8 +266,11 @@ def _term_changes(j, terms, baseline, before, now, exact, term_change):
 
 
 @parallel_kernel
-def _accumulate(betas, products, terms, baseline, before, now, exact, written):
-    """Write the bounded change of every target."""
+def _accumulate(betas, products, terms, baseline, before, now, exact, written, out):
+    """Write the bounded change of every target.
+
+    What is written is an argument of its own: in a named tuple numba takes plain assignments to it for dead.
+    """
     n, n_batch = baseline.expression.shape[0], now.own.shape[2]
     n_tasks = (n + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK
     n_lanes = 1 if n_batch == 1 else (n_batch + LANES - 1) // LANES * LANES
@@ -289,11 +289,11 @@ def _accumulate(betas, products, terms, baseline, before, now, exact, written):
                 for t in range(n_targets):
                     bounded_dots(
                         betas, j, n_cells, products.column, products.slot, products.indptr[t], products.indptr[t + 1],
-                        term_change, baseline.expression, written.maximum, written.gene[t], written.values,
-                        written.row[t], remainder,
+                        term_change, baseline.expression, written.maximum, written.gene[t], out, written.row[t],
+                        remainder,
                     )  # fmt: skip
             else:
                 for c in range(n_cells):
                     for t in range(n_targets):
-                        written.values[j + c, written.row[t]] = 0
+                        out[j + c, written.row[t]] = 0
             j += n_cells
