@@ -31,10 +31,10 @@ def screen(_tissue):
 
 DRAWINGS = {
     "kernel": lambda a, **k: st.pl.spatial_weights(a, **k),
-    "neighbours": lambda a, **k: st.pl.spatial_weights(a, a.obs_names[100], **k),
-    "contact": lambda a, **k: st.pl.spatial_weights(a, a.obs_names[100], signal_range="contact", **k),
+    "neighbours": lambda a, **k: st.pl.spatial_weights(a, "cell100", **k),
+    "contact": lambda a, **k: st.pl.spatial_weights(a, "cell100", signal_range="contact", **k),
     "received": lambda a, **k: st.pl.received_ligands(a, "CXCL12", **k),
-    "niche": lambda a, **k: st.pl.niche(a, a.obs_names[100], **k),
+    "niche": lambda a, **k: st.pl.niche(a, "cell100", **k),
     "betas": lambda a, **k: st.pl.betas(a, "PAX5", "FOXO1", **k),
     "modulators": lambda a, **k: st.pl.modulators(a, "PAX5", "B cell", **k),
     "scores": lambda a, **k: st.pl.scores(a, **k),
@@ -202,7 +202,8 @@ def test_scores_counts(adata):
     ax = st.pl.scores(adata)
     table = adata.uns["betas"]["scores"]
     better = (table["r2_surface"] > table["r2_seed"]).sum()
-    assert f"surface: better in {better} of {len(table)}" in {t.get_text() for t in ax.get_legend().get_texts()}
+    texts = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert any(text.startswith(f"surface: better in {better} of {len(table)}") for text in texts)
 
 
 def test_three_dimensions():
@@ -250,3 +251,146 @@ def test_errors_say_what_to_call(adata, done):
     with pytest.raises(KeyError, match="cnn"):
         st.pl.training(adata)
     assert plt.get_fignums() == []
+
+
+@pytest.fixture(scope="module")
+def several_tables(done, screen):
+    spatialdata = pytest.importorskip("spatialdata")
+    return spatialdata.SpatialData(tables={"cells": done, "screen": screen})
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_spatialdata(several_tables, name):
+    DRAWINGS[name](several_tables, table_key="cells")
+    with pytest.raises(ValueError, match="pass `table_key=`"):
+        DRAWINGS[name](several_tables)
+
+
+def test_a_screen_in_spatialdata(several_tables):
+    assert st.pl.screen(several_tables, table_key="screen").get_title() == "knockout, all cells"
+
+
+PALETTES = {
+    "names": ["red", "lime", "blue", "grey50"],
+    "tuples": [(1, 0, 0), (0, 1, 0), (0, 0, 1), (127 / 255,) * 3],
+    "tuples with opacity": [
+        (1.0, 0.0, 0.0, 1.0),
+        (0.0, 1.0, 0.0, 1.0),
+        (0.0, 0.0, 1.0, 1.0),
+        (127 / 255,) * 3 + (1.0,),
+    ],
+    "as read from a file": np.array([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1], [127 / 255] * 3 + [1]]),
+    "text as read from a file": np.array(["#ff0000", "#00ff00", "#0000ff", "#7f7f7f"], dtype=object),
+    "eight bits": np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [127, 127, 127]]),
+    "more than there are": ["red", "lime", "blue", "grey50", "black"],
+}
+
+
+@pytest.mark.parametrize("name", PALETTES)
+def test_colours_in_any_form(adata, name):
+    adata.uns["cell_type_colors"] = PALETTES[name]
+    ax = st.pl.niche(adata, adata.obs_names[100])
+    drawn = np.array([patch.get_facecolor()[:3] for patch in ax.get_legend().get_patches()])
+    assert np.round(drawn * 255).astype(int).tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255], [127, 127, 127]]
+
+
+@pytest.mark.parametrize("colors", [["steelblue3", "tomato2", "olivedrab4", "grey87"], ["red"], [None] * 4, "viridis"])
+def test_colours_that_cannot_be_drawn_are_replaced(done, colors):
+    done = done.copy()
+    done.uns["cell_type_colors"] = colors
+    for draw in (lambda: st.pl.niche(done, done.obs_names[100]), lambda: st.pl.perturbation_vectors(done)):
+        with pytest.warns(UserWarning, match=r"Default colours are used, because of adata.uns\['cell_type_colors'\]"):
+            draw()
+
+
+def test_arrows_over_numbers_and_genes(done):
+    done = done.copy()
+    done.obs["depth"] = done.obsm["spatial"][:, 0]
+    for color, expected in (("depth", done.obs["depth"]), ("PAX5", done[:, "PAX5"].layers["log1p"].ravel())):
+        ax = st.pl.perturbation_vectors(done, color=color)
+        drawn = np.asarray(ax.collections[-2].get_array())
+        np.testing.assert_allclose(np.sort(drawn), np.sort(expected), rtol=1e-6)
+        assert ax.get_legend() is None
+    done.obs["name"] = done.obs_names
+    assert st.pl.perturbation_vectors(done, color="name").get_legend() is None  # longer than the plot
+    done.obs["cell_type"] = done.obs["cell_type"].where(done.obs["depth"] > 50)
+    labels = [t.get_text() for t in st.pl.perturbation_vectors(done).get_legend().get_texts()]
+    assert labels == [*done.obs["cell_type"].cat.categories, "none"]
+    with pytest.raises(KeyError, match=r"in adata.obs or adata.var_names, found unknown 'PAX55' \(closest: PAX5"):
+        st.pl.perturbation_vectors(done, color="PAX55")
+
+
+def test_types_are_those_of_the_fit(done):
+    """Integer clusters under a name of their own."""
+    done = done.copy()
+    done.obs["leiden"] = done.obs.pop("cell_type").cat.codes.astype(int)
+    done.uns["betas"]["params"]["cluster_key"] = "leiden"
+    ax = st.pl.perturbation_vectors(done)
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["0", "1", "2", "3"]
+    assert [ax.get_title() for ax in st.pl.modulators(done, "PAX5")] == ["0", "1", "2", "3"]
+    assert st.pl.modulators(done, "PAX5", 2).get_title() == "2"
+
+
+def test_a_type_called_all(adata):
+    adata.obs["cell_type"] = adata.obs["cell_type"].cat.rename_categories({"B cell": "all"})
+    widths = {}
+    for name in ("all", "all cells"):
+        ax = st.pl.modulators(adata, "PAX5", name, value="mean", n_top=1)
+        assert ax.get_title() == name
+        widths[name] = ax.patches[0].get_width()
+    table = st.get.betas(adata, "PAX5").drop(columns="beta0")
+    inside = (adata.obs["cell_type"] == "all").to_numpy()
+    assert abs(widths["all"]) == pytest.approx(table[inside].mean().abs().max(), rel=1e-4)
+    assert abs(widths["all cells"]) == pytest.approx(table.mean().abs().max(), rel=1e-4)
+
+
+LAYOUTS = {"a line": [1.0, 0.0], "an upright line": [0.0, 1.0], "one place": [0.0, 0.0]}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["quiver", "stream", "cells"])
+def test_arrows_of_odd_layouts(done, layout, kind):
+    done = done.copy()
+    done.obsm["spatial"] = done.obsm["spatial"] * LAYOUTS[layout]
+    done.obsm["perturbed_spatial"] = np.ones((done.n_obs, 2), dtype=np.float32) * LAYOUTS[layout]
+    if layout == "one place" or kind == "stream":
+        where = "different places" if layout == "one place" else "two dimensions"
+        with pytest.raises(ValueError, match=f"Expected the cells to .* {where} on `basis='spatial'`"):
+            st.pl.perturbation_vectors(done, kind=kind)
+    else:
+        ax = st.pl.perturbation_vectors(done, kind=kind)
+        ax.figure.canvas.draw()
+        assert len(ax.collections[-1].get_offsets()) > 5
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["neighbours", "received", "niche", "betas", "change"])
+def test_maps_of_odd_layouts(done, layout, name):
+    done = done.copy()
+    done.obsm["spatial"] = done.obsm["spatial"] * LAYOUTS[layout]
+    ax = DRAWINGS[name](done)
+    ax.figure.canvas.draw()
+    assert ax.has_data()
+    assert min(ax.get_window_extent().size) > 20
+
+
+def test_maps_of_one_cell(done):
+    one = done[:1].copy()
+    for name in ("received", "niche", "betas", "change", "modulators"):
+        assert (DRAWINGS[name] if name != "niche" else lambda a: st.pl.niche(a, a.obs_names[0]))(one).axes.has_data()
+    with pytest.raises(ValueError, match="Expected cells at some distance"):
+        st.pl.perturbation(one, "PAX5", kind="distance")
+
+
+def test_a_far_frame_draws_the_same(done):
+    far = done.copy()
+    far.obsm["spatial"] = far.obsm["spatial"] + 1e7
+    near, moved = (np.asarray(st.pl.perturbation_vectors(a).collections[-1].U) for a in (done, far))
+    np.testing.assert_allclose(moved, near, atol=1e-4)
+
+
+def test_equal_scores_are_ties(adata):
+    scores = adata.uns["betas"]["scores"]
+    scores["r2_surface"] = scores["r2_seed"] + np.where(np.arange(len(scores)) < 3, 0.1, 5e-6)
+    texts = {t.get_text() for t in st.pl.scores(adata).get_legend().get_texts()}
+    assert f"surface: better in 3 of {len(scores)}, {len(scores) - 3} ties" in texts

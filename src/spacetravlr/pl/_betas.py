@@ -9,8 +9,11 @@ import numpy as np
 from spacetravlr import _keys
 from spacetravlr._anndata._betas import BetaModel, read_betas
 from spacetravlr._anndata._modulators import INTERCEPT, column_names
+from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
 from spacetravlr._validators import assert_genes
-from spacetravlr.pl._figure import DIVERGING, centred, finish, new_grid, term_labels
+from spacetravlr.pl._colors import DIVERGING, centred
+from spacetravlr.pl._figure import as_list, finish, new_grid, term_labels
 from spacetravlr.pl._tissue import draw_values, tissue_layout
 
 if TYPE_CHECKING:
@@ -20,12 +23,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from spatialdata import SpatialData
 
     from spacetravlr.pl._figure import Drawn
 
 
+@document
 def betas(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     target: str,
     modulator: str | Sequence[str] | None = None,
     *,
@@ -37,51 +42,39 @@ def betas(
     cmap: str = DIVERGING,
     size: float | None = None,
     ncols: int = 3,
+    table_key: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
     figsize: tuple[float, float] | None = None,
     title: str | None = None,
     return_fig: bool = False,
     save: str | PathLike[str] | None = None,
 ) -> Drawn:
-    """Map how strongly modulators act on a target at each cell.
+    """Map the coefficients of modulators of a target at each cell.
 
-    Colours are centred on zero: red raises the target, blue lowers it, white does nothing.
+    Colours are centred on zero: the modulator raises the target where it is red, lowers it where it is blue.
 
     Parameters
     ----------
-    adata
-        Annotated data after ``tl.fit_betas``.
-    target
-        Modelled gene.
+    %(adata_fitted)s
+    %(target_one)s
     modulator
         One modulator or several: ``"FOXO1"``, ``"CXCL12$CXCR4"`` (ligand and receptor) or ``"CCL19#EBF1"`` (ligand and
         transcription factor), ``"beta0"`` for the intercept. By default the most important ones.
     n_top
         How many maps when no modulator is named.
-    betas_key
-        Key of the coefficients.
-    library_key
-        Column of ``obs`` with the slide of each cell; what the weights were made with by default.
-    library_id
-        Slide to show; all, side by side, by default.
-    limit
-        Coefficient at the ends of the colour scale; the 99th percentile of each map by default.
-    cmap
-        Colour map.
-    size
-        Marker area in points squared; by default neighbouring cells just touch.
-    ncols
-        Panels in a row.
-    ax
-        Axes to draw on, one for each modulator.
-    figsize
-        Size of the figure, in inches.
-    title
-        Title.
-    return_fig
-        Return the figure.
-    save
-        File to write.
+    %(betas_key)s
+    %(library_key)s
+    %(library_id)s
+    %(limit)s
+    %(cmap)s
+    %(size)s
+    %(ncols)s
+    %(table_key)s
+    %(ax_panels)s
+    %(figsize)s
+    %(title)s
+    %(return_fig)s
+    %(save)s
 
     Returns
     -------
@@ -92,13 +85,14 @@ def betas(
     KeyError
         When there are no coefficients, or the target or the modulator is not in the model.
     """
+    adata = unwrap(adata, table_key)
     model = read_betas(adata, betas_key)
     block, rows = model.of(target), target_rows(model, target)
     names = [name.removeprefix("beta_") for name in column_names(rows)]
     if modulator is None:
         wanted = [names[i] for i in _most_important(rows, block)[:n_top]]
     else:
-        wanted = [m.removeprefix("beta_") for m in ([modulator] if isinstance(modulator, str) else modulator)]
+        wanted = [m.removeprefix("beta_") for m in as_list(modulator)]
     assert_genes(wanted, names, name="modulator", where=f"the modulators of {target!r}")
     labels = term_labels(rows)
     layout = tissue_layout(adata, library_key=library_key, library_id=library_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -12,22 +13,10 @@ from spacetravlr import _keys
 if TYPE_CHECKING:
     from os import PathLike
 
-    from anndata import AnnData
     from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure, SubFigure
 
-    from spacetravlr._types import Floats
-
     Drawn: TypeAlias = Axes | list[Axes] | Figure | SubFigure
-
-#: Diverging maps of coefficients and changes, sequential ones of what is at least zero.
-DIVERGING = "RdBu_r"
-SEQUENTIAL = "viridis"
-#: Colours of the kinds of modulators, told apart by people who see colours differently too.
-KIND_COLORS = {"tf": "#4477aa", "lr": "#ee7733", "tfl": "#228833"}
-KIND_LABELS = {"tf": "transcription factor", "lr": "ligand-receptor pair", "tfl": "ligand-TF pair"}
-GREY = "#bbbbbb"
 
 
 def new_axes(ax: Axes | None, figsize: tuple[float, float] | None, default: tuple[float, float]) -> Axes:
@@ -82,34 +71,21 @@ def finish(ax: Axes | list[Axes], *, title: str | None, return_fig: bool, save: 
     return ax[0] if isinstance(ax, list) and len(ax) == 1 else ax
 
 
+def as_list(names: Any) -> list[str]:
+    """One name, several, or clusters that are numbers."""
+    several = isinstance(names, Sequence | np.ndarray) and not isinstance(names, str)
+    return [str(name) for name in names] if several else [str(names)]
+
+
+def set_title(ax: Axes, text: str, fontsize: float = 11) -> None:
+    """Write a title that may be longer than the panel is wide, in several lines if need be."""
+    width = ax.get_position().width * ax.get_figure(root=True).get_figwidth()  # type: ignore[union-attr]
+    ax.set_title(fill(text, max(20, int(1.3 * 72 * width / (0.55 * fontsize)))), fontsize=fontsize)
+
+
 def clean(ax: Axes) -> None:
     """Take away the frame's upper and right side."""
     ax.spines[["top", "right"]].set_visible(False)
-
-
-def centred(values: Floats, limit: float | None = None) -> Normalize:
-    """Centre a colour scale on zero; it ends at the 99th percentile, so that one cell does not blanch a map."""
-    from matplotlib.colors import Normalize
-
-    finite = np.abs(values[np.isfinite(values)])
-    if limit is None:
-        limit = float(np.quantile(finite, 0.99)) if finite.size else 0.0
-        if limit == 0.0 and finite.size:
-            limit = float(finite.max())
-    limit = limit if limit > 0 else 1.0
-    return Normalize(-limit, limit)
-
-
-def group_colors(adata: AnnData, key: str) -> dict[str, Any]:
-    """Colour of each category: ``uns["{key}_colors"]`` where it fits, else scanpy's defaults; nothing is written."""
-    categories = [str(c) for c in adata.obs[key].astype("category").cat.categories]
-    stored = adata.uns.get(f"{key}_colors")
-    if stored is not None and len(stored) >= len(categories):
-        return dict(zip(categories, map(str, stored), strict=False))
-    from scanpy.plotting import palettes
-
-    pool = palettes.default_20 if len(categories) <= 20 else palettes.default_102
-    return {c: pool[i % len(pool)] for i, c in enumerate(categories)}
 
 
 def term_labels(rows: Any) -> list[str]:

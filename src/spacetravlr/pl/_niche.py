@@ -8,26 +8,31 @@ import numpy as np
 
 from spacetravlr import _keys
 from spacetravlr._anndata._niche import read_niche
-from spacetravlr._anndata._spatial import category_codes, get_coordinates, library_codes
+from spacetravlr._anndata._spatial import category_codes, get_coordinates, library_codes, unwrap
 from spacetravlr._core.space.niche import niche_images
+from spacetravlr._docs import document
 from spacetravlr._validators import assert_genes, assert_positive
-from spacetravlr.pl._figure import finish, group_colors, new_axes
+from spacetravlr.pl._colors import group_colors
+from spacetravlr.pl._figure import finish, new_axes
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from spatialdata import SpatialData
 
     from spacetravlr.pl._figure import Drawn
 
 
+@document
 def niche(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     cell: str,
     *,
     n_bins: int = 16,
     niche_key: str = _keys.NICHE,
+    table_key: str | None = None,
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
     title: str | None = None,
@@ -36,28 +41,25 @@ def niche(
 ) -> Drawn:
     """Draw the niche image of a cell: the density of each cell type in a window centred on it.
 
-    Each bin shows the mean colour of the types in it, and is the paler the fewer cells it holds.
+    Each bin has the mean colour of the types in it; the fewer cells it holds, the paler it is.
 
     Parameters
     ----------
     adata
-        Annotated data after ``pp.niche``.
+        Annotated data after :func:`spacetravlr.pp.niche`, or SpatialData.
     cell
         Name of a cell.
     n_bins
-        Bins a side.
+        Bins per side.
     niche_key
         Key of ``pp.niche``.
-    ax
-        Axes to draw on.
-    figsize
-        Size of the figure, in inches.
+    %(table_key)s
+    %(ax)s
+    %(figsize)s
     title
         Title; the cell and its type by default.
-    return_fig
-        Return the figure.
-    save
-        File to write.
+    %(return_fig)s
+    %(save)s
 
     Returns
     -------
@@ -68,9 +70,9 @@ def niche(
     KeyError
         When ``pp.niche`` was not called, or there is no such cell.
     """
-    from matplotlib.colors import to_rgb
     from matplotlib.patches import Circle, Patch
 
+    adata = unwrap(adata, table_key)
     state = read_niche(adata, niche_key)
     assert_genes([cell], adata.obs_names, name="cell", where="adata.obs_names")
     assert_positive(n_bins, name="n_bins")
@@ -89,7 +91,7 @@ def niche(
     )[0]
 
     colors = group_colors(adata, key)
-    rgb = np.array([to_rgb(colors[t]) for t in types])
+    rgb = np.array([colors[t][:3] for t in types])
     total = image.sum(axis=0)
     mean = np.einsum("tab,tc->abc", image, rgb) / np.maximum(total, 1e-9)[..., None]
     opacity = (total / max(float(total.max()), 1e-9))[..., None] ** 0.5

@@ -9,9 +9,12 @@ import numpy as np
 from spacetravlr import _keys, get
 from spacetravlr._anndata._expression import get_expression
 from spacetravlr._anndata._perturbed import perturbed_cells
-from spacetravlr._anndata._spatial import library_codes
+from spacetravlr._anndata._spatial import library_codes, unwrap
+from spacetravlr._core.space.neighbours import distance_to_nearest
+from spacetravlr._docs import document
 from spacetravlr._validators import assert_genes, assert_key, assert_one_of, assert_positive
-from spacetravlr.pl._figure import DIVERGING, centred, clean, finish, new_axes, new_grid
+from spacetravlr.pl._colors import DIVERGING, centred
+from spacetravlr.pl._figure import as_list, clean, finish, new_axes, new_grid, set_title
 from spacetravlr.pl._tissue import Layout, draw_values, tissue_layout
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from spatialdata import SpatialData
 
     from spacetravlr._types import Bools, Floats
     from spacetravlr.pl._figure import Drawn
@@ -28,8 +32,9 @@ Kind = Literal["map", "distance"]
 _N_BINS = 20
 
 
+@document
 def perturbation(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     genes: str | Sequence[str] | None = None,
     *,
     kind: Kind = "map",
@@ -42,6 +47,7 @@ def perturbation(
     cmap: str = DIVERGING,
     size: float | None = None,
     ncols: int = 3,
+    table_key: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
     figsize: tuple[float, float] | None = None,
     title: str | None = None,
@@ -50,14 +56,13 @@ def perturbation(
 ) -> Drawn:
     """Draw the change of expression that a perturbation causes.
 
-    ``kind="map"``: one map a gene, red is up and blue is down; when only some cells were perturbed, these are circled.
-    ``kind="distance"``: mean change against the distance to the nearest perturbed cell, one line a gene, with the
-    middle half of the cells shaded; the perturbed cells themselves stand at zero.
+    ``kind="map"``: one map per gene, red is up and blue is down; when only some cells were perturbed, they are circled.
+    ``kind="distance"``: mean change against the distance to the nearest perturbed cell, one line per gene, with the
+    interquartile range shaded; the perturbed cells themselves are at zero.
 
     Parameters
     ----------
-    adata
-        Annotated data after ``tl.perturb``.
+    %(adata_perturbed)s
     genes
         Genes to draw; those that change most by default.
     kind
@@ -66,30 +71,19 @@ def perturbation(
         How many genes when none is named.
     max_distance
         Largest distance drawn, in micrometres.
-    perturbed_key
-        Key of the perturbation.
-    library_key
-        Column of ``obs`` with the slide of each cell; what the weights were made with by default.
-    library_id
-        Slide to show; all, side by side, by default.
-    limit
-        Change at the ends of the colour scale; the 99th percentile of each map by default.
-    cmap
-        Colour map.
-    size
-        Marker area in points squared; by default neighbouring cells just touch.
-    ncols
-        Panels in a row.
-    ax
-        Axes to draw on, one for each map.
-    figsize
-        Size of the figure, in inches.
-    title
-        Title.
-    return_fig
-        Return the figure.
-    save
-        File to write.
+    %(perturbed_key)s
+    %(library_key)s
+    %(library_id)s
+    %(limit)s
+    %(cmap)s
+    %(size)s
+    %(ncols)s
+    %(table_key)s
+    %(ax_panels)s
+    %(figsize)s
+    %(title)s
+    %(return_fig)s
+    %(save)s
 
     Returns
     -------
@@ -104,6 +98,7 @@ def perturbation(
     """
     assert_one_of(kind, get_args(Kind), name="kind")
     assert_positive(n_top, name="n_top")
+    adata = unwrap(adata, table_key)
     hint = 'Call `st.tl.perturb(adata, "FOXO1")` first.'
     assert_key(adata, "uns", perturbed_key, name="perturbed_key", hint=hint)
     assert_key(adata, "layers", perturbed_key, name="perturbed_key", hint=hint)
@@ -124,7 +119,7 @@ def perturbation(
         single = new_axes(ax, figsize, (5.0, 3.6))  # type: ignore[arg-type]
         key = library_key or str(adata.uns.get(_keys.SPATIAL_WEIGHTS, {}).get("library_key", ""))
         _by_distance(change[layout.rows], names, _distance(adata, cells, layout, key), max_distance, single)
-        single.set_title(label)
+        set_title(single, label)
         return finish(single, title=title, return_fig=return_fig, save=save)
     axes = new_grid(ax, len(names), figsize, (layout.panel[0] + 1.1, layout.panel[1] + 0.5), ncols)
     for name, values, panel in zip(names, change.T, axes, strict=True):
@@ -136,13 +131,13 @@ def perturbation(
             # half the width, because "." is drawn smaller than "o"
             x, y = layout.xy[inside].T
             panel.scatter(x, y, s=area / 4, facecolor="none", edgecolor="black", lw=0.5)
-        panel.set_title(f"{label} \N{RIGHTWARDS ARROW} {name}", fontsize=11)
+        set_title(panel, f"{label} \N{RIGHTWARDS ARROW} {name}")
     return finish(axes, title=title, return_fig=return_fig, save=save)
 
 
 def _chosen(adata: AnnData, genes: str | Sequence[str] | None, n_top: int, perturbed_key: str) -> list[str]:
     if genes is not None:
-        names = [genes] if isinstance(genes, str) else list(genes)
+        names = as_list(genes)
         assert_genes(names, adata.var_names, name="genes")
         return names
     effect = get.perturbation_effect(adata, groupby=None, perturbed_key=perturbed_key)
@@ -155,22 +150,18 @@ def _chosen(adata: AnnData, genes: str | Sequence[str] | None, n_top: int, pertu
 
 def _distance(adata: AnnData, cells: Bools, layout: Layout, library_key: str) -> Floats:
     """Distance of every shown cell to the nearest perturbed one on its slide, micrometres."""
-    from scipy.spatial import cKDTree
-
-    distance = np.full(len(layout.rows), np.inf)
     codes = library_codes(adata, library_key or None)
-    slide = np.zeros(len(layout.rows), dtype=int) if codes is None else codes[layout.rows]
-    for s in np.unique(slide):
-        here = np.flatnonzero(slide == s)
-        sources = here[cells[layout.rows[here]]]
-        if len(sources):
-            distance[here] = cKDTree(layout.xy[sources]).query(layout.xy[here])[0]
-    return distance
+    slides = None if codes is None else codes[layout.rows]
+    return distance_to_nearest(layout.xy, cells[layout.rows], groups=slides)
 
 
 def _by_distance(change: Floats, names: list[str], distance: Floats, max_distance: float | None, ax: Axes) -> None:
-    reach = max_distance or float(np.quantile(distance[np.isfinite(distance)], 0.99))
+    finite = distance[np.isfinite(distance)]
+    reach = max_distance or (float(np.quantile(finite, 0.99)) if finite.size else 0.0)
     outside = (distance > 0) & (distance <= reach)
+    if not outside.any():
+        msg = "Expected cells at some distance from the perturbed ones for `kind='distance'`, found none."
+        raise ValueError(msg)
     n_bins = int(np.clip(outside.sum() // 15, 3, _N_BINS))
     edges = np.unique(np.quantile(distance[outside], np.linspace(0, 1, n_bins + 1)))
     which = np.clip(np.searchsorted(edges, distance, side="right") - 1, 0, len(edges) - 2)

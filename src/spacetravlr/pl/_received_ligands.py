@@ -9,8 +9,11 @@ from matplotlib.colors import Normalize
 
 from spacetravlr import _keys
 from spacetravlr._anndata._received import read_received
+from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
 from spacetravlr._validators import assert_genes
-from spacetravlr.pl._figure import SEQUENTIAL, finish, new_grid
+from spacetravlr.pl._colors import SEQUENTIAL
+from spacetravlr.pl._figure import as_list, finish, new_grid
 from spacetravlr.pl._tissue import draw_values, tissue_layout
 
 if TYPE_CHECKING:
@@ -19,12 +22,14 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from spatialdata import SpatialData
 
     from spacetravlr.pl._figure import Drawn
 
 
+@document
 def received_ligands(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     ligands: str | Sequence[str],
     *,
     received_key: str = _keys.RECEIVED,
@@ -33,6 +38,7 @@ def received_ligands(
     cmap: str = SEQUENTIAL,
     size: float | None = None,
     ncols: int = 3,
+    table_key: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
     figsize: tuple[float, float] | None = None,
     title: str | None = None,
@@ -44,32 +50,23 @@ def received_ligands(
     Parameters
     ----------
     adata
-        Annotated data after ``pp.received_ligands``.
+        Annotated data after :func:`spacetravlr.pp.received_ligands`, or SpatialData.
     ligands
         One signal or several: the name of a ligand, or ``"<ligand>|contact"`` for its contact signal. A ligand that
         acts by contact only may go by its bare name.
     received_key
-        Key of ``pp.received_ligands``.
-    library_key
-        Column of ``obs`` with the slide of each cell; what the weights were made with by default.
-    library_id
-        Slide to show; all, side by side, by default.
-    cmap
-        Colour map.
-    size
-        Marker area in points squared; by default neighbouring cells just touch.
-    ncols
-        Panels in a row.
-    ax
-        Axes to draw on, one for each ligand.
-    figsize
-        Size of the figure, in inches.
-    title
-        Title.
-    return_fig
-        Return the figure.
-    save
-        File to write.
+        Key of the received ligands.
+    %(library_key)s
+    %(library_id)s
+    %(cmap)s
+    %(size)s
+    %(ncols)s
+    %(table_key)s
+    %(ax_panels)s
+    %(figsize)s
+    %(title)s
+    %(return_fig)s
+    %(save)s
 
     Returns
     -------
@@ -80,8 +77,9 @@ def received_ligands(
     KeyError
         When the ligands were not received.
     """
+    adata = unwrap(adata, table_key)
     state = read_received(adata, received_key)
-    wanted = [ligands] if isinstance(ligands, str) else list(ligands)
+    wanted = as_list(ligands)
     contact = {c.removesuffix(_keys.CONTACT_SUFFIX): c for c in state.lr.columns if c.endswith(_keys.CONTACT_SUFFIX)}
     tables = state.lr.join(state.tfl[state.tfl.columns.difference(state.lr.columns)])
     names = [n if n in tables.columns else contact.get(n, n) for n in wanted]

@@ -9,8 +9,11 @@ import pandas as pd
 
 from spacetravlr import _keys, get
 from spacetravlr._anndata._betas import read_betas
+from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
 from spacetravlr._validators import assert_genes
-from spacetravlr.pl._figure import clean, finish, new_axes
+from spacetravlr.pl._colors import BODY_COLORS, CURVE_COLORS
+from spacetravlr.pl._figure import as_list, clean, finish, new_axes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,21 +21,26 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from spatialdata import SpatialData
 
     from spacetravlr.get._scores import Per
     from spacetravlr.pl._figure import Drawn
 
-_BODIES = {"surface": ("#4477aa", "o"), "network": ("#ee7733", "^")}
+_MARKERS = {"surface": "o", "network": "^"}
+#: Differences of R2 below this are rounding, not an improvement.
+_TIE = 1e-3
 #: Models far below the mean of the data are drawn at this value: how far below says nothing.
 _FLOOR = -0.5
 
 
+@document
 def scores(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     target: str | Sequence[str] | None = None,
     *,
     per: Per = "cell_type",
     betas_key: str = _keys.BETAS,
+    table_key: str | None = None,
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
     title: str | None = None,
@@ -41,29 +49,22 @@ def scores(
 ) -> Drawn:
     """Compare the refined coefficients with the seed on held-out blocks.
 
-    One marker a target, cell type and body; above the diagonal the refinement beats the seed. Filled markers are what
-    the fit kept. Values below -0.5 are drawn there.
+    One marker per target, cell type and body; above the diagonal the refinement beats the seed. Filled markers are what
+    the fit kept. Values below -0.5 are drawn at -0.5. Differences of at most 0.001 count as ties.
 
     Parameters
     ----------
-    adata
-        Annotated data after ``tl.fit_betas``.
-    target
-        Modelled genes; all by default.
+    %(adata_fitted)s
+    %(targets_all)s
     per
         One marker for each ``"cell_type"`` of a target, or one for each ``"target"``.
-    betas_key
-        Key of the coefficients.
-    ax
-        Axes to draw on.
-    figsize
-        Size of the figure, in inches.
-    title
-        Title.
-    return_fig
-        Return the figure.
-    save
-        File to write.
+    %(betas_key)s
+    %(table_key)s
+    %(ax)s
+    %(figsize)s
+    %(title)s
+    %(return_fig)s
+    %(save)s
 
     Returns
     -------
@@ -76,8 +77,8 @@ def scores(
     ValueError
         When no refinement was fitted.
     """
-    table = get.scores(adata, target=target, per=per, betas_key=betas_key)
-    bodies = [b for b in _BODIES if f"r2_{b}" in table and table[f"r2_{b}"].notna().any()]
+    table = get.scores(adata, target=target, per=per, betas_key=betas_key, table_key=table_key)
+    bodies = [b for b in _MARKERS if f"r2_{b}" in table and table[f"r2_{b}"].notna().any()]
     if not bodies or not table["r2_seed"].notna().any():
         msg = "Expected the scores to hold the held-out R2 of a seed and of a refinement, found none to compare."
         raise ValueError(msg)
@@ -85,20 +86,23 @@ def scores(
     seed = table["r2_seed"].to_numpy(float).clip(_FLOOR)
     lowest, highest = [], []
     for body in bodies:
-        color, marker = _BODIES[body]
+        color, marker = BODY_COLORS[body], _MARKERS[body]
         refined = table[f"r2_{body}"].to_numpy(float).clip(_FLOOR)
-        there = np.isfinite(refined) & np.isfinite(seed)
-        kept = there & (table["kept"].astype(str) == body).to_numpy() if "kept" in table else there
-        for mask, face in ((there & ~kept, "none"), (kept, color)):
+        known = np.isfinite(refined) & np.isfinite(seed)
+        kept = known & (table["kept"].astype(str) == body).to_numpy() if "kept" in table else known
+        for mask, face in ((known & ~kept, "none"), (kept, color)):
             ax.scatter(
                 seed[mask], refined[mask], s=22, marker=marker, facecolor=face, edgecolor=color, lw=0.9, alpha=0.8
             )
-        better = int((refined[there] > seed[there]).sum())
-        label = f"{body}: better in {better} of {int(there.sum())}"
+        gain = refined[known] - seed[known]
+        ties = int((np.abs(gain) <= _TIE).sum())
+        label = f"{body}: better in {int((gain > _TIE).sum())} of {int(known.sum())}"
+        label += f", {ties} tie{'s' * (ties > 1)}" if ties else ""
         ax.scatter([], [], s=22, marker=marker, color=color, label=label)
-        lowest.append(min(seed[there].min(), refined[there].min()))
-        highest.append(max(seed[there].max(), refined[there].max()))
-    low, high = min(*lowest, 0.0), max(*highest, 0.1)
+        if known.any():
+            lowest.append(min(seed[known].min(), refined[known].min()))
+            highest.append(max(seed[known].max(), refined[known].max()))
+    low, high = min([*lowest, 0.0]), max([*highest, 0.1])
     margin = 0.05 * (high - low)
     ends = (low - margin, high + margin)
     ax.plot(ends, ends, color="black", lw=0.8, ls="--", zorder=0)
@@ -109,42 +113,37 @@ def scores(
     )
     if "kept" in table:
         ax.scatter([], [], s=22, facecolor="none", edgecolor="black", label="hollow: not kept")
-    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.13))
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.16))
     clean(ax)
     return finish(ax, title=title, return_fig=return_fig, save=save)
 
 
+@document
 def training(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     target: str | Sequence[str] | None = None,
     *,
     betas_key: str = _keys.BETAS,
+    table_key: str | None = None,
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
     title: str | None = None,
     return_fig: bool = False,
     save: str | PathLike[str] | None = None,
 ) -> Drawn:
-    """Draw the loss of the networks against the epoch: thin lines are targets, thick ones their median.
+    """Draw the loss of the networks against the epoch: thin lines are targets, thick lines their median.
 
     Parameters
     ----------
-    adata
-        Annotated data after ``tl.fit_betas`` with a network as body.
-    target
-        Modelled genes; all by default.
-    betas_key
-        Key of the coefficients.
-    ax
-        Axes to draw on.
-    figsize
-        Size of the figure, in inches.
-    title
-        Title.
-    return_fig
-        Return the figure.
-    save
-        File to write.
+    %(adata_fitted)s
+    %(targets_all)s
+    %(betas_key)s
+    %(table_key)s
+    %(ax)s
+    %(figsize)s
+    %(title)s
+    %(return_fig)s
+    %(save)s
 
     Returns
     -------
@@ -157,6 +156,7 @@ def training(
     """
     from matplotlib.ticker import MaxNLocator
 
+    adata = unwrap(adata, table_key)
     read_betas(adata, betas_key)
     curves = adata.uns[betas_key].get("training")
     if curves is None or len(curves) == 0:
@@ -166,12 +166,12 @@ def training(
         )
         raise KeyError(msg)
     if target is not None:
-        wanted = [target] if isinstance(target, str) else list(target)
+        wanted = as_list(target)
         assert_genes(wanted, curves["target"].astype(str).unique(), name="target", where="the training curves")
         curves = curves[curves["target"].astype(str).isin(wanted)]
     ax = new_axes(ax, figsize, (4.8, 3.4))
     names = curves["target"].astype(str)
-    for column, color in (("train", "#4477aa"), ("validation", "#ee7733")):
+    for column, color in CURVE_COLORS.items():
         wide = pd.DataFrame({"epoch": curves["epoch"], "target": names, "loss": curves[column]}).pivot_table(
             index="epoch", columns="target", values="loss"
         )

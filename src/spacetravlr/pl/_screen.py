@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from spacetravlr import get
+from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
 from spacetravlr._validators import assert_key, assert_one_of, assert_positive
-from spacetravlr.pl._figure import DIVERGING, GREY, KIND_COLORS, centred, clean, finish, new_axes
+from spacetravlr.pl._colors import DIVERGING, GREY, ROLE_COLORS, ROLE_LABELS, centred
+from spacetravlr.pl._figure import clean, finish, new_axes
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -16,20 +19,17 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from spatialdata import SpatialData
 
     from spacetravlr._types import Floats, Ints
     from spacetravlr.pl._figure import Drawn
 
 Kind = Literal["heatmap", "ranking"]
-_ROLES = {
-    "is_tf": (KIND_COLORS["tf"], "transcription factor"),
-    "is_ligand": ("#ee7733", "ligand"),
-    "is_receptor": ("#aa3377", "receptor"),
-}
 
 
+@document
 def screen(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     *,
     kind: Kind = "heatmap",
     cell_type: str | None = None,
@@ -37,6 +37,7 @@ def screen(
     n_genes: int = 40,
     limit: float | None = None,
     cmap: str = DIVERGING,
+    table_key: str | None = None,
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
     title: str | None = None,
@@ -47,12 +48,11 @@ def screen(
 
     ``kind="heatmap"``: mean change of each gene in units of its standard deviation, perturbations and genes with
     similar effects beside each other; the perturbed gene itself is grey. ``kind="ranking"``: perturbations by the mean
-    size of that change over all modelled genes.
+    absolute change over all modelled genes.
 
     Parameters
     ----------
-    adata
-        Result of ``tl.genome_screen``, perturbations x genes.
+    %(adata_screen)s
     kind
         ``"heatmap"`` or ``"ranking"``.
     cell_type
@@ -61,20 +61,14 @@ def screen(
         Perturbations shown, the strongest.
     n_genes
         Genes shown, those that change most.
-    limit
-        Change at the ends of the colour scale; the 99th percentile by default.
-    cmap
-        Colour map.
-    ax
-        Axes to draw on.
-    figsize
-        Size of the figure, in inches.
-    title
-        Title.
-    return_fig
-        Return the figure.
-    save
-        File to write.
+    %(limit)s
+    %(cmap)s
+    %(table_key)s
+    %(ax)s
+    %(figsize)s
+    %(title)s
+    %(return_fig)s
+    %(save)s
 
     Returns
     -------
@@ -90,6 +84,7 @@ def screen(
     assert_one_of(kind, get_args(Kind), name="kind")
     for name, n in (("n_perturbations", n_perturbations), ("n_genes", n_genes)):
         assert_positive(n, name=name)
+    adata = unwrap(adata, table_key)
     assert_key(adata, "uns", "screen", name="adata", hint="Call `st.tl.genome_screen(adata)` and pass its result.")
     part = adata if cell_type is None else get.screen(adata, cell_type=cell_type)
     part = part[:, part.var["modelled"].to_numpy(bool)]
@@ -97,10 +92,10 @@ def screen(
     strength = np.abs(np.nan_to_num(effect)).mean(axis=1)
     rows = np.argsort(-strength, kind="stable")[:n_perturbations]
     rows = rows[strength[rows] > 0] if strength.any() else rows
-    where = "all cells" if cell_type is None else cell_type
+    where = "all cells" if cell_type is None else str(cell_type)
     mode = str(adata.uns["screen"].get("mode", "perturbation"))
     if kind == "ranking":
-        ax = new_axes(ax, figsize, (4.6, 0.9 + 0.2 * len(rows)))
+        ax = new_axes(ax, figsize, (4.6, max(1.9, 0.9 + 0.2 * len(rows))))
         _ranking(part.obs.iloc[rows], strength[rows], ax)
     else:
         columns = np.argsort(-np.abs(np.nan_to_num(effect[rows])).max(axis=0), kind="stable")[:n_genes]
@@ -108,7 +103,7 @@ def screen(
             rows[_similar(effect[np.ix_(rows, columns)])],
             columns[_similar(effect[np.ix_(rows, columns)].T)],
         )
-        ax = new_axes(ax, figsize, (2.2 + 0.2 * len(columns), 1.4 + 0.2 * len(rows)))
+        ax = new_axes(ax, figsize, (2.6 + 0.2 * len(columns), max(3.0, 1.4 + 0.2 * len(rows))))
         _heatmap(effect[np.ix_(rows, columns)], part.obs_names[rows], part.var_names[columns], limit, cmap, ax)
     ax.set_title(f"{mode}, {where}")
     return finish(ax, title=title, return_fig=return_fig, save=save)
@@ -140,20 +135,20 @@ def _heatmap(effect: Floats, rows: pd.Index, columns: pd.Index, limit: float | N
     ax.set_yticks(np.arange(len(rows)), rows, fontsize=8)
     ax.set(xlabel="gene", ylabel="perturbed gene")
     ax.tick_params(length=0)
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.6, aspect=20, pad=0.02)
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, aspect=20, pad=0.02)
     bar.set_label("mean change (SD of the gene)")
 
 
 def _ranking(obs: pd.DataFrame, strength: Floats, ax: Axes) -> None:
     from matplotlib.patches import Patch
 
-    roles = [next((r for r in _ROLES if r in obs and bool(obs[r].iloc[i])), "") for i in range(len(obs))]
+    roles = [next((r for r in ROLE_COLORS if bool(obs[f"is_{r}"].iloc[i])), "") for i in range(len(obs))]
     position = np.arange(len(obs))
-    ax.barh(position, strength, color=[_ROLES[r][0] if r else GREY for r in roles], height=0.75)
+    ax.barh(position, strength, color=[ROLE_COLORS.get(r, GREY) for r in roles], height=0.75)
     ax.set_yticks(position, obs.index, fontsize=8)
     ax.set_ylim(len(obs) - 0.4, -0.6)
-    ax.set_xlabel("mean size of the change over modelled genes (SD)")
-    handles = [Patch(color=c, label=label) for r, (c, label) in _ROLES.items() if r in roles]
+    ax.set_xlabel("mean absolute change of modelled genes (SD)")
+    handles = [Patch(color=color, label=ROLE_LABELS[r]) for r, color in ROLE_COLORS.items() if r in roles]
     if handles:
         ax.legend(handles=handles, frameon=False, fontsize=8, loc="lower right")
     clean(ax)

@@ -1,4 +1,4 @@
-"""Values on the tissue, drawn by squidpy; several slides side by side."""
+"""Values and groups on the tissue, drawn by squidpy; several slides side by side."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ import numpy as np
 import pandas as pd
 
 from spacetravlr import _keys
+from spacetravlr._anndata._clusters import cluster_key_of
+from spacetravlr._anndata._expression import get_expression
 from spacetravlr._anndata._spatial import category_codes, get_coordinates
-from spacetravlr._validators import assert_one_of
-from spacetravlr.pl._figure import group_colors
+from spacetravlr._validators import assert_genes, assert_one_of
+from spacetravlr.pl._colors import GREY, SEQUENTIAL, group_colors
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import ListedColormap, Normalize
 
     from spacetravlr._types import Floats, Ints
 
 _GAP = 0.08
+#: Categories beyond which a legend is longer than the plot.
+_MAX_LEGEND = 40
 
 
 class Layout(NamedTuple):
@@ -36,9 +40,16 @@ class Layout(NamedTuple):
     """ "µm", or "" when nobody said what a coordinate unit is."""
 
     @property
+    def spacing(self) -> float:
+        """Typical distance between neighbouring cells; of cells in a line, along it; 1 where all are in one place."""
+        extent = np.ptp(self.xy, axis=0)
+        n = max(len(self.xy), 1)
+        return float(max(np.sqrt(extent.prod() / n), extent.max() / n)) or 1.0
+
+    @property
     def panel(self) -> tuple[float, float]:
         """Width and height of a panel in inches that suits the shape of the tissue and leaves room for a colour bar."""
-        width, height = np.ptp(self.xy, axis=0) + 1e-9
+        width, height = np.maximum(np.ptp(self.xy, axis=0), self.spacing)
         shape = float(np.clip(width / height, 0.4, 4.0))
         return (3.2 * shape, 3.2) if shape < 1.4 else (4.5 * np.sqrt(shape / 1.4), 4.5 * np.sqrt(shape / 1.4) / shape)
 
@@ -83,34 +94,90 @@ def draw_values(
     norm: Normalize | None = None,
     size: float | None = None,
     background: str | None = None,
+    alpha: float = 1.0,
 ) -> None:
-    """Draw one number a cell, with a colour bar that says what it is; NaN is drawn in the colour ``background``."""
+    """Draw one number per cell, with a colour bar that says what it is; NaN is drawn in the colour ``background``."""
     shown = np.asarray(values, dtype=float)[layout.rows]
     size = size or _marker_size(layout, ax)
     if background is not None:
         ax.scatter(layout.xy[:, 0], layout.xy[:, 1], s=size, c=background, marker=".", lw=0, alpha=0.5, rasterized=True)
     # cells with the largest values on top
     order = np.argsort(np.nan_to_num(np.abs(shown)), kind="stable")
-    _scatter(layout, {"value": shown}, ax, order=order, cmap=cmap, norm=norm, size=size, colorbar=False)
+    _scatter(layout, {"value": shown}, ax, order=order, cmap=cmap, norm=norm, size=size, alpha=alpha, colorbar=False)
     # inset, so that the bar keeps to the height of the tissue whatever its shape
     bar = ax.figure.colorbar(ax.collections[-1], cax=ax.inset_axes((1.02, 0.15, 0.035, 0.7)))
     bar.set_label(label)
     bar.outline.set_visible(False)
 
 
+def draw_cells(
+    adata: AnnData,
+    color: str | None,
+    ax: Axes,
+    *,
+    layout: Layout,
+    layer: str | None = None,
+    size: float | None = None,
+    alpha: float = 1.0,
+) -> None:
+    """Draw the cells by a column of ``obs``, groups or numbers, or by the expression of a gene; ``None`` is grey.
+
+    Raises
+    ------
+    KeyError
+        When ``color`` is neither a column of ``obs`` nor a gene.
+    """
+    if color is None:
+        values = np.zeros(adata.n_obs)
+        _scatter(layout, {"cells": pd.Categorical(values[layout.rows])}, ax, palette=_palette([GREY]), size=size,
+                 alpha=alpha, legend_loc=None)  # fmt: skip
+        return
+    if color in adata.obs:
+        column = adata.obs[color]
+        if color == cluster_key_of(adata) or not _is_number(column):
+            draw_groups(adata, color, ax, layout=layout, size=size, alpha=alpha)
+            return
+        values = column.to_numpy(dtype=float, na_value=np.nan)
+    else:
+        known = [*map(str, adata.obs.columns), *map(str, adata.var_names)]
+        assert_genes([color], known, name="color", where="adata.obs or adata.var_names")
+        values = get_expression(adata, [color], layer=layer, check=False)[:, 0]
+    draw_values(values, ax, layout=layout, label=color, cmap=SEQUENTIAL, size=size, alpha=alpha, background=GREY)
+
+
 def draw_groups(
     adata: AnnData, key: str, ax: Axes, *, layout: Layout, size: float | None = None, alpha: float = 1.0
 ) -> None:
-    """Draw the category of each cell, with a legend."""
+    """Draw the category of each cell, with a legend; cells without one are grey."""
+    colors = group_colors(adata, key)
+    labels = pd.Categorical(adata.obs[key])
+    labels = labels.rename_categories([str(c) for c in labels.categories])[layout.rows].remove_unused_categories()
+    palette: list[Any] = [colors[c] for c in labels.categories]
+    if labels.isna().any():
+        name = next(n for n in ("none", "(none)", "((none))") if n not in colors)
+        labels = pd.Categorical(labels.add_categories(name).fillna(name))
+        palette.append(GREY)
+    legend = "right margin" if len(palette) <= _MAX_LEGEND else None
+    _scatter(
+        layout,
+        {key: labels},
+        ax,
+        palette=_palette(palette),
+        size=size,
+        alpha=alpha,
+        legend_loc=legend,
+        legend_fontsize=8,
+    )
+
+
+def _palette(colors: list[Any]) -> ListedColormap:
     from matplotlib.colors import ListedColormap
 
-    category_codes(adata, key, name="color")
-    colors = group_colors(adata, key)
-    labels = pd.Categorical(adata.obs[key].astype(str).to_numpy()[layout.rows], categories=list(colors))
-    present = [c for c in colors if (labels == c).any()]
-    labels = labels.set_categories(present)
-    palette = ListedColormap([colors[c] for c in present])
-    _scatter(layout, {key: labels}, ax, palette=palette, size=size, alpha=alpha, legend_fontsize=8)
+    return ListedColormap(colors)
+
+
+def _is_number(column: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)
 
 
 def _scatter(layout: Layout, values: dict[str, Any], ax: Axes, *, order: Ints | None = None, **options: Any) -> None:
@@ -135,29 +202,42 @@ def _scatter(layout: Layout, values: dict[str, Any], ax: Axes, *, order: Ints | 
             **options,
         )
     ax.set_title("", pad=18 if layout.labels else None)
+    _widen(layout, ax)
     for x, y, name in layout.labels:
         ax.annotate(name, (x, y), xytext=(0, 4), textcoords="offset points", ha="center", va="bottom", fontsize=9)
     if layout.unit:
         _scale_bar(layout, ax)
 
 
+def _widen(layout: Layout, ax: Axes) -> None:
+    """Give cells in a line some room beside it, or the panel would be as thin as the line."""
+    low, high = layout.xy.min(axis=0), layout.xy.max(axis=0)
+    buffer = 0.1 * float((high - low).max())
+    for axis, bounds in zip("xy", zip(low, high, strict=True), strict=True):
+        if bounds[1] - bounds[0] < 0.2 * buffer:
+            limits = (bounds[0] - buffer, bounds[1] + buffer)
+            ax.set(**{f"{axis}lim": limits if axis == "x" else limits[::-1]})
+
+
 def _marker_size(layout: Layout, ax: Axes) -> float:
     """Area in points^2 so that neighbouring markers just touch, at the present size of the axes."""
-    extent = np.ptp(layout.xy, axis=0) + 1e-9
+    extent = np.maximum(np.ptp(layout.xy, axis=0), layout.spacing)
     box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
     points_per_unit = 72 * 0.75 * min(box.width / extent[0], box.height / extent[1])
-    spacing = np.sqrt(extent[0] * extent[1] / len(layout.xy))
     # the marker "." is a disc of half the nominal width
-    return float(np.clip((2.0 * spacing * points_per_unit) ** 2, 0.5, 600))
+    return float(np.clip((2.0 * layout.spacing * points_per_unit) ** 2, 0.5, 600))
 
 
 def _scale_bar(layout: Layout, ax: Axes) -> None:
-    """Bar of a round length under the lower left corner, in micrometres."""
-    wide = max(float(np.ptp(layout.xy[:, 0])) / 4, 1e-6)
+    """Bar of a round length under the lower left corner, in micrometres; none where all cells are in one place."""
+    extent = float(np.ptp(layout.xy, axis=0).max())
+    if extent == 0:
+        return
+    wide = float(np.ptp(layout.xy[:, 0])) / 4 or extent / 4
     power = 10.0 ** np.floor(np.log10(wide))
     length = power * max(step for step in (1, 2, 5) if step * power <= wide or step == 1)
     left, low = layout.xy[:, 0].min(), layout.xy[:, 1].max()
-    y = low + 0.04 * np.ptp(layout.xy[:, 1])
+    y = low + max(0.04 * float(np.ptp(layout.xy[:, 1])), layout.spacing)
     ax.plot([left, left + length], [y, y], color="black", lw=2, solid_capstyle="butt")
     ax.annotate(
         f"{length:g} {layout.unit}", (left + length / 2, y), xytext=(0, -3), textcoords="offset points",

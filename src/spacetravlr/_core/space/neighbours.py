@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from spacetravlr._utils import resolve_n_jobs
 
 if TYPE_CHECKING:
-    from spacetravlr._types import Floats, Ints
+    from spacetravlr._types import Bools, Floats, Ints
 
 # A tree is exact and fast in so many dimensions, whatever the number of cells.
 _TREE_DIMS = 3
@@ -66,6 +66,16 @@ def nearest_neighbours(
         near, distance[members, :k] = _search(np.ascontiguousarray(points[members]), k, rng_seed, n_jobs)
         index[members, :k] = members[near]
     return Neighbours(index, distance)
+
+
+def distance_to_nearest(points: Floats, sources: Bools, *, groups: Ints | None = None) -> Floats:
+    """Distance of every cell to the nearest source of its group, zero at the sources; infinite without a source."""
+    distance = np.full(len(points), np.inf)
+    groups = np.zeros(len(points), dtype=np.int64) if groups is None else np.asarray(groups)
+    for group in np.unique(groups[sources]):
+        members = np.flatnonzero(groups == group)
+        distance[members] = cKDTree(points[members[sources[members]]]).query(points[members])[0]
+    return distance
 
 
 def _search(points: Floats, k: int, rng_seed: int, n_jobs: int | None) -> tuple[Ints, Floats]:

@@ -37,6 +37,12 @@ def kernel_reach(radius: float, sigma: float, *, truncate: bool = True) -> float
     return float(radius) if truncate else float(sigma * np.sqrt(-2.0 * np.log(NEGLIGIBLE)))
 
 
+def gaussian_weight(distance: Floats, *, sigma: float, radius: float, truncate: bool = True) -> Floats:
+    """Weight at each distance, zero beyond ``radius`` where the kernel is truncated."""
+    weight = np.exp(-(distance**2) / (2 * sigma**2))
+    return np.where(distance > radius, 0.0, weight) if truncate else weight
+
+
 @kernel
 def gaussian_kernel_2d(origin, xy, radius, eps=1e-3):
     r"""Weigh every cell by its distance to one origin.
