@@ -24,15 +24,14 @@ def test_the_ten_line_session(tmp_path, monkeypatch):
 
     adata = st.datasets.simulated_tissue(rng=0)
     grn, lr, nichenet = st.datasets.simulated_priors(adata)
-    st.pp.impute(adata, layer="log1p", key_added="imputed")
     st.pp.spatial_weights(adata, radius=200, contact_radius=30)
-    st.pp.received_ligands(adata, lr, layer="imputed")
+    st.pp.received_ligands(adata, lr, layer="log1p")
     st.pp.modulators(adata, grn, ligand_tf=nichenet, cluster_key="cell_type")
     st.tl.fit_betas(adata, body="auto")
     st.pl.betas(adata, target="PAX5", modulator="FOXO1")
     st.tl.perturb(adata, {"FOXO1": 0})
     st.tl.perturbation_vectors(adata, basis="spatial")
-    st.pl.perturbation_vectors(adata, basis="spatial", color="cell_type")
+    st.pl.perturbation_vectors(adata, basis="spatial")
     screen = st.tl.genome_screen(adata, mode="knockout", save_to="ko_results")
     plt.close("all")
 

@@ -1,4 +1,4 @@
-"""Which regulators and which neighbours control a gene, where, and what a perturbation does to the tissue."""
+"""Spatial gene-regulation models: which transcription factors and neighbours control a gene, where, and knockouts."""
 
 from __future__ import annotations
 
