@@ -5,8 +5,8 @@
 Every section runs in a process of its own: normalise, cluster where there are no cell types, impute, read the prior
 tables of the organism, received ligands, modulators, fit, one knockout, arrows, a screen of ten genes, figures. R2 is
 held out, in spatial blocks that took no part in any choice, against the mean of the cell type; its median over targets.
-The last R2 column is against expression before imputation, to which imputation leaks as well; that of networks is over the
-targets that keep one.
+The last R2 column is against expression before imputation, which leaks into it all the same; that of networks is over
+the targets that keep one.
 
 ``--sections nsclc --targets 1000 --screen 0`` takes every gene with a regulator and screens every gene with a role.
 """

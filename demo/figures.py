@@ -15,7 +15,7 @@ DPI = 90
 
 
 def draw(adata: ad.AnnData, screen: ad.AnnData, *, regulator: str, target: str, folder: Path) -> list[Path]:
-    """Write one figure a step and one that shows them together; returns the files."""
+    """Write one figure per step and one that shows them together; returns the files."""
     st.pp.niche(adata, cluster_key=CELL_TYPE, radius=200)
     received = adata.uns["received_ligands"]
     shown = received.columns[np.argsort(-received.std().to_numpy())[:3]]
@@ -28,9 +28,7 @@ def draw(adata: ad.AnnData, screen: ad.AnnData, *, regulator: str, target: str, 
         "modulators": lambda: st.pl.modulators(adata, target, return_fig=True),
         "scores": lambda: st.pl.scores(adata, return_fig=True),
         "perturbation": lambda: st.pl.perturbation(adata, target, return_fig=True),
-        "perturbation_vectors": lambda: st.pl.perturbation_vectors(
-            adata, basis="spatial", color=CELL_TYPE, return_fig=True
-        ),
+        "perturbation_vectors": lambda: st.pl.perturbation_vectors(adata, basis="spatial", return_fig=True),
         "screen": lambda: st.pl.screen(screen, return_fig=True),
     }
     paths = [save(make(), folder / f"{name}.png") for name, make in figures.items()]
@@ -49,8 +47,8 @@ def overview(adata: ad.AnnData, *, regulator: str, target: str) -> plt.Figure:
     if truth is not None:
         st.pl.betas(truth, target, regulator, ax=left.pop(0), title=f"{regulator} on {target}, simulated", **shared)
     st.pl.perturbation(adata, target, ax=left.pop(0), title=f"{target} without {regulator}")
-    title = f"where cells without {regulator} belong"
-    st.pl.perturbation_vectors(adata, basis="spatial", color=CELL_TYPE, ax=left.pop(0), title=title)
+    title = f"vector field without {regulator}"
+    st.pl.perturbation_vectors(adata, basis="spatial", ax=left.pop(0), title=title)
     return figure
 
 

@@ -10,7 +10,7 @@ KEYS = ["target", "kind", "tf", "ligand", "receptor", "range"]
 
 
 def recovery(adata: ad.AnnData) -> pd.DataFrame:
-    """Compare fitted with true coefficients, one row a kind of modulator.
+    """Compare fitted with true coefficients, one row per kind of modulator.
 
     The correlation is that of the fitted with the true field over cells, both centred within cell types, for modulators
     that truly act; the positives are modulators that the fit calls active.

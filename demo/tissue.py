@@ -30,7 +30,6 @@ class Case(NamedTuple):
     ligand_receptor: pd.DataFrame
     ligand_tf: pd.DataFrame | None
     targets: list[str] | None
-    imputed: bool
     cutoff: float
 
 
@@ -38,7 +37,7 @@ def simulated(*, rng: int) -> Case:
     """A tissue in which every regulator of every target is known."""
     adata = st.datasets.simulated_tissue(rng=rng)
     grn, ligand_receptor, ligand_tf = st.datasets.simulated_priors(adata)
-    return Case(adata, grn, ligand_receptor, ligand_tf, None, imputed=False, cutoff=0.01)
+    return Case(adata, grn, ligand_receptor, ligand_tf, None, cutoff=0.01)
 
 
 def section(path: Path, *, n_targets: int, rng: int) -> Case:
@@ -62,7 +61,7 @@ def section(path: Path, *, n_targets: int, rng: int) -> Case:
     ligand_receptor = st.priors.fetch_ligand_receptor(organism=organism)
     ligand_tf = fetch_ligand_tf(organism)
     targets = variable_targets(adata, grn, n_targets)
-    return Case(adata, grn, ligand_receptor, ligand_tf, targets, imputed=True, cutoff=REBUILT_CUTOFF)
+    return Case(adata, grn, ligand_receptor, ligand_tf, targets, cutoff=REBUILT_CUTOFF)
 
 
 def is_counts(values: np.ndarray | sparse.spmatrix) -> bool:

@@ -394,3 +394,16 @@ def test_equal_scores_are_ties(adata):
     scores["r2_surface"] = scores["r2_seed"] + np.where(np.arange(len(scores)) < 3, 0.1, 5e-6)
     texts = {t.get_text() for t in st.pl.scores(adata).get_legend().get_texts()}
     assert f"surface: better in 3 of {len(scores)}, {len(scores) - 3} ties" in texts
+
+
+@pytest.mark.parametrize("kind", ["quiver", "stream", "cells"])
+def test_no_arrows_where_nothing_changed(done, kind):
+    done = done.copy()
+    arrows = done.obsm["perturbed_spatial"]
+    arrows[:] = 0
+    cells = len(st.pl.perturbation_vectors(done, kind=kind).collections)
+    arrows[:20] = 1
+    ax = st.pl.perturbation_vectors(done, kind=kind)
+    assert len(ax.collections) > cells
+    if kind == "cells":
+        assert len(ax.collections[-1].get_offsets()) == 20

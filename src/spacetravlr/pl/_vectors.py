@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 Kind = Literal["quiver", "stream", "cells"]
 #: Width of the average in grid steps, and how full a grid point must be to have an arrow.
 _SMOOTHING, _MIN_MASS = 1.0, 0.25
+#: Arrows below this share of the longest would be drawn as dots.
+_SHORTEST = 0.01
 _AUTO = "auto"
 
 
@@ -52,7 +54,7 @@ def perturbation_vectors(
     return_fig: bool = False,
     save: str | PathLike[str] | None = None,
 ) -> Drawn:
-    """Draw the vector field of a perturbation over the cells.
+    """Draw the vector field of a perturbation over the cells; where nothing changed there are no arrows.
 
     Parameters
     ----------
@@ -143,6 +145,8 @@ def _layout(adata: AnnData, basis: str, library_key: str | None, library_id: str
 
 def _draw(layout: Layout, arrows: Floats, kind: str, n_grid: int, scale: float, ax: Axes) -> None:
     xy = layout.xy
+    if not arrows.any():  # nothing changed, so there is nothing to draw
+        return
     if kind == "cells":
         _quiver(xy, arrows, 2 * layout.spacing * scale, 0.0018, ax)
         return
@@ -167,6 +171,8 @@ def _draw(layout: Layout, arrows: Floats, kind: str, n_grid: int, scale: float, 
 
 def _quiver(xy: Floats, arrows: Floats, longest: float, width: float, ax: Axes) -> None:
     """Arrows in the units of the axes, the longest common ones of length ``longest``."""
+    drawn = np.linalg.norm(arrows, axis=-1) > _SHORTEST * _longest(arrows)
+    xy, arrows = xy[drawn], arrows[drawn]
     options: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "color": "black", "zorder": 3, "headwidth": 4}
     ax.quiver(*xy.T, *arrows.T, scale=_longest(arrows) / longest, width=width, **options)
 
