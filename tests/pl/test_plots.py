@@ -186,7 +186,7 @@ def test_modulator_bars_of_pairs(adata):
 def test_distance_profile(done):
     ax = st.pl.perturbation(done, "PAX5", kind="distance")
     x, y = ax.lines[0].get_data()
-    cells = done.uns["perturbed"]["cells"]
+    cells = done.uns["perturbed"]["cells"]["perturbed"].to_numpy()
     change = (done[:, "PAX5"].layers["perturbed"] - done[:, "PAX5"].layers["log1p"]).ravel()
     assert x[0] == 0
     assert y[0] == pytest.approx(change[cells].mean(), rel=1e-5)
@@ -195,7 +195,7 @@ def test_distance_profile(done):
 
 def test_map_circles_the_perturbed_cells(done):
     ax = st.pl.perturbation(done, "PAX5")
-    assert len(ax.collections[-1].get_offsets()) == done.uns["perturbed"]["cells"].sum()
+    assert len(ax.collections[-1].get_offsets()) == done.uns["perturbed"]["cells"]["perturbed"].sum()
 
 
 def test_scores_counts(adata):
