@@ -125,7 +125,7 @@ def write(text: str, out: Path | None) -> None:
 
 
 def scores_by_target(adata: AnnData) -> pd.DataFrame:
-    """Scores of a fit, one row a target, indexed by target."""
+    """Scores of a fit, one row per target, indexed by target."""
     return st.get.scores(adata, per="target").set_index("target")
 
 

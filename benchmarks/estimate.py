@@ -24,7 +24,7 @@ CASES = [(400, 15, 4), (400, 60, 4), (1200, 15, 4), (1200, 60, 4), (1200, 30, 20
 
 
 def tissue(n_cells: int, n_tfs: int, n_targets: int):
-    """Simulated tissue with about twice ``n_tfs`` terms a target."""
+    """Simulated tissue with about twice ``n_tfs`` terms per target."""
     adata = st.datasets.simulated_tissue(
         n_cells=n_cells, n_cell_types=6, n_targets=n_targets, n_tfs=n_tfs, n_active_tfs=8, n_pairs=n_tfs,
         n_active_pairs=4, rng=0,

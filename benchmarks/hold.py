@@ -6,7 +6,7 @@
   through; once with surfaces, once with the default body.
 * **worker lost**: a Dask cluster of two worker processes fits, and one of them is ended by SIGKILL in the middle.
 
-Each is compared with a fit in memory. Prints a line a test and the largest difference; the exit status is 1 when one
+Each is compared with a fit in memory. Prints a line per test and the largest difference; the exit status is 1 when one
 failed.
 """
 

@@ -146,7 +146,7 @@ def run_body(adata: AnnData, truth: Truth, body: str, n_jobs: int | None) -> dic
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
-    """Mean and spread over seeds, one row a setting and method."""
+    """Mean and spread over seeds, one row per setting and method."""
     rows = []
     for (setting, method), group in results.groupby(["setting", "method"], sort=False):
         cells = {name: common.mean_spread(group[key].tolist()) for name, key in MEASURES.items()}

@@ -132,7 +132,7 @@ def _pandas_twin(options: Options, sizes: Sizes) -> Case:
 def pandas_perturbation(
     simulator: Simulator, expression: pd.DataFrame, betas: dict[int, pd.DataFrame], knocked_out: str
 ) -> pd.DataFrame:
-    """SPEC section 5 in pandas: derivatives of every target by every gene, times the changes of the genes."""
+    """Propagation (how-it-works, section 5) in pandas: derivatives of all targets times the changes of the genes."""
     terms, signals, targets = simulator.terms, simulator.tissue.signals, simulator.targets
     genes = expression.columns
     ligand_names = list(genes[signals.ligand])

@@ -18,7 +18,7 @@ def coordinates(n_cells: int, *, seed: int = 0) -> Floats:
 
 
 def prepared(n_cells: int, n_types: int, n_targets: int, n_modulators: int, *, seed: int = 0) -> AnnData:
-    """A simulated tissue that is ready for a fit, with about ``n_modulators`` modulators a target.
+    """A simulated tissue that is ready for a fit, with about ``n_modulators`` modulators per target.
 
     A target has its own factors, drawn from three times as many and its true ones among them, all pairs, and the
     ligand-TF terms of its factors; so targets share regressors about as much as those of a real panel do.

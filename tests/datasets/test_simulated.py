@@ -1,4 +1,4 @@
-"""The simulated tissue follows SPEC section 3: checked through a plain twin written here."""
+"""The simulated tissue follows how-it-works, section 3: checked through a plain twin written here."""
 
 import anndata as ad
 import numpy as np
@@ -8,7 +8,7 @@ import spacetravlr as st
 
 
 def _received(xy, values, radius):
-    """SPEC section 1 and 2, cell by cell."""
+    """how-it-works, section 1 and 2, cell by cell."""
     sigma = radius / np.sqrt(-2 * np.log(1e-3))
     out = np.zeros_like(values)
     for j in range(len(xy)):
@@ -18,7 +18,7 @@ def _received(xy, values, radius):
 
 
 def _predict(adata, expression):
-    """SPEC section 3 with the true coefficients, term by term, slide by slide."""
+    """how-it-works, section 3 with the true coefficients, term by term, slide by slide."""
     terms, betas = adata.uns["simulation"]["terms"], adata.obsm["true_betas"].astype(float)
     slides = adata.obs["slide"].to_numpy() if "slide" in adata.obs else np.zeros(adata.n_obs)
     out = {t: np.zeros(adata.n_obs) for t in terms["target"].unique()}

@@ -129,7 +129,7 @@ def test_rust_files_with_a_row_a_cluster(tmp_path: Path, adata: AnnData) -> None
     read_betadata(tmp_path, adata, cluster_key="number", key_added="numbered")
     np.testing.assert_array_equal(adata.obsm["numbered"], adata.obsm["betas"])
 
-    with pytest.raises(ValueError, match="Expected `cluster_key` to be given.*one row a cluster.*'0', '1'"):
+    with pytest.raises(ValueError, match="Expected `cluster_key` to be given.*one row per cluster.*'0', '1'"):
         read_betadata(tmp_path, adata)
     with pytest.raises(ValueError, match="for all clusters of `cluster_key`, found none for 2.*'T'.*look like '0'"):
         read_betadata(tmp_path, adata, cluster_key="cell_type")

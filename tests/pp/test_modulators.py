@@ -103,7 +103,7 @@ def written_out(
     adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame | None, targets: list[str], *, n_top: int = 5,
     cutoff: float = 0.01, threshold: float = 0.01,
 ) -> set[Row]:  # fmt: skip
-    """The rules of SPEC section 3, in loops."""
+    """The rules of how-it-works, section 3, in loops."""
     genes = set(adata.var_names)
     edges = {(a, b) for a, b in zip(grn["tf"], grn["target"], strict=True) if {a, b} <= genes and a != b}
     pairs = adata.uns["received_ligands_params"]["pairs"]

@@ -24,7 +24,7 @@ def test_five_cells_by_hand(line, pairs):
     np.testing.assert_allclose(received["LIG|contact"], [4, 4e-3, 0, 2e-3, 2], rtol=1e-5)
     assert (received.dtypes == np.float32).all()
     assert list(received.index) == list("abcde")
-    # one signal a ligand for ligand-TF terms: secreted where there is one
+    # one signal per ligand for ligand-TF terms: secreted where there is one
     pd.testing.assert_frame_equal(line.uns["received_ligands_tfl"], received[["LIG", "CON|contact"]])
     params = line.uns["received_ligands_params"]
     pd.testing.assert_frame_equal(params["pairs"][["ligand", "receptor", "range"]].reset_index(drop=True), pairs)

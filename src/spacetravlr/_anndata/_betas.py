@@ -29,9 +29,9 @@ class BetaModel:
     betas: Any
     """Cells x columns, float32: ndarray, or a lazily read array; a target's columns are contiguous."""
     table: pd.DataFrame
-    """One row a column of ``betas``: target, kind, tf, ligand, receptor, range and what the fit found."""
+    """One row per column of ``betas``: target, kind, tf, ligand, receptor, range and what the fit found."""
     scores: pd.DataFrame
-    """One row a target and cell type."""
+    """One row per target and cell type."""
     params: dict[str, Any]
     note: Mapping[str, Any] | None = field(repr=False)
     """What the coefficients rest on; ``None`` where nobody noted it."""

@@ -1,4 +1,4 @@
-"""The modulator table (strings, one row a target and modulator) as the index arrays of ``_core.design`` and back."""
+"""The modulator table (strings, one row per target and modulator) as the index arrays of ``_core.design`` and back."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 r"""The regressors of the model as typed index arrays.
 
-Every regressor is a local gene times, at most, one received signal (SPEC section 3):
+Every regressor is a local gene times, at most, one received signal (how-it-works, section 3):
 
 ======  ======================  ==========================
 kind    ``gene``                ``signal``

@@ -17,7 +17,7 @@ _N_WAVES = 16
 
 @dataclass(frozen=True)
 class FieldBasis:
-    """What coefficient fields are made of; all arrays have one row a cell."""
+    """What coefficient fields are made of; all arrays have one row per cell."""
 
     position: Floats
     """Cosine waves of position, at most one period across the tissue."""

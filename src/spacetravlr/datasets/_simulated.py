@@ -72,7 +72,7 @@ def simulated_tissue(
     r"""Simulate a tissue section in which every regulator of every target is known.
 
     Cells lie in domains of mixed cell types. Transcription factors, ligands and receptors have spatial, cell-type and
-    cell-to-cell variation. Each target :math:`H` follows SPEC section 3 exactly,
+    cell-to-cell variation. Each target :math:`H` follows :doc:`/how-it-works`, section 3 exactly,
 
     .. math::
         H_j = b_{0j} + \sum_m b_{jm} TF_{jm} + \sum_k b_{jk} L_{jk} R_{jk} + \sum_p b_{jp} L_{jp} TF_{jp}
@@ -107,7 +107,7 @@ def simulated_tissue(
         perturbation travels from cell to cell in a second step.
     fields
         What coefficients depend on: ``"position"``, ``"symmetric"`` (two halves that mirror each other),
-        ``"cell_type"`` (one amplitude a type times a smooth field), ``"niche"`` (composition of the neighbourhood),
+        ``"cell_type"`` (one amplitude per type times a smooth field), ``"niche"`` (composition of the neighbourhood),
         ``"constant"``, or ``"mixed"``: targets take these in turn.
     r2
         Share of the variance of a target within cell types that the true model explains.
@@ -140,7 +140,7 @@ def simulated_tissue(
     - ``var["role"]`` : ``"tf"``, ``"ligand"``, ``"receptor"``, ``"target"`` or ``"housekeeping"`` (categorical).
     - ``obsm["spatial"]`` : micrometres (float64).
     - ``obsm["true_betas"]`` : cells x columns, per target its intercept, then its terms (float32).
-    - ``uns["simulation"]`` : ``terms`` (one row a column of ``true_betas``, with ``active`` and the ``field`` kind),
+    - ``uns["simulation"]`` : ``terms`` (one row per column of ``true_betas``, with ``active`` and the ``field`` kind),
       ``grn``, ``ligand_receptor``, ``ligand_tf`` (see :func:`simulated_priors`) and ``params``.
 
     Raises

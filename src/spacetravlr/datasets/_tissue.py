@@ -92,7 +92,7 @@ def regulator_expression(
 def received(
     coordinates: Floats, values: Floats, *, radius: float, slide: Ints, eps: float = 1e-3, block: int = 512
 ) -> Floats:
-    r"""Sum the signals that reach each cell, its own included (SPEC section 2).
+    r"""Sum the signals that reach each cell, its own included (how-it-works, section 2).
 
     .. math:: L_j = \sum_{i \in N(j)} W_{ij} v_i
 

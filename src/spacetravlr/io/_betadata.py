@@ -1,4 +1,4 @@
-"""Coefficients that the published Python and Rust programs wrote, one file a gene."""
+"""Coefficients that the published Python and Rust programs wrote, one file per gene."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def read_betadata(
     Reads ``<gene>_betadata.parquet`` (Python) and ``<gene>_betadata.feather`` (Rust), as well as files called after the
     gene alone; they hold the columns ``beta0``, ``beta_<TF>``, ``beta_<ligand>$<receptor>`` and
     ``beta_<ligand>#<TF>``. Columns of other names are ignored. Rows are cells, found by name (the index, or a column
-    ``CellID``); files of the Rust program that hold the seed only have one row a cluster (a column ``Cluster``), which
+    ``CellID``); files of the Rust program with the seed only have one row per cluster (a column ``Cluster``), which
     all cells of that cluster get.
 
     The files do not say which pairs act by contact: that comes from the pairs of
@@ -81,7 +81,7 @@ def read_betadata(
     genes
         Genes to read; by default all in the folder.
     cluster_key
-        Column of ``adata.obs`` with the clusters of files that have one row a cluster, under the labels of the files
+        Column of ``adata.obs`` with the clusters of files that have one row per cluster, under the labels of the files
         (the Rust program may have numbered them).
     received_key
         ``key_added`` of :func:`spacetravlr.pp.received_ligands`.
@@ -205,7 +205,7 @@ def _rows(path: Path, frame: pd.DataFrame, obs_names: pd.Index, clusters: pd.Ser
     is_seed = "cluster" in lower and "cellid" not in lower and isinstance(frame.index, pd.RangeIndex)
     if is_seed and clusters is None:
         msg = (
-            f"Expected `cluster_key` to be given: {path.name!r} has one row a cluster "
+            f"Expected `cluster_key` to be given: {path.name!r} has one row per cluster "
             f"({', '.join(repr(str(v)) for v in frame[lower['cluster']].head(3))}, ...), found `None`."
         )
         raise ValueError(msg)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SpatialCellularProgramsEstimator:
-    """Spatially varying regression of one gene on its modulators (SPEC section 3).
+    """Spatially varying regression of one gene on its modulators (:doc:`/how-it-works`, section 3).
 
     Nothing is written to ``adata``; :func:`spacetravlr.tl.fit_betas` fits many genes and writes.
 
@@ -36,9 +36,9 @@ class SpatialCellularProgramsEstimator:
     betas_
         Coefficients at each cell, :class:`~spacetravlr.BetaFrame` (cells x regressors).
     scores_
-        One row a cell type: held-out and training R2 of each body, and which was kept.
+        One row per cell type: held-out and training R2 of each body, and which was kept.
     terms_
-        One row a regressor, with ``importance``, ``evidence`` and ``active``.
+        One row per regressor, with ``importance``, ``evidence`` and ``active``.
     training_
         Learning curves of the network, empty without one.
 

@@ -15,11 +15,11 @@ def target_scores(scores: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     scores
-        One row a target and cell type.
+        One row per target and cell type.
 
     Returns
     -------
-    One row a target: ``n_cells``, ``n_report``, ``sst_report``, the R2 columns, ``kept`` (the body kept for most cells)
+    One row per target: ``n_cells``, ``n_report``, ``sst_report``, the R2 columns, ``kept`` (the body of most cells)
     and ``kept_fraction`` (part of the cells for which anything was kept).
     """
     numeric = [c for c in scores.columns if c.startswith("r2_")]

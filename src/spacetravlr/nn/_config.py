@@ -119,7 +119,7 @@ class NetworkConfig:
     mode: Mode = "additive"
     """``"additive"``: anchor + delta; ``"multiplicative"``: anchor x gate."""
     encoder: Encoder = "shared"
-    """``"shared"``: one body for the block; ``"per_target"``: independent bodies, one a target."""
+    """``"shared"``: one body for the block; ``"per_target"``: independent bodies, one per target."""
     n_epochs: int = 60
     """Most epochs to train."""
     batch_size: int = 256

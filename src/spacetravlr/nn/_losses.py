@@ -1,4 +1,4 @@
-"""The terms of the loss; every one has one value a target, so that targets never share a scale."""
+"""The terms of the loss; every one has one value per target, so that targets never share a scale."""
 
 from __future__ import annotations
 

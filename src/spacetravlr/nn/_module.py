@@ -22,7 +22,7 @@ class RefinementModule(pl.LightningModule):
     Parameters
     ----------
     bodies
-        One body (shared) or one a target.
+        One body (shared) or one per target.
     heads
         Heads of the targets, with their anchors.
     rows

@@ -1,4 +1,4 @@
-"""The three groups of modulators (SPEC section 3) as integer tables; all genes are indices into ``genes``."""
+"""The three groups of modulators (how-it-works, section 3) as integer tables; all genes are indices into ``genes``."""
 
 from __future__ import annotations
 

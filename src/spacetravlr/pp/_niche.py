@@ -37,7 +37,7 @@ def niche(
 
     .. math:: n_{jc} = \lvert \{ i : \lVert s_i - s_j \rVert \le r,\ c(i) = c \} \rvert
 
-    The cell itself is counted (SPEC section 3, input b of the refinement).
+    The cell itself is counted (:doc:`/how-it-works`, section 3, input b of the refinement).
 
     Parameters
     ----------

@@ -60,7 +60,7 @@ def read_base_grn(
 
     Returns
     -------
-    Table with one row an edge: ``tf``, ``target`` (categorical) and ``weight`` (float32; 1 where the source has none).
+    Table with one row per edge: ``tf``, ``target`` (categorical) and ``weight`` (float32; 1 where the source has none).
 
     Raises
     ------
@@ -137,7 +137,7 @@ def _wide(table: pd.DataFrame, orient: Literal["tf_by_gene", "gene_by_tf"] | Non
     is_oracle = _ORACLE_GENE in table.columns or table.index.name == _ORACLE_GENE
     if _ORACLE_GENE in table.columns:
         table = table.set_index(_ORACLE_GENE)
-    # CellOracle keeps one row a peak, named in a column of its own
+    # CellOracle keeps one row per peak, named in a column of its own
     matrix = as_matrix(table, name="grn", drop=["peak_id"] if is_oracle else [])
     if orient is None:
         by_name = str(matrix.index.name).lower() in _TARGET or str(matrix.columns.name).lower() in _TF

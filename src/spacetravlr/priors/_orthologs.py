@@ -31,7 +31,7 @@ def map_orthologs(
     table
         Any long table: a base GRN, ligand-receptor pairs, ligand-TF scores (DataFrame or path).
     orthologs
-        Table with one column an organism (DataFrame or path), or a mapping from old to new names.
+        Table with one column per organism (DataFrame or path), or a mapping from old to new names.
     columns
         Columns that hold gene names; by default those of ``tf``, ``target``, ``ligand``, ``receptor``, ``source`` and
         ``gene`` that the table has.

@@ -49,7 +49,7 @@ def fit_betas(
 ) -> AnnData | None:
     r"""Learn how each gene depends on its regulators and neighbours, at each cell.
 
-    For a target :math:`H` in cell :math:`j` (SPEC section 3),
+    For a target :math:`H` in cell :math:`j` (:doc:`/how-it-works`, section 3),
 
     .. math::
 
@@ -100,10 +100,10 @@ def fit_betas(
         and the coefficients stay on disk.
     store_as
         What ``store`` holds of the coefficients: ``"float32"``; ``"float16"``, half of it and three digits; or
-        ``"bodies"``, tens of kilobytes a target, from which coefficients are evaluated whenever they are read. They
+        ``"bodies"``, tens of kilobytes per target, from which coefficients are evaluated whenever they are read. They
         read as float32 either way.
     client
-        ``dask.distributed.Client`` whose workers fit the blocks, one a process at a time; this process writes. Blocks
+        ``dask.distributed.Client`` whose workers fit the blocks, one per process at a time; this process writes. Blocks
         of a worker that dies are fitted again.
     uncertainty
         Also keep the posterior standard deviation of each coefficient (surfaces only).
@@ -128,9 +128,9 @@ def fit_betas(
     ``adata.obsm['betas_sd']`` : array (float32), cells x columns
         With ``uncertainty``; NaN where the surface was not kept, or is a departure from the seed.
     ``adata.uns['betas']`` : dict
-        ``terms`` (one row a column: target, kind, tf, ligand, receptor, range, ``importance``: standard deviation of
+        ``terms`` (one row per column: target, kind, tf, ligand, receptor, range, ``importance``: standard deviation of
         the contribution within cell types in units of the target's, ``evidence``: log Bayes factor against absence,
-        ``active``), ``scores`` (one row a target and cell type: cells, held-out ``r2_zero``, ``r2_seed``,
+        ``active``), ``scores`` (one row per target and cell type: cells, held-out ``r2_zero``, ``r2_seed``,
         ``r2_surface``, ``r2_network``, ``r2_kept``, training R2, ``kept``; with ``body="auto"``, ``r2_network`` only of
         targets that keep a network somewhere), ``training`` (learning curves), ``params``, ``store``, ``bodies``:
         what :func:`spacetravlr.tl.transfer_betas` evaluates, small beside the coefficients (with ``store`` the blocks

@@ -70,7 +70,7 @@ def change(tissue, wanted, cells=slice(None)):
 
 
 def twin(tissue, betas, given, n_propagation, derivative):
-    """SPEC section 5, written out one number at a time."""
+    """how-it-works, section 5, written out one number at a time."""
     x0, l0 = tissue.expression, tissue.received
     d_in = np.zeros_like(x0)
     d_in[:, given.genes] = given.change

@@ -75,7 +75,7 @@ def test_grid_agrees_with_sparse(tissue, options):
 @pytest.mark.parametrize("side", [1000, 3000, 6000])
 @pytest.mark.parametrize("normalize", ["sum", "row"])
 def test_grid_agrees_in_thin_tissue_without_autocrine_signal(side, normalize):
-    """From hundreds of neighbours a cell to none: what the grid leaves of a cell's own signal must not show."""
+    """From hundreds of neighbours per cell to none: what the grid leaves of a cell's own signal must not show."""
     rng = np.random.default_rng(side)
     coords, values = rng.uniform(0, side, (600, 2)), rng.gamma(0.3, 1.0, (600, 4)).astype(np.float32)
     libraries = np.arange(600) % 2

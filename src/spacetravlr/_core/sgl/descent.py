@@ -1,7 +1,7 @@
 r"""Compiled coordinate descent for the sparse group lasso on a Gram matrix.
 
-With standardised columns, :math:`R = X^T X / n`, :math:`r = X^T y / n` and :math:`v = y^T y / n`, the seed of SPEC
-section 3 is
+With standardised columns, :math:`R = X^T X / n`, :math:`r = X^T y / n` and :math:`v = y^T y / n`, the seed is
+(how-it-works, section 3)
 
 .. math:: \min_b \tfrac12 (v - 2 r^T b + b^T R b) + \lambda \sum_g w_g ||b_g||_2 + \alpha ||b||_1,
           \qquad w_g = \sqrt{|g|}
@@ -45,7 +45,7 @@ def soft_norm(values, start, stop, threshold):
 
 @kernel
 def group_weights(diagonal, ptr):
-    """Square roots of the numbers of columns that vary, one a group."""
+    """Square roots of the numbers of columns that vary, one per group."""
     weights = np.zeros(ptr.shape[0] - 1)
     for g in range(weights.shape[0]):
         count = 0

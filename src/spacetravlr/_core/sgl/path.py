@@ -1,4 +1,4 @@
-r"""Sparse group lasso seeds (SPEC section 3) of a block of targets in every cell type, from their cross products.
+r"""Sparse group lasso seeds (how-it-works, section 3) of a block of targets in every type, from cross products.
 
 .. math:: \min_b \tfrac{1}{2n} ||y - X b||^2 + \lambda \sum_g \sqrt{|g|}\, ||b_g||_2 + \alpha ||b||_1
 

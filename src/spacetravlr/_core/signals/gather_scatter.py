@@ -7,7 +7,7 @@ import numpy as np
 from spacetravlr._core.kernels import kernel
 from spacetravlr._core.linalg.registers import usable, weighted_rows
 
-#: A width that is a multiple of this takes least time a number.
+#: A width that is a multiple of this takes least time per number.
 LANES = 8
 #: Rows one after another that are found once.
 RUN = 4

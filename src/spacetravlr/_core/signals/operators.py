@@ -1,4 +1,4 @@
-r"""Received ligands (SPEC section 2): :math:`L_{jk} = \sum_{i \in N(j)} W_{ij}\, x_{ik}`.
+r"""Received ligands (how-it-works, section 2): :math:`L_{jk} = \sum_{i \in N(j)} W_{ij}\, x_{ik}`.
 
 Two engines behind one protocol: :class:`SparseOperator` multiplies with stored weights, :class:`GridOperator` goes
 through a regular grid and needs none. Both are linear in the values and treat columns independently, so updating a few

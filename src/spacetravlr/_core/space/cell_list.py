@@ -32,7 +32,7 @@ class CellList(NamedTuple):
     run_stop: Ints
     """One past the last position of each run, same shape."""
     points: Floats
-    """Coordinates in the order of ``order``, one row an axis, zeros where there is no third; shape (3, n_cells)."""
+    """Coordinates in the order of ``order``, one row per axis, zeros where there is no third; shape (3, n_cells)."""
 
     @property
     def n_candidates(self) -> Ints:

@@ -1,4 +1,4 @@
-r"""What surrounds a cell: how many cells of each type, and where (the inputs of the refinement, SPEC section 3).
+r"""What surrounds a cell: how many cells of each type, and where: inputs of the networks (how-it-works, section 3).
 
 Composition counts the cells of each type within a radius, the cell itself included. A niche image is the same in space:
 the window of half-width ``radius`` centred on the cell is cut into ``m x m`` bins and each bin holds the number of

@@ -1,4 +1,4 @@
-r"""Gaussian weights between neighbouring cells (SPEC section 1).
+r"""Gaussian weights between neighbouring cells (how-it-works, section 1).
 
 .. math::
 
@@ -135,7 +135,7 @@ def gaussian_weights(
         if indptr[-1] > MAX_WEIGHTS:
             msg = (
                 f"Expected at most {MAX_WEIGHTS:,} weights, found {indptr[-1]:,} "
-                f"({indptr[-1] // max(n, 1):,} neighbours a cell); "
+                f"({indptr[-1] // max(n, 1):,} neighbours per cell); "
                 'pass `method="grid"`, a smaller radius, or check `microns_per_unit`.'
             )
             raise ValueError(msg)

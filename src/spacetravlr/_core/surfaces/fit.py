@@ -1,10 +1,10 @@
-r"""Coefficient surfaces (SPEC section 3): coefficients as smooth functions of cell type, niche and position.
+r"""Coefficient surfaces (how-it-works, section 3): coefficients as smooth functions of cell type, niche and position.
 
 .. math::
     y_j = \sum_k x_{jk} b_{jk} + \epsilon_j, \qquad
     b_{jk} = \gamma_{k c(j)} \Big( a_k + \sum_b \phi_b(s_j) w_{kb} + \sum_q \psi_q(n_j) u_{kq} \Big) + a_{k c(j)}
 
-with one variance a modulator and part (pooled, cell type, niche, space), learned from the evidence, and optional
+with one variance per modulator and part (pooled, cell type, niche, space), learned from the evidence, and optional
 amplitudes :math:`\gamma` of the shared surface in each cell type. Modulators enter by how much their parts would raise
 the evidence and leave by the Bayes factor against their absence, so that a modulator without support ends with
 coefficients of exactly zero. The last modulator is the intercept.

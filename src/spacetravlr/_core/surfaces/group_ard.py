@@ -1,4 +1,4 @@
-r"""Bayesian linear model with one prior variance a block of features, learned from the data (ARD).
+r"""Bayesian linear model with one prior variance per block of features, learned from the data (ARD).
 
 .. math:: y = A w + \epsilon, \quad w_g \sim N(0, v_g I), \quad \epsilon \sim N(0, \sigma^2 I)
 

@@ -71,7 +71,7 @@ class CellFunctions:
         return np.searchsorted(self.cell_type, np.arange(self.n_types + 1))
 
     def type_means(self) -> CellFunctions:
-        """Means over the cells of each type, one row a type; zero where a type is absent."""
+        """Means over the cells of each type, one row per type; zero where a type is absent."""
         counts = np.maximum(np.bincount(self.cell_type, minlength=self.n_types), 1)[:, None]
 
         def mean(values: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""The folder of a screen: one file a perturbed gene, and a note of the model they belong to."""
+"""The folder of a screen: one file per perturbed gene, and a note of the model they belong to."""
 
 from __future__ import annotations
 
