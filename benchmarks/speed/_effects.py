@@ -20,7 +20,7 @@ from spacetravlr.models.perturb._screen import _default_batch, run_batch
 from spacetravlr.models.perturb._simulator import Simulator
 
 _RADIUS, _CONTACT = 200.0, 30.0
-_ROUNDS = 4
+ROUNDS = 4
 _SHARES = (0.5, 0.4, 0.1)  # of TF, pair and ligand-TF terms
 _TILE = 4096  # rows of random coefficients that are repeated
 
@@ -70,23 +70,24 @@ def model(n_cells: int, n_targets: int, n_terms: int, *, seed: int = 0) -> Model
     return Model(Simulator(tissue, Terms(kind, gene, signal), targets, betas), tfs)
 
 
-def _knockout(found: Model, gene: int) -> InputChange:
+def knockout(found: Model, gene: int) -> InputChange:
+    """A gene set to zero in all cells."""
     return InputChange(np.array([gene]), -found.simulator.tissue.expression[:, [gene]])
 
 
-def _coefficient_bytes(found: Model) -> float:
+def coefficient_bytes(found: Model) -> float:
     """Coefficients of targets with a role in every round, all of them in the last."""
     simulator = found.simulator
     relaying = np.isin(simulator.targets.gene, roles(simulator.terms, simulator.tissue.signals)).mean()
-    return simulator.betas.nbytes * (1 + (_ROUNDS - 1) * float(relaying))
+    return simulator.betas.nbytes * (1 + (ROUNDS - 1) * float(relaying))
 
 
 def _perturbation(options: Options, sizes: Sizes) -> Case:
     found = model(sizes["cells"], sizes["targets"], sizes["terms"])
-    given = [_knockout(found, int(found.tfs[0]))]
-    work = Work(_coefficient_bytes(found), _coefficient_bytes(found) / 2)
+    given = [knockout(found, int(found.tfs[0]))]
+    work = Work(coefficient_bytes(found), coefficient_bytes(found) / 2)
     units = sizes["cells"] * sizes["targets"]
-    return Case(lambda: found.simulator.propagate(given, n_propagation=_ROUNDS), units, work)
+    return Case(lambda: found.simulator.propagate(given, n_propagation=ROUNDS), units, work)
 
 
 def _screen(options: Options, sizes: Sizes) -> Case:
@@ -100,12 +101,12 @@ def _screen(options: Options, sizes: Sizes) -> Case:
         workspace = Workspace()
         for start in range(0, len(genes), size):
             batch = genes[start : start + size]
-            inputs = [_knockout(found, g) for g in batch]
+            inputs = [knockout(found, g) for g in batch]
             names = [str(g) for g in batch]
-            how = (_ROUNDS, "product_rule", groups, 6, False)
+            how = (ROUNDS, "product_rule", groups, 6, False)
             run_batch(found.simulator, names, inputs, *how, workspace=workspace)
 
-    bytes_read = _coefficient_bytes(found)
+    bytes_read = coefficient_bytes(found)
     n_batches = -(-len(genes) // size)
     return Case(run, len(genes), Work(bytes_read * n_batches, bytes_read / 2 * len(genes)))
 
@@ -145,7 +146,7 @@ def pandas_perturbation(
     wanted[knocked_out] = -expression[knocked_out]
     top, change = expression.max(), wanted
     before, heard_before = expression, start
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         now = expression + change
         heard = received(now)
         gained = heard - start

@@ -54,7 +54,7 @@ class Reach:
         parts = [
             None if self.seconds is None else f"under {seconds_text(self.seconds)}",
             None if self.gb is None else f"under {self.gb:g} GB",
-            None if self.ratio is None else f"{self.ratio:g} x faster",
+            None if self.ratio is None else _ratio_text(self.ratio),
         ]
         return ", ".join(part for part in parts if part)
 
@@ -97,6 +97,10 @@ class Stage:
     """Most repeats, for stages that take minutes."""
     note: str = ""
     """What bounds the stage, where its reach is not met."""
+
+
+def _ratio_text(ratio: float) -> str:
+    return f"{ratio:g} x faster" if ratio >= 1 else f"within {1 / ratio:g} x"
 
 
 def seconds_text(seconds: float) -> str:

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 _OWNER = re.compile(r"\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}(\.|$)")
 _ABANDONED_SECONDS = 86_400.0
+_LATE_SECONDS = 0.2
 _STEM = 40  # characters of the final name that are kept: names of files have an end
 
 
@@ -91,6 +92,10 @@ def temporary_folder(final: Path) -> Iterator[Path]:
     temporary = final.with_name(temporary_name(final.name))
     try:
         yield temporary
+    except BaseException:
+        remove(temporary)
+        time.sleep(_LATE_SECONDS)  # threads of the call that failed may make it once more
+        raise
     finally:
         remove(temporary)
 

@@ -93,6 +93,8 @@ def test_missed_reaches_are_named():
     reach = Reach(seconds=1.0, gb=8.0, ratio=5.0)
     assert reach.missed(0.5, 4.0, 6.0) == []
     assert reach.missed(2.0, 9.0, 4.0) == ["time", "memory", "ratio"]
+    assert str(reach) == "under 1 s, under 8 GB, 5 x faster"
+    assert str(Reach(ratio=1 / 1.5)) == "within 1.5 x"
     stage = STAGES["seeds"]
     assert "no (time)" in report([stage], {"seeds": row(stage, seconds=50.0)})
 

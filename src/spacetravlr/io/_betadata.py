@@ -15,6 +15,7 @@ from spacetravlr import _keys
 from spacetravlr._anndata._modulators import INTERCEPT, KINDS, build_design, terms_table
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._types import Floats
+from spacetravlr._utils import absolute_path
 from spacetravlr._validators import assert_genes, assert_key, assert_unique_names
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def read_betadata(
     assert_unique_names(adata)
     if cluster_key is not None:
         assert_key(adata, "obs", cluster_key, name="cluster_key")
-    files = _find_files(Path(folder), adata.var_names, genes)
+    files = _find_files(absolute_path(folder), adata.var_names, genes)
     clusters = None if cluster_key is None else adata.obs[cluster_key].astype(str)
     params = adata.uns.get(_keys.received_params(received_key))
     ranges = None if params is None else _ranges(params["pairs"])
@@ -141,7 +142,7 @@ def read_betadata(
             "cluster_key": cluster_key or "",
             "received_key": received_key,
             "body": "published",
-            "source": Path(folder).name,
+            "source": absolute_path(folder).name,
         },
         "store": "",
     }
