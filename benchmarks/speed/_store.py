@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
+from weakref import finalize
 
 import numpy as np
 import pandas as pd
@@ -30,8 +32,7 @@ def _write(simulator: Simulator, folder: Path) -> BetaStore:
 
 def _from_store(options: Options, sizes: Sizes) -> Case:
     found = model(sizes["cells"], sizes["targets"], sizes["terms"])
-    folder = tempfile.TemporaryDirectory(prefix="betas-")
-    store = _write(found.simulator, Path(folder.name))
+    store = _write(found.simulator, Path(tempfile.mkdtemp(prefix="betas-")))
     given = [knockout(found, int(found.tfs[0]))]
     work = Work(coefficient_bytes(found), coefficient_bytes(found) / 2)
     simulator = found.simulator
@@ -41,28 +42,29 @@ def _from_store(options: Options, sizes: Sizes) -> Case:
     # small ones too are read anew in each round
     stored.coefficients = coefficient_reader(stored.betas, stored.targets, load_bytes=0)
 
-    def run(kept: object = folder) -> None:
+    def run() -> None:
         stored.propagate(given, n_propagation=ROUNDS)
 
+    finalize(run, shutil.rmtree, store.path.parent, ignore_errors=True)
     return Case(run, sizes["cells"] * sizes["targets"], work)
 
 
 def _in_memory_and_read(options: Options, sizes: Sizes) -> Case:
     """The same perturbation in memory, and every file of the store read once."""
     found = model(sizes["cells"], sizes["targets"], sizes["terms"])
-    folder = tempfile.TemporaryDirectory(prefix="betas-")
-    store = _write(found.simulator, Path(folder.name))
+    store = _write(found.simulator, Path(tempfile.mkdtemp(prefix="betas-")))
     files = [p for p in store.path.rglob("*") if p.is_file()]
     given = [knockout(found, int(found.tfs[0]))]
     buffer = bytearray(1 << 24)
 
-    def run(kept: object = folder) -> None:
+    def run() -> None:
         found.simulator.propagate(given, n_propagation=ROUNDS)
         for path in files:
             with path.open("rb", buffering=0) as file:
                 while file.readinto(buffer):
                     pass
 
+    finalize(run, shutil.rmtree, store.path.parent, ignore_errors=True)
     return Case(run, sizes["cells"] * sizes["targets"])
 
 
@@ -77,6 +79,7 @@ STAGES = (
         at=_MODEL,
         growth=tuple({**_MODEL, "cells": n} for n in (5000, 10_000, 20_000)),
         reach=Reach(ratio=1 / 1.5),
+        note="coefficients are put row by row again in each round",
         baseline_name="the same in memory, and one read of the files",
         baseline=_in_memory_and_read,
         baseline_at=_MODEL,

@@ -199,7 +199,7 @@ def test_a_store_as_zarr_sees_it(tmp_path):
     """Chunks of several rows and columns, with edges; zeros are written too."""
     import zarr
 
-    values = np.random.default_rng(0).normal(size=(20_000, 300)).astype(np.float32)
+    values = np.random.default_rng(0).normal(size=(5000, 1200)).astype(np.float32)
     values[:, 100:200] = 0
     frame = pd.DataFrame({"a": [1.0]})
     store = BetaStore(tmp_path / "betas.zarr", {})
@@ -209,7 +209,7 @@ def test_a_store_as_zarr_sees_it(tmp_path):
     assert len([p for p in (block / "betas" / "c").rglob("*") if p.is_file()]) == 6
     betas = store.read(0).betas
     np.testing.assert_array_equal(betas, values)
-    for key in (np.s_[7000:9000, 90:140], np.s_[::-3, 5:1:-2], np.s_[[3, 19_999, 0], :], np.s_[5, 7], np.s_[10:10, :]):
+    for key in (np.s_[1000:3000, 390:840], np.s_[::-3, 5:1:-2], np.s_[[3, 4999, 0], :], np.s_[5, 7], np.s_[10:10, :]):
         np.testing.assert_array_equal(betas[key], values[key])
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 _FORMAT = 1
 _AT_ONCE = 1 << 24
-_ROWS, _VALUES = 8192, 1 << 20  # of a chunk, at most
+_ROWS, _VALUES = 2048, 1 << 20  # of a chunk, at most
 
 
 @dataclass(frozen=True)
