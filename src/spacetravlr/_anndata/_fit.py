@@ -11,6 +11,7 @@ import pandas as pd
 from spacetravlr._anndata._expression import get_expression, layer_name
 from spacetravlr._anndata._fitted_on import cell_sums, fitted_on
 from spacetravlr._anndata._modulators import Design, build_design, read_modulators
+from spacetravlr._anndata._order import CellOrder, sorted_section, sorted_terms
 from spacetravlr._anndata._received import read_received
 from spacetravlr._anndata._section import Section, read_section
 from spacetravlr._core.design import Targets, Terms
@@ -23,10 +24,17 @@ if TYPE_CHECKING:
 
 
 class FitData(NamedTuple):
-    """Arrays of a tissue; gene indices of ``terms`` and ``targets`` point into the columns of ``expression``."""
+    """Arrays of a tissue; gene indices of ``terms`` and ``targets`` point into the columns of ``expression``.
+
+    Cells, cell types, slides and terms are ordered by name, so that results do not depend on their order in ``adata``.
+    """
 
     design: Design
     """The regressors, with gene indices into ``adata.var_names``."""
+    order: CellOrder
+    """Where the cells of ``adata`` are."""
+    labels: list[str]
+    """Cell types in the order of their categories."""
     expression: Floats
     received: Floats
     terms: Terms
@@ -116,21 +124,25 @@ def read_fit_data(
     cluster_key = cluster_key if cluster_key is not None else (str(modulator_params.get("cluster_key", "")) or None)
     _assert_same_ligands(adata, design, layer, str(state.params.get("layer", "")) or None)
     section = read_section(adata, cluster_key=cluster_key, received=state.params)
+    order = CellOrder.of(adata.obs_names)
+    terms, of_targets = sorted_terms(design)
 
     used = np.unique(np.concatenate([design.terms.gene, design.targets.gene]))
     position = np.full(adata.n_vars, -1, dtype=np.int32)
     position[used] = np.arange(len(used))
     raw = None
     if raw_layer is not None:
-        raw = get_expression(adata, names, layer=None if raw_layer == "X" else raw_layer)
+        raw = order.sort(get_expression(adata, names, layer=None if raw_layer == "X" else raw_layer))
     return FitData(
         design=design,
-        expression=get_expression(adata, list(adata.var_names[used]), layer=layer),
-        received=_signals(state.lr, state.tfl, design.signal_names, received_key),
-        terms=Terms(design.terms.kind, position[design.terms.gene], design.terms.signal),
-        targets=Targets(position[design.targets.gene], design.targets.indptr, design.targets.term),
+        order=order,
+        labels=section.type_names,
+        expression=order.sort(get_expression(adata, list(adata.var_names[used]), layer=layer)),
+        received=order.sort(_signals(state.lr, state.tfl, design.signal_names, received_key)),
+        terms=Terms(terms.kind, position[terms.gene], terms.signal),
+        targets=Targets(position[of_targets.gene], of_targets.indptr, of_targets.term),
         target_names=names,
-        section=section,
+        section=sorted_section(section, order),
         raw=raw,
         params={
             "layer": layer or "",

@@ -92,6 +92,13 @@ class Targets:
         """Columns of target ``t`` in a coefficient matrix: its intercept, then its terms."""
         return slice(int(self.indptr[t]) + t, int(self.indptr[t + 1]) + t + 1)
 
+    def places_of_columns(self, index: Ints, order: Ints) -> Ints:
+        """Where the columns of the targets at ``index`` lie among those of ``index[order]``, each's sorted by term."""
+        starts = np.empty(len(index), dtype=np.int64)
+        starts[order] = np.cumsum([0, *(np.diff(self.indptr)[index[order]] + 1)])[:-1]
+        rows = [np.argsort(np.argsort(self.terms_of(int(t)), kind="stable"), kind="stable") + 1 for t in index]
+        return np.concatenate([np.append(start, start + row) for start, row in zip(starts, rows, strict=True)])
+
     @property
     def n_columns(self) -> int:
         """Columns of the coefficient matrix: every target's intercept and terms."""

@@ -94,7 +94,7 @@ def departure_to_original(values: Floats, mean: Floats, spread: Floats) -> Float
 def block_design(
     expression: Floats, received: Floats, terms: Terms, targets: Targets, index: Ints, *, fitted: Bools, n_types: int
 ) -> BlockDesign:
-    """Evaluate the distinct terms of the targets at ``index``.
+    """Evaluate the distinct terms of the targets at ``index``; each target's come in the order of ``terms``.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def block_design(
     n_types
         Number of cell types.
     """
-    rows = [targets.terms_of(int(t)) for t in index]
+    rows = [np.sort(targets.terms_of(int(t))) for t in index]
     distinct, term = np.unique(np.concatenate(rows), return_inverse=True)
     block_terms = terms.take(distinct)
     values = term_values(expression, received, block_terms)

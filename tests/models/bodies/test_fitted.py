@@ -70,7 +70,7 @@ def test_the_state_gives_the_coefficients_back(inputs, result):
 def test_coefficients_vary_within_types_where_a_body_varies(inputs, result):
     fitted = FittedBlock.from_state(result.bodies)
     for t in range(4):
-        columns = result.betas[:, fitted.indptr[t] : fitted.indptr[t + 1]]
+        columns = result.betas[:, np.argsort(fitted.order)[fitted.indptr[t] : fitted.indptr[t + 1]]]
         for c in range(3):
             varies = np.ptp(columns[inputs.cell_type == c], axis=0).max() > 1e-6
             assert varies == (BODY_NAMES[fitted.kept[t, c]] in ("surface", "network"))

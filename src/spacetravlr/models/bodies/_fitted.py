@@ -24,7 +24,7 @@ from spacetravlr.models.bodies._registry import BODIES, BODY_NAMES
 if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
 
-_ARRAYS = ("indptr", "kept", "constant", "mean", "spread")
+_ARRAYS = ("indptr", "kept", "constant", "mean", "spread", "order")
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,15 @@ class FittedBlock:
     mean: Floats
     spread: Floats
     """What standardised the columns (the intercept's: the target)."""
+    order: Ints
+    """Columns in the order in which they are delivered."""
     varying: Mapping[str, Varying]
     """What bodies add from cell to cell, by their names."""
 
     @classmethod
-    def collect(cls, kept: Ints, bodies: Mapping[str, Body], scaling: Sequence[tuple[Floats, Floats]]) -> FittedBlock:
+    def collect(
+        cls, kept: Ints, bodies: Mapping[str, Body], scaling: Sequence[tuple[Floats, Floats]], order: Ints
+    ) -> FittedBlock:
         """Put together what the targets of a block keep.
 
         Parameters
@@ -55,6 +59,8 @@ class FittedBlock:
             The bodies of the block by name.
         scaling
             Mean and spread of the columns of each target, the target's own first.
+        order
+            Columns in the order in which they are delivered.
         """
         constants, states = [], {name: [None] * len(kept) for name in BODY_NAMES}
         for t, of_types in enumerate(kept):
@@ -68,6 +74,7 @@ class FittedBlock:
             constant=np.hstack(constants).astype(np.float32),
             mean=np.concatenate([mean for mean, _ in scaling]),
             spread=np.concatenate([spread for _, spread in scaling]),
+            order=order,
             varying={
                 body.name: body.varying.collect(states[body.name], kept.shape[1])
                 for code, body in enumerate(BODIES)
@@ -84,7 +91,7 @@ class FittedBlock:
         return int(self.indptr[-1])
 
     def evaluate(self, cells: EvaluationCells) -> Floats:
-        """Coefficients at cells: cells x columns, float32, original units.
+        """Coefficients at cells: cells x columns (in the order that is delivered), float32, original units.
 
         Cells of a type get the body that the type keeps.
         """
@@ -95,7 +102,8 @@ class FittedBlock:
                 index = self.indptr[t] + columns[columns < width]
                 scaled = departure_to_original(values[:, columns < width], self.mean[index], self.spread[index])
                 out[rows[:, None], index] += scaled
-        return out
+        in_order = np.array_equal(self.order, np.arange(len(self.order)))
+        return out if in_order else np.ascontiguousarray(out[:, self.order])
 
     def state(self) -> dict[str, Any]:
         """Everything as nested dicts of arrays and plain values, for :meth:`from_state`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -144,12 +144,14 @@ class Reference:
         seen = CellContext(cell_type, n_types, coordinates, section.slides, self.radius, composition)
         return QueryCells(self, seen, self._slides(section) if position == "same" else None)
 
-    def view_of_fit(self, inputs: FitInputs) -> QueryCells:
-        """The cells of the fit itself."""
-        seen = CellContext(**{f.name: getattr(inputs, f.name) for f in fields(CellContext)})
-        return QueryCells(
-            self, seen, np.zeros(inputs.n_cells, dtype=np.int64) if inputs.slides is None else inputs.slides
-        )
+    def view_of_fit(self, inputs: FitInputs, rows: Ints) -> QueryCells:
+        """The cells of the fit itself, in the order ``rows``."""
+        slides = None if inputs.slides is None else inputs.slides[rows]
+        seen = CellContext(
+            inputs.cell_type[rows], inputs.n_types, inputs.coordinates[rows], slides, inputs.radius,
+            inputs.composition[rows],
+        )  # fmt: skip
+        return QueryCells(self, seen, np.zeros(inputs.n_cells, dtype=np.int64) if slides is None else slides)
 
     def state(self) -> dict[str, Any]:
         """Everything as nested dicts of arrays and plain values, for :meth:`from_state`."""

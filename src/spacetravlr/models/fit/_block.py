@@ -58,7 +58,7 @@ def fit_targets(
     n_jobs: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> BlockResult:
-    """Fit the targets at ``index``.
+    """Fit the targets at ``index``, in the order of their names whatever the order of ``index``.
 
     Parameters
     ----------
@@ -74,7 +74,9 @@ def fit_targets(
         Called with the number of targets finished since the last call.
     """
     report = progress or (lambda _: None)
-    block = inputs.design(np.asarray(index))
+    index = np.asarray(index)
+    by_name = np.argsort(np.array([inputs.target_names[t] for t in index], dtype=object), kind="stable")
+    block = inputs.design(index[by_name])
     if functions is None and reads_functions(options.body):
         functions = inputs.functions()
     with InterruptiblePool(n_jobs) as pool:
@@ -87,20 +89,28 @@ def fit_targets(
                 body.finish((kept == BODY_NAMES.index(name)).any(axis=1))
     if not any(body.reports_progress for body in bodies.values()):
         report(len(block))
-    fitted = FittedBlock.collect(kept, bodies, [block.scaling(t) for t in range(len(block))])
+    columns = inputs.targets.places_of_columns(index, by_name)
+    fitted = FittedBlock.collect(kept, bodies, [block.scaling(t) for t in range(len(block))], columns)
     betas = fitted.evaluate(_cells(inputs, functions, n_jobs))
     sd = None
     if options.uncertainty:
-        sd = np.hstack([_deviations(t, kept, bodies, task) for t in range(len(block))])
+        sd = np.hstack([_deviations(t, kept, bodies, task) for t in range(len(block))])[:, columns]
+    terms = terms_of_block(block, inputs, bodies, kept, betas, np.argsort(columns))
     return BlockResult(
-        index=block.index,
+        index=index,
         betas=betas,
-        terms=terms_of_block(block, inputs, bodies, betas, fitted.indptr),
-        scores=scores_of_block(block, inputs, results, kept),
-        training=curves_of_block(block, inputs, bodies),
+        terms=terms.iloc[columns].reset_index(drop=True),
+        scores=_in_order(scores_of_block(block, inputs, results, kept), by_name),
+        training=_in_order(curves_of_block(block, inputs, bodies), by_name),
         sd=sd,
         bodies=fitted.state(),
     )
+
+
+def _in_order(table: pd.DataFrame, order: Ints) -> pd.DataFrame:
+    """A table with as many rows per target, from the order of the fit to the one asked for."""
+    rows = np.arange(len(table)).reshape(len(order), -1)
+    return table.iloc[rows[np.argsort(order)].ravel()].reset_index(drop=True)
 
 
 def _compare(task: BlockTask) -> dict[str, Body]:

@@ -72,12 +72,12 @@ def fit_bytes(inputs: FitInputs, options: BodyOptions, blocks: Sequence[Ints], *
     tissue = sum(a.nbytes for a in arrays if a is not None)
     widest = max(blocks, key=lambda block: n_terms[block].sum())
     distinct = len(np.unique(np.concatenate([inputs.targets.terms_of(int(t)) for t in widest])))
-    design = 4 * n * distinct * (2 if "network" in bodies else 1)
+    design = 4 * n * distinct * (3 if "network" in bodies else 2)  # as they are, standardised, and less their means
     products = 8 * inputs.n_types * (inputs.n_folds + 1) * distinct**2
     surfaces = 16 * n * int(n_terms[widest].max()) * threads if "surface" in bodies else 0
     columns = n_terms + 1
     kept = columns[widest].sum() if stored else sum(int(columns[block].sum()) for block in blocks)
-    # the coefficients of a block twice: as they are delivered and put together
+    # the coefficients of a block twice: as they are evaluated, and in the order of the cells and columns of the user
     coefficients = 4 * n * (kept + 2 * columns[widest].sum()) * (1 + options.uncertainty)
     return float(tissue + design + products + surfaces + coefficients)
 

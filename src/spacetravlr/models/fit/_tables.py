@@ -22,39 +22,54 @@ _ACTIVE_SHARE = 0.05  # of the median importance, where there is no evidence: th
 
 
 def terms_of_block(
-    block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, Body], betas: Floats, indptr: Ints
+    block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, Body], kept: Ints, betas: Floats, places: Ints
 ) -> pd.DataFrame:
-    """``importance``, ``evidence`` and ``active`` of each column; target ``t`` has ``indptr[t]:indptr[t + 1]``."""
+    """``importance``, ``evidence`` and ``active`` of each column of the block.
+
+    ``places`` are the columns of ``betas`` in the order of the block.
+    """
     centred = centred_by_type(block.values, inputs.cell_type, inputs.n_types)
-    frames = []
+    frames, start = [], 0
     for t in range(len(block)):
-        found = [values for body in bodies.values() if (values := body.evidence(t)) is not None]
-        frames.append(_describe(t, betas[:, indptr[t] : indptr[t + 1]], centred, block, found[0] if found else None))
+        width = len(block.columns(t)) + 1
+        contribution = betas[:, places[start + 1 : start + width]] * centred[:, block.columns(t)]
+        contribution /= block.y_spread[t]
+        frames.append(_describe(contribution, kept[t][inputs.cell_type], {b: x.evidence(t) for b, x in bodies.items()}))
+        start += width
     return pd.concat(frames, ignore_index=True)
 
 
-def _describe(t: int, betas: Floats, centred: Floats, block: BlockDesign, evidence: Floats | None) -> pd.DataFrame:
-    """How much each column contributes, how well it is supported, and whether it counts as active.
+def _describe(contribution: Floats, kept: Ints, evidence: Mapping[str, Floats | None]) -> pd.DataFrame:
+    """How much each term contributes, how well it is supported, and whether it counts as active.
 
-    The importance is the standard deviation of a term's contribution within cell types, in units of the target's.
+    The importance is the standard deviation of a term's contribution (cells x terms) within cell types. Evidence is
+    that of the body which is delivered (``kept`` at each cell), NaN where it knows none or never took the term in; such
+    a body has the terms that it took in active, another those of more than a small part of the median importance.
     """
-    columns = block.columns(t)
-    contribution = betas[:, 1:] * centred[:, columns]
-    importance = np.sqrt(np.einsum("jk,jk->k", contribution, contribution, dtype=np.float64) / max(len(betas), 1))
-    importance /= block.y_spread[t]
-    if evidence is None:
-        positive = importance[importance > 0]
-        active = importance > _ACTIVE_SHARE * (np.median(positive) if len(positive) else np.inf)
-        evidence = np.full(len(columns), np.nan)
-    else:
-        active = np.isfinite(evidence)
+    importance = _root_mean_square(contribution)
+    log_bayes, active = np.full(len(importance), np.nan), np.zeros(len(importance), dtype=bool)
+    unknown = np.ones(len(contribution), dtype=bool)
+    for code, body in enumerate(BODY_NAMES):
+        values = evidence.get(body) if (kept == code).any() else None
+        if values is not None:
+            log_bayes = np.where(np.isfinite(values), values, np.nan)
+            active |= np.isfinite(values) & (importance > 0)
+            unknown &= kept != code
+    if unknown.any():
+        share = _root_mean_square(contribution[unknown])
+        positive = share[share > 0]
+        active |= share > _ACTIVE_SHARE * (np.median(positive) if len(positive) else np.inf)
     return pd.DataFrame(
         {
             "importance": np.concatenate([[np.nan], importance]),
-            "evidence": np.concatenate([[np.nan], evidence]),
+            "evidence": np.concatenate([[np.nan], log_bayes]),
             "active": np.concatenate([[True], active]),
         }
     )
+
+
+def _root_mean_square(values: Floats) -> Floats:
+    return np.sqrt(np.einsum("jk,jk->k", values, values, dtype=np.float64) / max(len(values), 1))
 
 
 def scores_of_block(

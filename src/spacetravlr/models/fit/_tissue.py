@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._workers import run_on_workers
 from spacetravlr.io._store import BetaStore, block_name, digest
 from spacetravlr.models.bodies._inputs import BodyOptions, FitInputs
-from spacetravlr.models.bodies._reference import Reference
+from spacetravlr.models.bodies._reference import QueryCells, Reference
 from spacetravlr.models.bodies._registry import reads_functions
 from spacetravlr.models.fit._block import BlockResult, fit_targets
 from spacetravlr.models.fit._lazy import lazy_betas
@@ -128,6 +128,11 @@ def fit_tissue(
         )
     report = progress or (lambda _: None)
     done: dict[int, BlockResult] = {}
+    position = tissue.order.position
+    # blocks in memory are written where they end up: put together afterwards they would need that memory twice
+    columns = np.cumsum([0, *(int((np.diff(inputs.targets.indptr)[block] + 1).sum()) for block in blocks)])
+    shape = (inputs.n_cells, int(columns[-1]))
+    betas, sd = (np.empty(shape if w and store is None else (0, 0), np.float32) for w in (True, options.uncertainty))
     fitted = (
         _local(inputs, options, blocks, missing, resolve_n_jobs(n_jobs), report)
         if client is None
@@ -136,20 +141,29 @@ def fit_tissue(
     with closing(fitted):
         for b, result in fitted:
             if store is None:
-                done[b] = result
+                where = slice(columns[b], columns[b + 1])
+                betas[:, where] = result.betas[position]
+                if result.sd is not None:
+                    sd[:, where] = result.sd[position]
+                done[b] = replace(result, betas=betas[:0], sd=None)
             else:
                 store.write(
                     b,
-                    betas=result.betas,
+                    betas=result.betas[position],
                     terms=result.terms,
                     scores=result.scores,
                     training=result.training,
-                    sd=result.sd,
+                    sd=None if result.sd is None else result.sd[position],
                     bodies=result.bodies,
                     targets={inputs.target_names[t]: int(widths[t]) for t in blocks[b]},
                 )
     reference = Reference.of_fit(tissue.section, inputs, with_functions=reads_functions(options.body))
-    return _join(tissue, inputs, blocks, done, store, reference)
+    parts = [done[b] if store is None else store.read(b) for b in range(len(blocks))]
+    arrays: tuple[Any, Any] = (betas, sd if options.uncertainty else None)
+    if store is not None:
+        arrays = _stored(store, parts, reference.view_of_fit(inputs, position))
+    bodies = {"reference": reference.state(), **{block_name(b): part.bodies for b, part in done.items()}}
+    return FitResult(*arrays, *_tables(tissue, parts), bodies)
 
 
 def _local(
@@ -187,34 +201,24 @@ def _fit_on_worker(inputs: FitInputs, options: BodyOptions, index: Ints) -> Bloc
     return fit_targets(inputs, options, index, n_jobs=resolve_n_jobs(None))
 
 
-def _join(
-    tissue: FitData,
-    inputs: FitInputs,
-    blocks: list[Ints],
-    done: dict[int, BlockResult],
-    store: BetaStore | None,
-    reference: Reference,
-) -> FitResult:
-    parts = [done[b] if store is None else store.read(b) for b in range(len(blocks))]
-    sds: list[Any] = [part.sd for part in parts]
-    betas: Any
-    sd: Any = None
-    if store is None:
-        betas = np.hstack([done[b].betas for b in range(len(blocks))])
-        sd = None if sds[0] is None else np.hstack(sds)
+def _stored(store: BetaStore, parts: Sequence[Any], cells: QueryCells) -> tuple[Any, Any]:
+    """Coefficients and standard deviations that stay in the store."""
+    if store.store_as == "bodies":
+        betas = lazy_betas(store.path, len(parts), cells)
     else:
-        if store.store_as == "bodies":
-            betas = lazy_betas(store.path, len(parts), reference.view_of_fit(inputs))
-        else:
-            betas = store.matrix("betas", len(parts))
-        sd = None if sds[0] is None else store.matrix("sd", len(parts))
+        betas = store.matrix("betas", len(parts))
+    return betas, None if parts[0].sd is None else store.matrix("sd", len(parts))
+
+
+def _tables(tissue: FitData, parts: Sequence[Any]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Terms, scores and learning curves of all blocks."""
     terms = terms_table(tissue.design)
     found = pd.concat([part.terms for part in parts], ignore_index=True)
     for column in found.columns:
         terms[column] = found[column].to_numpy()
     scores = pd.concat([part.scores for part in parts], ignore_index=True)
     codes = scores["cell_type"].to_numpy(int)
-    scores["cell_type"] = pd.Categorical.from_codes(codes, categories=tissue.type_names)
+    scores["cell_type"] = pd.Categorical(np.array(tissue.type_names, dtype=object)[codes], categories=tissue.labels)
     for column in ("target", "kept"):
         scores[column] = pd.Categorical(scores[column].astype(str))
     scores.index = scores.index.astype(str)
@@ -222,8 +226,7 @@ def _join(
     training.index = training.index.astype(str)
     if len(training):
         training["target"] = pd.Categorical(training["target"].astype(str))
-    bodies = {"reference": reference.state(), **{block_name(b): part.bodies for b, part in done.items()}}
-    return FitResult(betas, sd, terms, scores, training, bodies)
+    return terms, scores, training
 
 
 def fingerprint(
