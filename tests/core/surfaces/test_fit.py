@@ -134,6 +134,20 @@ def test_standard_deviations_are_those_of_the_weights(simulation, fit):
     _assert_deviations_are_those_of_draws(fit, simulation.functions)
 
 
+def test_the_deviation_of_a_sum_knows_that_coefficients_go_together(simulation, fit):
+    rng = np.random.default_rng(0)
+    combination = rng.normal(size=fit.amplitudes.shape[1])
+    few = simulation.functions.take(np.arange(20))
+    draws = rng.multivariate_normal(np.concatenate(fit.weights), fit.factor.T @ fit.factor, size=400, method="cholesky")
+    cuts = np.cumsum([len(w) for w in fit.weights])[:-1]
+    values = [replace(fit, weights=np.split(d, cuts)).coefficients(few) @ combination for d in draws]
+    expected = fit.deviation_of(combination, few)
+    np.testing.assert_allclose(np.std(values, axis=0), expected, atol=0.15 * expected.max())
+    alone = np.eye(fit.amplitudes.shape[1])
+    found = np.stack([fit.deviation_of(one, few) for one in alone], axis=1)
+    np.testing.assert_allclose(found, fit.standard_deviations(few), atol=1e-10)
+
+
 def _amplitude_problem(seed: int):
     rng = np.random.default_rng(seed)
     functions, unit = _functions(500, rng, n_niche=0)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from spacetravlr._types import Bools, Floats, Ints
 
 
+_CELLS = 4096  # whose functions are held at a time
+
+
 class Part(IntEnum):
     """Parts of a coefficient; the intercept alone also has a surface of its own in each cell type."""
 
@@ -159,6 +162,19 @@ class SurfaceFit(Surface):
                 [self._scaled(matrices[p], k, p, functions.cell_type) for p in (self.blocks[i][1] for i in own_idx)]
             )
             values[:, k] = np.linalg.norm(features @ self.factor[:, index].T, axis=1)
+        return values
+
+    def deviation_of(self, combination: Floats, functions: CellFunctions) -> Floats:
+        """Posterior standard deviation of a linear combination of the coefficients at each cell, (cells,)."""
+        values = np.zeros(len(functions.cell_type))
+        for rows in np.split(np.arange(len(values)), range(_CELLS, len(values), _CELLS)):
+            here = functions.take(rows, scale=self.scale)
+            features = [
+                combination[k] * self._scaled(here.of(part, self.scale), k, part, here.cell_type)
+                for k, part in self.blocks
+            ]
+            if features:
+                values[rows] = np.linalg.norm(np.hstack(features) @ self.factor.T, axis=1)
         return values
 
     def _scaled(self, matrix: Floats, k: int, part: int, cell_type: Ints) -> Floats:

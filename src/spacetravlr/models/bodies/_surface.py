@@ -197,9 +197,11 @@ class SurfaceBody(Body):
         columns = block.columns(t)
         if task.functions is None or self._fits[t].departs and len(columns):
             return None
-        values = self._fits[t].final.standard_deviations(task.functions) * block.y_spread[t]
-        values[:, :-1] /= block.spread[columns]
-        return np.roll(values, 1, axis=1)
+        final, scale = self._fits[t].final, block.spread[columns]
+        slopes = final.standard_deviations(task.functions)[:, :-1] / scale
+        # in original units the intercept is that of the standardised terms less what their means contribute
+        intercept = final.deviation_of(np.append(-block.mean[columns] / scale, 1.0), task.functions)
+        return block.y_spread[t] * np.column_stack([intercept, slopes])
 
     def _fit(self, t: int) -> _Fit:
         block, inputs, options = self.task.block, self.task.inputs, self.task.options.surface
