@@ -289,10 +289,65 @@ def test_moving_and_turning_the_tissue_does_not_matter(base):
     _same(_fit(moved), _fit(small), atol=1e-3)
 
 
-def test_order_of_cells_does_not_matter(base):
-    small = base[:140].copy()
-    order = np.random.default_rng(0).permutation(140)
-    _same(_fit(small[order].copy())[small.obs_names], _fit(small), atol=1e-3)
+@pytest.mark.parametrize("options", [{"body": "surface"}, {"body": "auto", "store": True}])
+def test_order_of_cells_genes_types_and_tables_does_not_matter(base, tmp_path, options):
+    rng = np.random.default_rng(0)
+    other = base[rng.permutation(base.n_obs), rng.permutation(base.n_vars)].copy()
+    other.obs["cell_type"] = other.obs["cell_type"].cat.reorder_categories(TYPES[::-1])
+    other.uns["modulators"]["table"] = other.uns["modulators"]["table"].sample(frac=1, random_state=0)
+    results = []
+    for i, adata in enumerate((base, other)):
+        how = dict(options)
+        if how.pop("store", False):
+            network = st.nn.NetworkConfig(n_epochs=2, device="cpu")
+            how |= {"store": tmp_path / str(i), "store_as": "bodies", "network": network}
+        results.append(_fit(adata, uncertainty=True, **how))
+    assert list(results[1].uns["betas"]["scores"]["cell_type"].cat.categories) == TYPES[::-1]
+    for target in TARGETS:
+        x, y = (st.get.betas(result, target) for result in results)
+        largest = np.abs(x).to_numpy().max()
+        np.testing.assert_allclose(y.loc[x.index, x.columns], x, atol=1e-3 * largest)
+        tables = [
+            result.uns["betas"]["terms"]
+            .query("target == @target")
+            .set_index(["kind", "tf", "ligand", "receptor", "range"])
+            for result in results
+        ]
+        for name in ("importance", "evidence", "active"):
+            one, two = (table[name].astype(float) for table in tables)
+            np.testing.assert_allclose(two.loc[one.index], one, rtol=1e-3)
+        one, two = (
+            st.get.scores(result, target=target).set_index("cell_type")["kept"].astype(str) for result in results
+        )
+        assert one.to_dict() == two.to_dict()
+    sd = [np.asarray(result.obsm["betas_sd"]) for result in results]
+    np.testing.assert_allclose(np.sort(sd[0], axis=None), np.sort(sd[1], axis=None), rtol=1e-3, atol=1e-6)
+
+
+def test_the_deviation_of_an_intercept_is_that_of_its_own_units(base):
+    """Where no regulator is near zero, the level at zero is an extrapolation."""
+    moved = base.copy()
+    tfs = [g for g in base.uns["modulators"]["table"]["tf"].unique() if g]
+    columns = moved.var_names.get_indexer(tfs)
+    moved.layers["log1p"] = np.asarray(moved.layers["log1p"]).copy()
+    moved.layers["log1p"][:, columns] += 10
+    moved.uns["modulators"]["table"] = moved.uns["modulators"]["table"].query("kind == 'tf'")
+    plain = moved.copy()
+    plain.layers["log1p"][:, columns] -= 10
+    near, far = (_fit(adata, "PAX5", uncertainty=True).obsm["betas_sd"] for adata in (plain, moved))
+    np.testing.assert_allclose(far[:, 1:], near[:, 1:], rtol=0.01, atol=1e-4)
+    assert np.nanmedian(far[:, 0]) > 5 * np.nanmedian(near[:, 0])
+    assert np.nanmedian(far[:, 0]) < 20 * np.nanmedian(np.linalg.norm(near[:, 1:], axis=1))
+
+
+def test_who_asks_for_a_network_and_gets_seeds_is_told(base, caplog):
+    network = st.nn.NetworkConfig(n_epochs=1, learning_rate=1e-9, device="cpu")
+    with caplog.at_level("WARNING", logger="spacetravlr"):
+        out = _fit(base, ["PAX5", "CD19"], body="cnn", network=network)
+    assert not (out.uns["betas"]["scores"]["kept"] == "network").any()
+    assert (
+        "body='cnn' was asked for, but the network is kept for 0 of 6 pairs of a target and a cell type" in caplog.text
+    )
 
 
 def test_units_of_the_coordinates_do_not_matter(base, fitted):

@@ -264,6 +264,34 @@ def test_a_tie_keeps_the_simpler_body(contest):
     assert _choose(y, {"zero": 0 * y, "seed": seed, "network": network}, fold, cell_type) == ["seed", "seed"]
 
 
+@pytest.mark.parametrize("body", ["seed", "surface", "network"])
+def test_less_than_a_thousandth_of_the_variance_is_a_tie(contest, body):
+    y, off, cell_type, fold = contest
+    before = {"seed": "zero", "surface": "seed", "network": "seed"}[body]
+    predictions = {"zero": 0 * y, "seed": y + 0.5 * off} if body != "seed" else {"zero": 0 * y}
+    error = y - predictions[before]
+
+    def keeps(gain):
+        return _choose(y, {**predictions, body: y - np.sqrt(1 - gain) * error}, fold, cell_type, threshold=0)
+
+    size = np.mean(y**2) / np.mean(error**2)
+    assert keeps(0.0005 * size) == [before, before]
+    assert keeps(0.005 * size) == [body, body]
+
+
+def test_a_network_that_was_asked_for_is_judged_over_all_types_together(contest):
+    y, off, _, fold = contest
+    cell_type = np.where(np.arange(1800) < 1780, 0, 1)  # twenty cells in the second type
+    network = y + np.where(cell_type == 0, 0.3, 0.55) * off
+    predictions = {"zero": 0 * y, "seed": y + 0.5 * off, "network": network}
+    assert _choose(y, predictions, fold, cell_type) == ["network", "network"]
+    worse = y + np.where(cell_type == 0, 0.3, 3.0) * off
+    assert _choose(y, {**predictions, "network": worse}, fold, cell_type) == ["network", "seed"]
+    # and not when it wins nothing
+    same = y + np.where(cell_type == 0, 0.5, 0.499) * off
+    assert _choose(y, {**predictions, "network": same}, fold, cell_type) == ["seed", "seed"]
+
+
 def test_where_a_target_does_not_vary_nothing_is_kept(contest):
     y, off, cell_type, fold = contest
     y = np.where(cell_type == 0, y, 0.0)
@@ -290,7 +318,7 @@ def test_coefficients_of_a_type_come_from_the_body_it_keeps(inputs, seed, surfac
         return _block.fit_targets(inputs, BodyOptions(body="surface"), np.arange(4))
 
     whole = [all_of(code).betas for code in range(3)]
-    monkeypatch.setattr(_block, "choose_bodies", lambda *_: kept)
+    monkeypatch.setattr(_block, "choose_bodies", lambda block, *_: kept[block.index])
     mixed = _block.fit_targets(inputs, BodyOptions(body="surface", uncertainty=True), np.arange(4))
     for t in range(4):
         columns = _columns(inputs, t)
@@ -299,6 +327,14 @@ def test_coefficients_of_a_type_come_from_the_body_it_keeps(inputs, seed, surfac
             np.testing.assert_array_equal(mixed.betas[rows, columns], whole[kept[t, c]][rows, columns])
             assert np.isfinite(mixed.sd[rows, columns]).all() == (kept[t, c] == 2)
     assert mixed.scores["kept"].tolist() == [BODY_NAMES[k] for k in kept.ravel()]
+    # what a surface found says nothing where another body is delivered
+    for t in range(4):
+        evidence, active = (mixed.terms[name].to_numpy()[_columns(inputs, t)][1:] for name in ("evidence", "active"))
+        expected = surface.terms["evidence"].to_numpy()[_columns(inputs, t)][1:]
+        np.testing.assert_array_equal(evidence, expected if (kept[t] == 2).any() else np.full_like(expected, np.nan))
+        assert not np.isinf(evidence).any()
+        assert np.all(np.abs(mixed.betas[:, _columns(inputs, t)][:, 1:][:, active]).max(axis=0, initial=0) > 0)
+        assert active.any() == (kept[t] > 0).any()
 
 
 def test_zero_is_the_mean_of_the_type(inputs, monkeypatch):
@@ -332,10 +368,12 @@ def test_noise_keeps_zero(noisy):
 def test_noise_has_no_regulators(noisy):
     """A surface may still improve on the mean of a type, but by its intercept alone."""
     result = _block.fit_targets(noisy, BodyOptions(body="surface"), np.arange(4))
-    assert result.terms["active"].sum() == 4  # the intercepts
     without_seed = result.scores["kept"].to_numpy().reshape(4, 3) != "seed"
     assert without_seed.mean() > 0.8
     for t in range(4):
+        active = result.terms["active"].to_numpy()[_columns(noisy, t)]
+        assert active[0]
+        assert not active[1:].any() or not without_seed[t].all()
         rows = without_seed[t][noisy.cell_type]
         assert np.all(result.betas[rows, _columns(noisy, t)][:, 1:] == 0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from spacetravlr.nn import BlockFit
 
 _CHUNK = 4096
+_FOLDS = 3  # on which a network is compared, at most
 _CELLS = 1024  # at which a network is evaluated at a time
 
 
@@ -81,8 +82,8 @@ class TrainedNetworks(Varying):
 class NetworkBody(Body):
     """Networks that refine the seeds of a block of targets.
 
-    Training is dear, so targets must earn it: :meth:`compare` trains all of them without the last choosing fold, and
-    only those that keep the network are trained again, to be scored and to be delivered. Each training stops by its own
+    Training is dear, so targets must earn it: :meth:`compare` trains all of them without some choosing folds, and only
+    those that keep the network are trained again, to be scored and to be delivered. Each training stops by its own
     stopping blocks, which lie among the cells it may see.
     """
 
@@ -123,16 +124,32 @@ class NetworkBody(Body):
 
     @property
     def curves(self) -> dict[str, Floats]:
-        """Learning curves of the comparison."""
+        """Learning curves of the comparison, without the last choosing fold."""
         return self._curves
 
     def compare(self) -> None:
-        """Predict the last choosing fold without it."""
-        inputs = self.task.inputs
-        last, everyone = inputs.n_folds - 1, np.arange(len(self.task.block))
-        fit = self._train(everyone, fitted_rows(inputs, last), self.seeds.held[-1])
-        self._curves = fit.curves
-        self._predict(fit, everyone, inputs.fold == last, self.result.prediction)
+        """Predict choosing folds without them: the last one, or up to three where the network was asked for.
+
+        One fold is enough to find the few targets whose network clearly beats a surface. Where only the seed is its
+        rival, too many good networks would be lost to the chance of one fold.
+        """
+        from spacetravlr.nn._fit import training_state
+
+        inputs, everyone = self.task.inputs, np.arange(len(self.task.block))
+        folds = range(inputs.n_folds)[-1 if self.task.options.body == "auto" else -_FOLDS :]
+
+        def predict(fold: int) -> dict[str, Floats]:
+            fit = self._train(everyone, fitted_rows(inputs, fold), self.seeds.held[fold])
+            self._predict(fit, everyone, inputs.fold == fold, self.result.prediction)
+            return fit.curves
+
+        threads = min(len(folds), self.task.n_jobs) if self._side_by_side else 1
+        if threads == 1:
+            curves = [predict(fold) for fold in folds]
+        else:
+            with training_state(1), ThreadPoolExecutor(threads) as pool:
+                curves = list(pool.map(predict, folds))
+        self._curves = curves[-1]
 
     def finish(self, kept: Bools) -> None:
         """Train the targets where ``kept`` again, and complete :attr:`result`.

@@ -17,18 +17,24 @@ if TYPE_CHECKING:
     from spacetravlr.models.bodies._inputs import FitInputs
 
 _PRIOR_CELLS = 50  # held-out cells of a type at which its own errors weigh as much as those over all types
-_TIE = 1e-6  # of the type mean's error: a network that stopped where it began differs from its seed by rounding alone
+# Part of the type mean's error: what differs by less is a tie, and the simpler body stays. A network that stopped where
+# it began differs from its seed by rounding, some 1e-6.
+_TIE = 1e-3
 # Standard errors by which a network must win beside a surface. In trials those that won by one to two were worse on the
 # reporting cells more often than better: among a dozen cell types some network wins by chance.
 _MARGIN = 2.0
+# Standard errors by which a network that was asked for may lose in a cell type when it wins over all types together.
+_DOUBT = 1.0
 
 
 def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, BodyResult], threshold: float) -> Ints:
     """Position in ``BODY_NAMES`` of what each target and cell type keeps, by errors on choosing folds only.
 
-    Each body must beat what was kept before it, and the mean of the type by ``threshold`` of R2. A network is compared
-    on the one fold that did not train it; where there is a surface too, it must win by more than two standard errors
-    of the difference there. The fewer held-out cells a type has, the more all types decide together.
+    Each body must beat what was kept before it by more than a tie, and the mean of the type by ``threshold`` of R2. It
+    is compared on the choosing folds that it predicts: a network beside a surface on one of them, where it must win by
+    more than two standard errors of the difference. A network without a surface was asked for: where it wins over all
+    types of a target together, single types keep it unless they are worse by more than the standard error. The fewer
+    held-out cells a type has, the more all types decide together.
 
     Returns
     -------
@@ -39,19 +45,24 @@ def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, Bo
     for code, body in enumerate(BODY_NAMES[1:], start=1):
         if body not in bodies:
             continue
-        rows = inputs.fold == inputs.n_folds - 1 if body == "network" else ~inputs.report
+        rows = ~inputs.report & np.isfinite(bodies[body].prediction).all(axis=1)
         counts = np.bincount(types[rows], minlength=inputs.n_types)
         errors = {b: _errors(block, inputs, bodies[b], rows) for b in BODY_NAMES[: code + 1] if b in bodies}
         ratios = {b: shrunk_error_ratio(e, errors["zero"], counts, _PRIOR_CELLS) for b, e in errors.items()}
-        current = of_kept(kept, {b: r for b, r in ratios.items() if b != body})
-        margin: Floats | float = 0.0
-        if body == "network" and "surface" in bodies:
+        current = of_kept(kept, ratios)
+        wins = ratios[body] < current - _TIE
+        if body == "network":
             gain = (block.y[rows] - _prediction_of_kept(kept, bodies, types, rows)) ** 2 - (
                 block.y[rows] - bodies[body].prediction[rows]
             ) ** 2
-            margin = _MARGIN * shrunk_standard_error(gain, errors["zero"], types[rows], inputs.n_types, _PRIOR_CELLS)
-        better = (ratios[body] < current - _TIE - margin) & (ratios[body] < 1 - threshold)
-        kept[better] = code
+            error = shrunk_standard_error(gain, errors["zero"], types[rows], inputs.n_types, _PRIOR_CELLS)
+            if "surface" in bodies:
+                wins &= ratios[body] < current - _MARGIN * error
+            else:
+                before = of_kept(kept, errors).sum(axis=1)
+                overall = errors[body].sum(axis=1) < before - _TIE * errors["zero"].sum(axis=1)
+                wins |= overall[:, None] & (ratios[body] < current + _DOUBT * error)
+        kept[wins & (ratios[body] < 1 - threshold)] = code
     return kept
 
 

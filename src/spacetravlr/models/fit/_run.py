@@ -98,6 +98,7 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
             progress=bar.update,
         )
     _report_unknown_deviations(result, tissue)
+    _say_what_is_kept(options, result)
     params = {
         **tissue.params,
         "body": options.body,
@@ -116,7 +117,7 @@ def _report_unknown_deviations(result: FitResult, tissue: FitData) -> None:
     """Say for how many targets and cell types the standard deviations of coefficients are NaN."""
     if result.sd is None:
         return
-    one_per_type = np.sort(np.unique(tissue.cell_type, return_index=True)[1])
+    one_per_type = np.sort(tissue.order.rows[np.unique(tissue.cell_type, return_index=True)[1]])
     sd = result.sd[one_per_type]
     sd = np.asarray(sd.compute() if hasattr(sd, "compute") else sd)
     intercepts = tissue.targets.indptr[:-1] + np.arange(len(tissue.targets))
@@ -126,6 +127,22 @@ def _report_unknown_deviations(result: FitResult, tissue: FitData) -> None:
             "no standard deviations in %d of %d targets and cell types, whose surface was not kept or is a departure "
             "from the seed: they are NaN there", unknown.sum(), unknown.size,
         )  # fmt: skip
+
+
+def _say_what_is_kept(options: FitOptions, result: FitResult) -> None:
+    """Log how often each body is kept; a warning where a body that was asked for mostly is not."""
+    kept = result.scores["kept"].astype(str)
+    counts = ", ".join(f"{name} {count}" for name, count in kept.value_counts().items())
+    asked = {"cnn": "network", "vit": "network", "surface": "surface"}.get(options.body)
+    n_asked = int((kept == asked).sum())
+    if asked is not None and 2 * n_asked < len(kept):
+        logger.warning(
+            "body=%r was asked for, but the %s is kept for %d of %d pairs of a target and a cell type; on held-out "
+            "cells it does no better in the others (%s)",
+            options.body, asked, n_asked, len(kept), counts,
+        )  # fmt: skip
+    else:
+        logger.info("kept for %d pairs of a target and a cell type: %s", len(kept), counts)
 
 
 def _announce(inputs: FitInputs, blocks: list[Ints], options: FitOptions) -> str:

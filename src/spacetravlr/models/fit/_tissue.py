@@ -244,7 +244,7 @@ def fingerprint(
         "cell types": digest(inputs.cell_type, tissue.type_names),
         "coordinates": digest(inputs.coordinates, inputs.slides, inputs.radius),
         "folds": digest(inputs.fold, inputs.n_folds),
-        "options": digest(_deciding(options)),
+        "settings": digest(_deciding(options)),
         "block_size": str(block_size),
     }
 
