@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from spacetravlr import _keys
 from spacetravlr._anndata._fitted_on import FITTED_ON
 from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
 from spacetravlr._types import Rng
 from spacetravlr._utils import absolute_path
 from spacetravlr.models.fit._options import FitOptions
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from spacetravlr.nn import NetworkConfig
 
 
+@document
 def fit_betas(
     adata: AnnData,
     targets: Sequence[str] | str | None = None,
@@ -55,11 +57,12 @@ def fit_betas(
 
         H_j = b_{0j} + \sum_m b_{jm} TF_{jm} + \sum_k b_{jk} L_{jk} R_{jk} + \sum_p b_{jp} L_{jp} TF_{jp}
 
-    with coefficients that vary from cell to cell. Three bodies compete: a sparse group lasso a cell type (*seed*),
-    smooth coefficient surfaces over cell type, niche and position (*surface*), and a network that refines the seed from
-    the niche image (*network*). Each cell type of each target keeps the best on held-out spatial blocks, or none of
+    with coefficients that vary from cell to cell. Three bodies compete: a sparse group lasso in each cell type
+    (*seed*), smooth coefficient surfaces over cell type, niche and position (*surface*), and a network that refines the
+    seed from the niche image (*network*). Each cell type of each target keeps the best on held-out spatial blocks, or none of
     them. Other blocks, which took no part in any choice, report the scores; the coefficients are then refitted on all
-    cells with the chosen settings.
+    cells with the chosen settings. Results do not depend on the order of cells, genes, cell types or targets; a shared
+    network does depend on which targets are fitted together (``block_size``).
 
     Parameters
     ----------
@@ -69,8 +72,9 @@ def fit_betas(
     targets
         Genes to model; all targets of the modulator table by default.
     body
-        ``"auto"``: seed, surface and CNN compete; ``"surface"``, ``"cnn"``, ``"vit"``: that one and the seed;
-        ``"seed"``: the seed alone.
+        ``"auto"``: seed, surface and network compete; ``"surface"``, ``"cnn"``, ``"vit"``: that one and the seed;
+        ``"seed"``: the seed alone. A network that is asked for is compared on up to three choosing folds, one that
+        competes on the last.
     layer
         Expression; what the modulators were made with by default.
     raw_layer
@@ -102,22 +106,17 @@ def fit_betas(
         What ``store`` holds of the coefficients: ``"float32"``; ``"float16"``, half of it and three digits; or
         ``"bodies"``, tens of kilobytes per target, from which coefficients are evaluated whenever they are read. They
         read as float32 either way.
-    client
-        ``dask.distributed.Client`` whose workers fit the blocks, one per process at a time; this process writes. Blocks
-        of a worker that dies are fitted again.
+    %(client)s
     uncertainty
         Also keep the posterior standard deviation of each coefficient (surfaces only).
     rng
         Seed or generator: which blocks form a fold, and the start of networks.
     n_jobs
-        Threads; ``None`` is ``st.settings.n_jobs``, on workers of ``client`` their own number. The results do not
-        depend on it.
-    show_progress_bar
-        Draw a progress bar; ``None`` is ``st.settings.show_progress_bar``.
-    key_added
-        Key of the result.
-    copy
-        Return a copy instead of writing to ``adata``.
+        Threads; ``None`` is ``st.settings.n_jobs``, on workers of ``client`` their own number. Results do not depend on
+        it.
+    %(show_progress_bar)s
+    %(key_added)s
+    %(copy)s
 
     Returns
     -------
@@ -126,11 +125,13 @@ def fit_betas(
     ``adata.obsm['betas']`` : array (float32), cells x columns
         Per target its intercept, then its terms; a dask array over the store when ``store`` is given.
     ``adata.obsm['betas_sd']`` : array (float32), cells x columns
-        With ``uncertainty``; NaN where the surface was not kept, or is a departure from the seed.
+        With ``uncertainty``: posterior standard deviations in the units of the coefficients; NaN where the surface was
+        not kept, or is a departure from the seed.
     ``adata.uns['betas']`` : dict
         ``terms`` (one row per column: target, kind, tf, ligand, receptor, range, ``importance``: standard deviation of
-        the contribution within cell types in units of the target's, ``evidence``: log Bayes factor against absence,
-        ``active``), ``scores`` (one row per target and cell type: cells, held-out ``r2_zero``, ``r2_seed``,
+        the contribution within cell types in units of the target's, ``evidence``: log Bayes factor against absence
+        of a term that a delivered surface holds, otherwise NaN, ``active``: supported by that evidence or, in cell
+        types that keep another body, of more than 5 % of the median importance), ``scores`` (one row per target and cell type: cells, held-out ``r2_zero``, ``r2_seed``,
         ``r2_surface``, ``r2_network``, ``r2_kept``, training R2, ``kept``; with ``body="auto"``, ``r2_network`` only of
         targets that keep a network somewhere), ``training`` (learning curves), ``params``, ``store``, ``bodies``:
         what :func:`spacetravlr.tl.transfer_betas` evaluates, small beside the coefficients (with ``store`` the blocks

@@ -1,4 +1,4 @@
-"""Seeds: a sparse group lasso a cell type."""
+"""Seeds: a sparse group lasso in each cell type."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class SeedBody(Body):
 
 
 def fit_seed(block: BlockDesign, inputs: FitInputs, options: BodyOptions, n_jobs: int) -> tuple[BodyResult, SeedStages]:
-    """Sparse group lasso a cell type."""
+    """Fit the sparse group lasso of each cell type and predict held-out cells."""
     n_folds = inputs.n_folds + 1
     grams = grouped_moments(
         block.values, block.y, inputs.cell_type * n_folds + inputs.fold, n_groups=inputs.n_types * n_folds
