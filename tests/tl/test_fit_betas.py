@@ -307,12 +307,10 @@ def test_order_of_cells_genes_types_and_tables_does_not_matter(base, tmp_path, o
         x, y = (st.get.betas(result, target) for result in results)
         largest = np.abs(x).to_numpy().max()
         np.testing.assert_allclose(y.loc[x.index, x.columns], x, atol=1e-3 * largest)
-        tables = [
-            result.uns["betas"]["terms"]
-            .query("target == @target")
-            .set_index(["kind", "tf", "ligand", "receptor", "range"])
-            for result in results
-        ]
+        tables = []
+        for result in results:
+            terms = result.uns["betas"]["terms"]
+            tables.append(terms[terms["target"] == target].set_index(["kind", "tf", "ligand", "receptor", "range"]))
         for name in ("importance", "evidence", "active"):
             one, two = (table[name].astype(float) for table in tables)
             np.testing.assert_allclose(two.loc[one.index], one, rtol=1e-3)

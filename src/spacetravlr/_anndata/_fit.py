@@ -48,9 +48,10 @@ class FitData(NamedTuple):
         """Note of what coefficients of this tissue rest on; ``terms`` is their table."""
         genes = self.design.genes[np.unique(np.concatenate([self.design.terms.gene, self.design.targets.gene]))]
         sums = cell_sums(
-            self.expression, np.arange(len(genes)), genes, self.received, self.design.signal_names, obs_names
-        )
-        return fitted_on(sums, terms, self.section.signals)
+            self.expression, np.arange(len(genes)), genes, self.received, self.design.signal_names,
+            obs_names[self.order.rows],
+        )  # fmt: skip
+        return fitted_on(sums.iloc[self.order.position], terms, self.section.signals)
 
     @property
     def cell_type(self) -> Ints:

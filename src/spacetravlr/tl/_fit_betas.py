@@ -59,10 +59,10 @@ def fit_betas(
 
     with coefficients that vary from cell to cell. Three bodies compete: a sparse group lasso in each cell type
     (*seed*), smooth coefficient surfaces over cell type, niche and position (*surface*), and a network that refines the
-    seed from the niche image (*network*). Each cell type of each target keeps the best on held-out spatial blocks, or none of
-    them. Other blocks, which took no part in any choice, report the scores; the coefficients are then refitted on all
-    cells with the chosen settings. Results do not depend on the order of cells, genes, cell types or targets; a shared
-    network does depend on which targets are fitted together (``block_size``).
+    seed from the niche image (*network*). Each cell type of each target keeps the best on held-out spatial blocks, or
+    none of them. Other blocks, which took no part in any choice, report the scores; the coefficients are then refitted
+    on all cells with the chosen settings. Results do not depend on the order of cells, genes, cell types or targets; a
+    shared network does depend on which targets are fitted together (``block_size``).
 
     Parameters
     ----------
@@ -129,14 +129,15 @@ def fit_betas(
         not kept, or is a departure from the seed.
     ``adata.uns['betas']`` : dict
         ``terms`` (one row per column: target, kind, tf, ligand, receptor, range, ``importance``: standard deviation of
-        the contribution within cell types in units of the target's, ``evidence``: log Bayes factor against absence
-        of a term that a delivered surface holds, otherwise NaN, ``active``: supported by that evidence or, in cell
-        types that keep another body, of more than 5 % of the median importance), ``scores`` (one row per target and cell type: cells, held-out ``r2_zero``, ``r2_seed``,
-        ``r2_surface``, ``r2_network``, ``r2_kept``, training R2, ``kept``; with ``body="auto"``, ``r2_network`` only of
-        targets that keep a network somewhere), ``training`` (learning curves), ``params``, ``store``, ``bodies``:
-        what :func:`spacetravlr.tl.transfer_betas` evaluates, small beside the coefficients (with ``store`` the blocks
-        of targets keep their own), and ``fitted_on``: sums of the expression and signals of each cell, from which
-        whatever uses the coefficients sees that something else lies there now.
+        the contribution within cell types in units of the target's, ``evidence``: log Bayes factor against absence of a
+        term that a delivered surface holds, otherwise NaN, ``active``: supported by that evidence or, in cell types
+        that keep another body, of more than 5 % of the median importance), ``scores`` (one row per target and cell
+        type: cells, held-out ``r2_zero``, ``r2_seed``, ``r2_surface``, ``r2_network``, ``r2_kept``, training R2,
+        ``kept``; with ``body="auto"``, ``r2_network`` only of targets that keep a network somewhere), ``training``
+        (learning curves), ``params``, ``store``, ``bodies``: what :func:`spacetravlr.tl.transfer_betas` evaluates,
+        small beside the coefficients (with ``store`` the blocks of targets keep their own), and ``fitted_on``: sums of
+        the expression and signals of each cell, from which whatever uses the coefficients sees that something else lies
+        there now.
 
     Raises
     ------
