@@ -157,6 +157,7 @@ def test_the_network_is_the_one_that_was_asked_for(base, monkeypatch):
         assert (seen[-1].network.body, seen[-1].network.encoder) == expected
     with pytest.raises(ValueError, match=r"Expected `network.body` to be 'cnn' as `body`, found 'vit'"):
         _fit(base, "PAX5", body="cnn", network=st.nn.NetworkConfig(body="vit"))
+    monkeypatch.undo()
     with pytest.warns(UserWarning, match="`network` has no effect with body='seed'"):
         out = _fit(base, "PAX5", body="seed", network=st.nn.NetworkConfig())
     assert out.uns["betas"]["params"]["network"] == {}
