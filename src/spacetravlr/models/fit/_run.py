@@ -149,9 +149,9 @@ def _announce(inputs: FitInputs, blocks: list[Ints], options: FitOptions) -> str
     """What is about to be fitted, and roughly what it takes; warns when that is more than this process may have."""
     processes, threads = 1, resolve_n_jobs(options.n_jobs)
     if options.client is not None:
-        there = list(options.client.nthreads().values()) or [1]
-        processes = len(there)
-        threads = max(1, sum(there) // processes) if options.n_jobs is None else threads
+        threads_of = list(options.client.nthreads().values()) or [1]
+        processes = len(threads_of)
+        threads = max(1, sum(threads_of) // processes) if options.n_jobs is None else threads
     seconds = fit_seconds(
         fit_work(inputs, options, blocks), rate=multiplication_rate(), threads=threads, processes=processes
     )
