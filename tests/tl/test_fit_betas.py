@@ -78,7 +78,7 @@ def test_what_is_written(base, fitted):
     del trimmed.uns["betas"]
     assert_equal(trimmed, base)
     stored = fitted.uns["betas"]
-    assert set(stored) == {"terms", "scores", "training", "params", "store", "bodies"}
+    assert set(stored) == {"terms", "scores", "training", "params", "store", "bodies", "fitted_on"}
     truth = base.uns["simulation"]["terms"]
     columns = ["target", "kind", "tf", "ligand", "receptor", "range"]
     pd.testing.assert_frame_equal(stored["terms"][columns].astype(str), truth[columns].astype(str))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
 
+from spacetravlr._utils import InterruptiblePool
 from spacetravlr.models.bodies._base import (
     BlockTask,
     Body,
@@ -133,7 +134,7 @@ class NetworkBody(Body):
         One fold is enough to find the few targets whose network clearly beats a surface. Where only the seed is its
         rival, too many good networks would be lost to the chance of one fold.
         """
-        from spacetravlr.nn._fit import training_state
+        from spacetravlr.nn._process import training_state
 
         inputs, everyone = self.task.inputs, np.arange(len(self.task.block))
         folds = range(inputs.n_folds)[-1 if self.task.options.body == "auto" else -_FOLDS :]
@@ -147,7 +148,7 @@ class NetworkBody(Body):
         if threads == 1:
             curves = [predict(fold) for fold in folds]
         else:
-            with training_state(1), ThreadPoolExecutor(threads) as pool:
+            with training_state(1), InterruptiblePool(threads) as pool:
                 curves = list(pool.map(predict, folds))
         self._curves = curves[-1]
 
