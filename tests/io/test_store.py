@@ -317,8 +317,8 @@ def test_other_forms_of_the_coefficients(base, in_memory, tmp_path, fitted_block
 
 
 def test_bodies_are_evaluated_in_chunks_and_from_several_threads(base, tmp_path, monkeypatch):
-    network = st.nn.NetworkConfig(n_epochs=3, batch_size=64, learning_rate=0.02)
-    options = {"body": "cnn", "network": network, "device": "cpu", "uncertainty": False, "block_size": 2}
+    network = st.nn.NetworkConfig(n_epochs=3, batch_size=64, learning_rate=0.02, device="cpu")
+    options = {"body": "cnn", "network": network, "uncertainty": False, "block_size": 2}
     monkeypatch.setattr(_block, "choose_bodies", lambda block, *_: np.full((len(block), 2), 3))
     memory = _fit(base, None, **options)
     monkeypatch.setattr(_lazy, "_BYTES", 4 * 20 * 40)
