@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
 
 _PATIENCE = 5  # penalties tried after the best one before the path is cut short
-_CV_TOL = 1e-4  # duality gap, as part of the variance, of the fits that choose the penalty
+_CV_TOL = 1e-5  # duality gap, as part of the variance, of the fits that choose the penalty
 
 
 @dataclass(frozen=True)
