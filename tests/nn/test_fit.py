@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from spacetravlr.nn import BlockFit, NetworkConfig, NicheData, fit_block
+from spacetravlr.nn._data import RefinementData
 
 SHORT = NetworkConfig(n_epochs=4, batch_size=128, device="cpu")
 
@@ -193,3 +194,33 @@ def test_cuda_gives_what_the_cpu_gives(tissue, precision):
     expected = held_out_r2(tissue, fit_block(tissue.data, SHORT).coefficients(slice(None)))
     fit = fit_block(tissue.data, replace(SHORT, precision=precision, device="cuda"))
     np.testing.assert_allclose(held_out_r2(tissue, fit.coefficients(slice(None))), expected, atol=0.02)
+
+
+def test_the_training_error_falls_where_many_terms_go_along_with_each_other(tissue):
+    """As on smoothed expression: many terms that follow a few programs, of which the seed explains nearly all."""
+    data, rng = tissue.data, np.random.default_rng(0)
+    programs = rng.normal(size=(data.n_cells, 3))
+    design = programs @ rng.normal(size=(3, 300)) + 0.1 * rng.normal(size=(data.n_cells, 300))
+    design = (design / design.std(0)).astype(np.float32)
+    anchors = np.zeros((1, data.anchors.shape[1], 301), dtype=np.float32)
+    anchors[:, :, 1:4] = 0.5
+    y = design[:, :3].sum(1) * 0.5 + 0.1 * rng.normal(size=data.n_cells)
+    many = replace(
+        data,
+        design=design,
+        term_index=np.arange(300)[None],
+        y=y[:, None].astype(np.float32),
+        anchors=anchors,
+        group=np.zeros((1, 300), dtype=np.int64),
+        seeds=data.seeds[:1],
+    )
+    source = RefinementData(many, NetworkConfig())
+    assert source.steps[0] < 0.1
+    seed_error = np.mean(source.residual[0, data.train] ** 2)
+    train = fit_block(many, NetworkConfig(n_epochs=6, device="cpu"), n_jobs=1).curves["train"][:, 0]
+    assert train.max() < 1.2 * seed_error
+    assert train[-1] < train[0]
+
+
+def test_targets_of_few_independent_terms_keep_the_learning_rate(tissue):
+    assert (RefinementData(tissue.data, NetworkConfig()).steps == 1).all()

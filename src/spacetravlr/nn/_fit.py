@@ -145,6 +145,7 @@ def _build_module(source: RefinementData) -> RefinementModule:
         membership=_losses.removed_membership(
             anchors, torch.from_numpy(data.group.astype(np.int64)), torch.from_numpy(share.astype(np.float32))
         ),
+        steps=torch.from_numpy(source.steps),
         config=config,
         n_steps=source.steps_per_epoch * config.n_epochs,
         n_train=len(source.train_cells),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -30,6 +31,8 @@ class RefinementModule(pl.LightningModule):
     membership
         Share of the cells in which the seed removed each term, by group; see
         :func:`~spacetravlr.nn._losses.removed_membership`.
+    steps
+        Step size of each target's heads, as a share of the learning rate, shape (n_targets,).
     config
         Settings of the refinement.
     n_steps
@@ -40,6 +43,7 @@ class RefinementModule(pl.LightningModule):
 
     rows: Tensor
     membership: Tensor
+    steps: Tensor
     targets: Tensor
 
     def __init__(
@@ -49,6 +53,7 @@ class RefinementModule(pl.LightningModule):
         heads: CoefficientHeads,
         rows: Tensor,
         membership: Tensor,
+        steps: Tensor,
         config: NetworkConfig,
         n_steps: int,
         n_train: int,
@@ -58,6 +63,7 @@ class RefinementModule(pl.LightningModule):
         self.shrinkage_weight = config.shrinkage / n_train**0.5
         self.register_buffer("rows", rows)
         self.register_buffer("membership", membership)
+        self.register_buffer("steps", steps)
         self.register_buffer("targets", torch.arange(len(rows)))  # rows of the batch: targets still in training
         self.epoch_loss: dict[str, list[tuple[Tensor, int]]] = {"train": [], "validation": []}
 
@@ -107,6 +113,7 @@ class RefinementModule(pl.LightningModule):
             weight.data, weight.grad = weight.data[rows], None
         self.heads.keep_targets(rows)
         self.rows, self.membership, self.targets = self.rows[rows], self.membership[:, rows], self.targets[rows]
+        self.steps = self.steps[rows]
 
     def mean_loss(self, part: str) -> Tensor:
         """Mean squared error of each target over the cells seen since the last call, shape (n_targets,)."""
@@ -134,6 +141,16 @@ class RefinementModule(pl.LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Step with a learning rate of each target's own: Adam has one for all targets."""
+        heads = self.heads.weight
+        before = heads.detach().clone()
+        optimizer.step(closure=optimizer_closure)
+        # at a share of one it is the step of the optimizer to the last digit
+        heads.data = torch.lerp(before, heads.detach(), self.steps[:, None, None])
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Clip every target's gradient by its own norm; a shared body by its norm for an average target."""
