@@ -236,10 +236,16 @@ def test_receptor_threshold_and_cell_types(adata: AnnData, grn: pd.DataFrame) ->
     assert adata.uns["modulators"]["params"]["layer"] == "none"
 
 
-def test_cells_without_a_type_count_nowhere(adata: AnnData, grn: pd.DataFrame) -> None:
+def test_cells_without_a_type_are_refused(adata: AnnData, grn: pd.DataFrame) -> None:
     adata.obs.loc["c0", "cell_type"] = np.nan
-    modulators(adata, grn)
-    assert "REC2" not in {r[4] for r in rows(adata)}
+    with pytest.raises(ValueError, match="to label every cell, found 1 without a label"):
+        modulators(adata, grn)
+    modulators(adata, grn, cluster_key=None)
+
+
+def test_a_table_that_gives_no_ligand_tf_term_is_named(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) -> None:
+    with pytest.warns(UserWarning, match="No ligand-TF term is left.*look like 'OTHER'"):
+        modulators(adata, grn, ligand_tf=scores.assign(tf="OTHER"))
 
 
 def test_named_targets(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 import pandas as pd
 
+from spacetravlr._anndata._columns import with_names
 from spacetravlr._anndata._modulators import INTERCEPT, build_design, column_names
 from spacetravlr._core.design import Kind, Signals, Terms, term_values
 from spacetravlr._core.response.derivatives import splash
@@ -237,7 +238,7 @@ class BetaFrame(pd.DataFrame):
         paired = terms.kind == Kind.TFL
         of_pairs, of_tfl = (np.unique(terms.signal[chosen & (terms.signal >= 0)]) for chosen in (~paired, paired))
         parts = [
-            _rows(table, self.index, [names[s] for s in source], name=name).astype(values.dtype, copy=False)
+            _rows(with_names(table), self.index, [names[s] for s in source], name=name).astype(values.dtype, copy=False)
             for table, source, name in ((received, of_pairs, "received"), (table_of_tfl, of_tfl, name_of_tfl))
         ]
         signal = terms.signal.copy()

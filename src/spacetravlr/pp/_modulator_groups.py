@@ -100,7 +100,7 @@ def _best_ligands(scores: pd.DataFrame, tfs: Ints, genes: pd.Index, n_top: int, 
 
 
 def expressed_somewhere(expression: Floats, cell_type: Ints, threshold: float) -> Bools:
-    """Which columns have a mean above ``threshold`` in at least one cell type; cells of type -1 count nowhere."""
+    """Which columns have a mean above ``threshold`` in at least one cell type."""
     found = np.zeros(expression.shape[1], dtype=bool)
     for code in range(cell_type.max(initial=-1) + 1):
         cells = cell_type == code

@@ -14,7 +14,7 @@ from spacetravlr._anndata._columns import as_stored
 from spacetravlr._anndata._expression import get_expression, layer_name
 from spacetravlr._anndata._modulators import COLUMNS, KINDS
 from spacetravlr._anndata._received import operators, read_received
-from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._anndata._spatial import category_codes, unwrap
 from spacetravlr._docs import document
 from spacetravlr._types import Bools, Floats, Ints
 from spacetravlr._utils import warn
@@ -119,7 +119,8 @@ def modulators(
     KeyError
         When a key or a target does not exist; the message says what to call first.
     ValueError
-        When the network shares no edge with the panel, or a gene named in ``targets`` has no modulator.
+        When the network shares no edge with the panel or is of another species, a cell has no type, or a gene named in
+        ``targets`` has no modulator.
 
     Examples
     --------
@@ -158,6 +159,12 @@ def modulators(
         assert_same_species(scores["ligand"].cat.categories, genes, name="ligand_tf")
         scores = orient_ligand_tf(scores, set(received.params["pairs"]["ligand"]), set(genes[np.unique(edges.tf)]))
         groups["tfl"] = tfl_group(tf, scores, edges, target_genes, genes=genes, n_top=int(n_top), cutoff=cutoff)
+        if len(tf.tf) and not len(groups["tfl"].tf):
+            warn(
+                f"No ligand-TF term is left: `ligand_tf` scores none of the {len(np.unique(tf.tf))} factors "
+                f"of `grn` above {cutoff:g} with a ligand in adata.var_names; its transcription factors look like "
+                f"{str(scores['tf'].iloc[0])!r}, its ligands like {str(scores['ligand'].iloc[0])!r}."
+            )
         received_tfl = _with_signals(adata, received_tfl, groups["tfl"], received_key, received.params["layer"] or None)
         contact["tfl"] = _acts_by_contact(groups["tfl"], received_tfl, genes)
     table = _table(groups, contact, target_genes, genes)
@@ -214,15 +221,16 @@ def _expressed_pairs(
     adata: AnnData, pairs: pd.DataFrame, cluster_key: str | None, layer: str | None, threshold: float
 ) -> pd.DataFrame:
     """Pairs of the panel whose receptor is expressed in at least one cell type."""
+    code = np.zeros(adata.n_obs, dtype=int)
     if cluster_key is not None:
         assert_key(adata, "obs", cluster_key, name="cluster_key", hint="Pass `cluster_key=None` without cell types.")
+        code = category_codes(adata, cluster_key, name="cluster_key")[0]
     genes = adata.var_names
     pairs = pairs[["ligand", "receptor", "range"]].astype(str)
     pairs = pairs[pairs["ligand"].isin(genes) & pairs["receptor"].isin(genes)].drop_duplicates(ignore_index=True)
     receptors = pairs["receptor"].drop_duplicates().to_numpy()
     if len(receptors) == 0:
         return pairs
-    code = np.zeros(adata.n_obs, dtype=int) if cluster_key is None else pd.factorize(adata.obs[cluster_key])[0]
     is_expressed = expressed_somewhere(get_expression(adata, list(receptors), layer=layer), code, threshold)
     kept = pairs[pairs["receptor"].isin(receptors[is_expressed])].reset_index(drop=True)
     if len(kept) < len(pairs):
