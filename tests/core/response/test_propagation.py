@@ -213,7 +213,7 @@ def test_memory_that_is_used_again_leaves_no_trace(tissue, betas):
 
 
 def test_blocks_of_cells_and_targets_do_not_matter(tissue, betas):
-    def read(targets):
+    def read(targets, _):
         for cells in (slice(0, 5), slice(5, N_CELLS)):
             for t in targets:
                 columns = TARGETS.columns_of(t)
