@@ -16,7 +16,7 @@ from spacetravlr._core.space.neighbours import nearest_neighbours
 from spacetravlr._core.transitions import project, transition_probabilities
 from spacetravlr._types import Floats, Ints
 from spacetravlr._utils import numba_threads
-from spacetravlr.models.perturb._screen import _default_batch, run_batch
+from spacetravlr.models.perturb._screen import BatchSettings, _default_batch, run_batch
 from spacetravlr.models.perturb._simulator import Simulator
 
 _RADIUS, _CONTACT = 200.0, 30.0
@@ -95,7 +95,8 @@ def _screen(options: Options, sizes: Sizes) -> Case:
     count = sizes["perturbations"]
     genes = [int(g) for g in found.tfs[:count]]
     size = _default_batch(found.simulator)
-    groups = np.arange(sizes["cells"]) % 6
+    names_of_all = [str(g) for g in range(found.simulator.tissue.expression.shape[1])]
+    how = BatchSettings(ROUNDS, "product_rule", np.arange(sizes["cells"]) % 6, 6, False, names_of_all)
 
     def run() -> None:
         workspace = Workspace()
@@ -103,8 +104,7 @@ def _screen(options: Options, sizes: Sizes) -> Case:
             batch = genes[start : start + size]
             inputs = [knockout(found, g) for g in batch]
             names = [str(g) for g in batch]
-            how = (ROUNDS, "product_rule", groups, 6, False)
-            run_batch(found.simulator, names, inputs, *how, workspace=workspace)
+            run_batch(found.simulator, names, inputs, how, workspace=workspace)
 
     bytes_read = coefficient_bytes(found)
     n_batches = -(-len(genes) // size)

@@ -174,13 +174,15 @@ DAMAGE = ["no manifest", "damaged manifest", "other manifest", "no chunk", "shor
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_a_block_is_whole_or_written_again(tmp_path, parts, how):
+def test_a_block_is_whole_or_an_error(tmp_path, parts, how):
     store = BetaStore(tmp_path / "betas.zarr", {})
     store.write(0, **parts)
     _spoil(store.path / "block_00000", how)
     again = BetaStore(store.path, {})
-    with pytest.warns(UserWarning, match=r"block_00000 is not whole \(.*\); its targets are fitted again"):
-        assert not again.has(0)
+    with pytest.raises(
+        ValueError, match=r"block_00000 to hold the coefficients of .* as they were written, found that"
+    ):
+        again.has(0)
     again.write(0, **{**parts, "betas": parts["betas"] + 1})
     assert again.has(0)
     np.testing.assert_array_equal(again.read(0).betas, parts["betas"] + 1)
@@ -426,11 +428,16 @@ def test_a_chunk_of_the_same_size_is_noticed_when_it_is_read(surface_store, tmp_
 
 
 @pytest.mark.parametrize("how", ["no chunk", "no table"])
-def test_a_block_that_lost_files_is_fitted_again(base, in_memory, surface_store, tmp_path, fitted_blocks, how):
+def test_a_block_that_lost_files_is_named_before_the_fit(base, in_memory, surface_store, tmp_path, fitted_blocks, how):
     folder, _ = _copied(surface_store, tmp_path)
     _spoil(folder / "block_00001", how)
-    with pytest.warns(UserWarning, match="block_00001 is not whole"):
-        out = _fit(base, folder)
+    with pytest.raises(
+        ValueError, match="block_00001 to hold the coefficients of 'CD79A' .* Delete this folder and call"
+    ):
+        _fit(base, folder)
+    assert fitted_blocks == []
+    shutil.rmtree(folder / "block_00001")
+    out = _fit(base, folder)
     assert fitted_blocks == [[1]]
     np.testing.assert_allclose(out.obsm["betas"].compute(), in_memory.obsm["betas"], atol=1e-6)
 

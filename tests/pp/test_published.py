@@ -49,7 +49,9 @@ def test_received_ligands_uses_the_radius_of_each_ligand(tables):
 def test_init_received_ligands_is_the_two_steps_in_one(slide, slide_pairs, unchanged):
     check = unchanged(slide)
     with pytest.raises(ValueError, match="none in"):
-        st.init_received_ligands(slide, pd.DataFrame({"ligand": ["X"], "receptor": ["Y"]}), radius=80)
+        st.init_received_ligands(
+            slide, pd.DataFrame({"ligand": ["X"], "receptor": ["Y"], "range": ["secreted"]}), radius=80
+        )
     check(slide)
     st.init_received_ligands(slide, slide_pairs, radius=80, contact_distance=30, layer="scaled")
     twin = slide.copy()

@@ -199,6 +199,7 @@ def test_key_added_and_copy(ready):
 
 def test_other_layer_and_cell_types(ready):
     ready.layers["doubled"] = 2 * ready.layers["log1p"]
+    st.pp.received_ligands(ready, ready.uns["simulation"]["ligand_receptor"], layer="doubled")
     ready.obs["half"] = pd.Categorical(np.where(np.arange(240) % 3 == 0, "left/right", "right"))
     out = _fit(ready, "PAX5", body="seed", layer="doubled", cluster_key="half")
     assert out.uns["betas"]["params"]["layer"] == "doubled"
@@ -477,7 +478,11 @@ def _no_such_gene(adata):
         (_drop("layers", "log1p"), KeyError, r"Key 'log1p' \(`layer`\) not found in adata.layers"),
         (_drop("obs", "cell_type"), KeyError, r"Key 'cell_type' \(`cluster_key`\) not found in adata.obs"),
         (_nan, ValueError, r"Expected expression in adata.layers\['log1p'\] to be finite"),
-        (_negative, ValueError, r"Expected expression in adata.layers\['log1p'\] to be at least zero, found -1"),
+        (
+            _negative,
+            ValueError,
+            r"Expected expression in adata.layers\['log1p'\] to be at least zero, found values down to -1",
+        ),
         (_coordinates, ValueError, "to be finite, found NaN or infinite values in 1 cells"),
         (_double_obs, ValueError, "Expected adata.obs_names to be unique, found 'cell0+1' more than once"),
         (_double_var, ValueError, "Expected adata.var_names to be unique, found 'FOXO1' more than once"),
@@ -532,6 +537,8 @@ def test_too_few_cells(base):
 
 def test_counts_are_warned_about(ready):
     ready.layers["counts"] = np.round(ready.layers["log1p"])
+    with pytest.warns(UserWarning, match="whole numbers only"):
+        st.pp.received_ligands(ready, ready.uns["simulation"]["ligand_receptor"], layer="counts")
     with pytest.warns(UserWarning, match=r"adata.layers\['counts'\] holds whole numbers only"):
         _fit(ready, "PAX5", body="seed", layer="counts")
 

@@ -183,7 +183,10 @@ def test_bodies_lie_in_the_store(base, query, tmp_path):
     np.testing.assert_allclose(other.obsm["betas"], query.obsm["betas"], atol=1e-6)
     assert other.uns["betas"]["store"] == ""
     shutil.rmtree(tmp_path / "betas.zarr")
-    with pytest.raises(FileNotFoundError, match="Expected the store of a fit at .*betas.zarr, found no block_00000"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="Expected a store at .*betas.zarr to hold block_00000 of a fit, found nothing whole there",
+    ):
         st.tl.transfer_betas(stored, other)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from spacetravlr._temporary import remove_abandoned, temporary_folder, write_new
-from spacetravlr._utils import absolute_path, warn
+from spacetravlr._utils import absolute_path
 from spacetravlr.io._chunks import Part, StoredMatrix, write_matrix
 from spacetravlr.io._codecs import assert_plain_codecs
 from spacetravlr.io._disk import assert_room, permitted, writing
@@ -105,7 +105,6 @@ class BetaStore:
             raise ValueError(msg)
         for pattern in (".block_*", f".{NOTE}.*", ".probe.*"):
             remove_abandoned(self.path, pattern)
-        self._damaged: set[int] = set()
 
     def assert_room(self, block_bytes: Sequence[int]) -> None:
         """Raise when blocks of these sizes (bytes in memory) cannot be written; warn when there may be no room for all.
@@ -118,15 +117,23 @@ class BetaStore:
         assert_room(self.path, largest=max(block_bytes), whole=sum(block_bytes), name="store")
 
     def has(self, block: int) -> bool:
-        """Whether block ``block`` is there and whole; warns once of one that is not whole."""
+        """Whether block ``block`` is there.
+
+        Raises
+        ------
+        ValueError
+            When it is there and not whole.
+        """
         folder = self.path / block_name(block)
         if not folder.exists():
             return False
-        damage = find_damage(folder)
-        if damage and block not in self._damaged:
-            self._damaged.add(block)
-            warn(f"{folder} is not whole ({damage}); its targets are fitted again.")
-        return not damage
+        if damage := find_damage(folder):
+            msg = (
+                f"Expected {folder} to hold the coefficients of {_targets_in(folder)} as they were written, found that "
+                f"{damage}. Delete this folder and call again: these targets are fitted anew, the others stay."
+            )
+            raise ValueError(msg)
+        return True
 
     def write(
         self,
@@ -314,6 +321,15 @@ def _read_elem(part: Part, name: str) -> Any:
                 raise ValueError(msg)
     assert_plain_codecs(part.folder / name)
     return read_elem(zarr.open_group(part.folder, mode="r")[name])
+
+
+def _targets_in(folder: Path) -> str:
+    """Targets of a block in words, as far as its manifest can be read."""
+    try:
+        names = [repr(name) for name in read_manifest(folder).targets]
+    except (FileNotFoundError, ValueError):
+        return "its targets"
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "its targets"
 
 
 def _is_leftover(path: Path) -> bool:

@@ -146,7 +146,7 @@ class BetaFrame(pd.DataFrame):
             Received ligands, cells x signals, as in ``adata.uns["received_ligands"]``.
         received_tfl
             Received ligands of the ligand-TF terms, as in ``adata.uns["received_ligands_tfl"]``; by default
-        ``received``, which then needs their ligands too.
+            ``received``, which then needs their ligands too.
         scale_factor
             Multiplies the parts that come from ligand-receptor and ligand-TF terms.
         beta_cap
@@ -188,7 +188,7 @@ class BetaFrame(pd.DataFrame):
             Received ligands, cells x signals.
         received_tfl
             Received ligands of the ligand-TF terms, as in ``adata.uns["received_ligands_tfl"]``; by default
-        ``received``, which then needs their ligands too.
+            ``received``, which then needs their ligands too.
 
         Returns
         -------

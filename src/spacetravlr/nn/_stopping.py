@@ -14,6 +14,8 @@ from spacetravlr._types import Bools, Floats, Ints
 from spacetravlr.nn._heads import CoefficientHeads
 from spacetravlr.nn._module import RefinementModule
 
+_ROUNDING = 1e-9  # of the variance of a target: less is no gain
+
 
 class PerTargetStopping(pl.Callback):
     """Follow the validation error of each target, keep its best weights, stop it when nothing is gained any more.
@@ -71,7 +73,7 @@ class PerTargetStopping(pl.Callback):
 
     def update(self, module: RefinementModule, validation: Floats, *, epoch: int) -> None:
         """Take the weights of targets whose ``validation`` error is the best so far."""
-        better = (validation < self.best_loss) & ~self.stopped
+        better = (validation < self.best_loss - _ROUNDING) & ~self.stopped
         self.best_loss[better] = validation[better]
         self.best_epoch[better] = epoch
         self._waited = np.where(better, 0, self._waited + 1) if not self.stopped.all() else self._waited

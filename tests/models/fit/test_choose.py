@@ -68,6 +68,18 @@ def test_a_network_beside_a_surface_must_win_by_more_than_chance(tissue):
     assert (choose_bodies(block, inputs, bodies, 0.0) == BODY_NAMES.index("network")).all()
 
 
+@pytest.mark.parametrize("judged", [True, False])
+@pytest.mark.parametrize(("loss", "ties"), [(1e-4, True), (0.5, False)])
+def test_terms_judged_by_evidence_go_before_a_seed_that_does_as_well(tissue, judged, loss, ties):
+    block, inputs = tissue
+    bodies = _bodies(block.y)
+    turn = np.where((np.arange(N)[:, None] // (N_FOLDS + 1)) % 2, 0.05, -0.05)  # the two err in different cells
+    for name, error, flag in (("seed", 0.5, None), ("surface", 0.5 * (1 + loss) + turn, np.array([judged]))):
+        bodies[name] = BodyResult(block.y + error, np.zeros(block.y.shape), flag)
+    kept = choose_bodies(block, inputs, bodies, 0.0)
+    assert (kept == BODY_NAMES.index("surface" if judged and ties else "seed")).all()
+
+
 def test_cells_of_the_report_decide_nothing(tissue):
     block, inputs = tissue
     bodies = _bodies(block.y, seed=0.5, surface=0.3)

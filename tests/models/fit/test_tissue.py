@@ -76,6 +76,8 @@ def _columns(inputs, t):
 # scores
 
 
+# the reference gives up a little before its tolerance; what is compared is wider than that
+@pytest.mark.filterwarnings("ignore:The FISTA iterations did not converge")
 def test_seed_scores_by_hand(inputs):
     """A seed of each type, fitted on its choosing cells, predicts the reporting cells."""
     lam = 0.02

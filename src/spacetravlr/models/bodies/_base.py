@@ -52,6 +52,8 @@ class BodyResult:
     """Each cell predicted without itself: choosing cells by step 1, reporting cells by step 2; NaN where not done."""
     train: Floats
     """Predictions of step 2 at the cells it was fitted on; cells x targets, NaN elsewhere."""
+    judged: Bools | None = None
+    """Targets whose terms it judges by their evidence, so that it delivers fewer of them; ``None`` for none."""
 
 
 class BodyState(NamedTuple):

@@ -177,6 +177,7 @@ class SurfaceBody(Body):
         self._at_everything = task.functions.take(everything)
         self._standardised = np.ascontiguousarray(task.block.standardised().T)
         self._fits = list(task.pool.map(self._fit, range(len(task.block))))
+        self.result.judged = np.array([not fit.departs for fit in self._fits], dtype=bool)
         del self._seen, self._left_out, self._at_seen, self._at_left_out, self._at_everything, self._standardised
 
     def state(self, t: int) -> BodyState:

@@ -23,7 +23,8 @@ _TIE = 1e-3
 # Standard errors by which a network must win beside a surface. In trials those that won by one to two were worse on the
 # reporting cells more often than better: among a dozen cell types some network wins by chance.
 _MARGIN = 2.0
-# Standard errors by which a network that was asked for may lose in a cell type when it wins over all types together.
+# Standard errors by which a network that was asked for may lose in a cell type when it wins over all types together,
+# and a body that judges its terms beside a seed.
 _DOUBT = 1.0
 
 
@@ -33,8 +34,9 @@ def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, Bo
     Each body must beat what was kept before it by more than a tie, and the mean of the type by ``threshold`` of R2. It
     is compared on the choosing folds that it predicts: a network beside a surface on one of them, where it must win by
     more than two standard errors of the difference. A network without a surface was asked for: where it wins over all
-    types of a target together, single types keep it unless they are worse by more than the standard error. The fewer
-    held-out cells a type has, the more all types decide together.
+    types of a target together, single types keep it unless they are worse by more than the standard error. Within that
+    error a body that judges its terms by evidence also goes before a seed, which has more of them and judges none. The
+    fewer held-out cells a type has, the more all types decide together.
 
     Returns
     -------
@@ -51,12 +53,16 @@ def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, Bo
         ratios = {b: shrunk_error_ratio(e, errors["zero"], counts, _PRIOR_CELLS) for b, e in errors.items()}
         current = of_kept(kept, ratios)
         wins = ratios[body] < current - _TIE
-        if body == "network":
+        judged = bodies[body].judged
+        if judged is not None or body == "network":
             gain = (block.y[rows] - _prediction_of_kept(kept, bodies, types, rows)) ** 2 - (
                 block.y[rows] - bodies[body].prediction[rows]
             ) ** 2
             error = shrunk_standard_error(gain, errors["zero"], types[rows], inputs.n_types, _PRIOR_CELLS)
-            if "surface" in bodies:
+            if judged is not None:
+                beside_seed = judged[:, None] & (kept == BODY_NAMES.index("seed"))
+                wins |= beside_seed & (ratios[body] < current + _DOUBT * error)
+            elif "surface" in bodies:
                 wins &= ratios[body] < current - _MARGIN * error
             else:
                 before = of_kept(kept, errors).sum(axis=1)

@@ -43,22 +43,20 @@ def _describe(contribution: Floats, kept: Ints, evidence: Mapping[str, Floats | 
     """How much each term contributes, how well it is supported, and whether it counts as active.
 
     The importance is the standard deviation of a term's contribution (cells x terms) within cell types. Evidence is
-    that of the body which is delivered (``kept`` at each cell), NaN where it knows none or never took the term in; such
-    a body has the terms that it took in active, another those of more than a small part of the median importance.
+    that of a body which is delivered (``kept`` at some cells), NaN where it never took the term in; the terms that it
+    took in are active. Where no body that is delivered knows evidence, there is none, and terms of more than a small
+    part of the median importance are active.
     """
     importance = _root_mean_square(contribution)
-    log_bayes, active = np.full(len(importance), np.nan), np.zeros(len(importance), dtype=bool)
-    unknown = np.ones(len(contribution), dtype=bool)
-    for code, body in enumerate(BODY_NAMES):
-        values = evidence.get(body) if (kept == code).any() else None
-        if values is not None:
-            log_bayes = np.where(np.isfinite(values), values, np.nan)
-            active |= np.isfinite(values) & (importance > 0)
-            unknown &= kept != code
-    if unknown.any():
-        share = _root_mean_square(contribution[unknown])
-        positive = share[share > 0]
-        active |= share > _ACTIVE_SHARE * (np.median(positive) if len(positive) else np.inf)
+    delivered = (evidence.get(body) for code, body in enumerate(BODY_NAMES) if (kept == code).any())
+    known = next((values for values in delivered if values is not None), None)
+    if known is None:
+        log_bayes = np.full(len(importance), np.nan)
+        positive = importance[importance > 0]
+        active = importance > _ACTIVE_SHARE * (np.median(positive) if len(positive) else np.inf)
+    else:
+        log_bayes = np.where(np.isfinite(known), known, np.nan)
+        active = np.isfinite(known) & (importance > 0)
     return pd.DataFrame(
         {
             "importance": np.concatenate([[np.nan], importance]),
