@@ -486,7 +486,7 @@ def test_rounding_does_not_choose(seed, what) -> None:
         found = fit(x[order], y[order], codes[order], kinds)
     largest = np.abs(expected[..., 1:]).max(axis=(0, 2, 3))
     difference = np.abs(found - expected)[..., 1:].max(axis=(0, 2, 3)) / largest
-    assert np.median(difference) < 1e-3
+    assert np.median(difference) < 2e-3
     assert difference.max() < 4e-3  # where the held-out error hardly depends on the penalty
 
 

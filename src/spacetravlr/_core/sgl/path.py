@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
 
 _PATIENCE = 5  # penalties tried after the best one before the path is cut short
-_CV_TOL = 1e-5  # duality gap, as part of the variance, of the fits that choose the penalty
+_CV_TOL = 1e-3  # duality gap, as part of the variance, of the fits that choose the penalty
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def fit_seeds(
     l1_ratio: float = L1_RATIO,
     n_lambdas: int = 20,
     lambda_min_ratio: float = 3e-3,
-    tol: float = 1e-8,
+    tol: float = 1e-5,
     max_sweeps: int = 2000,
     leave_out: bool = False,
     n_jobs: int | None = None,

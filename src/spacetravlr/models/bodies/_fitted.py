@@ -95,15 +95,15 @@ class FittedBlock:
 
         Cells of a type get the body that the type keeps.
         """
-        out = np.ascontiguousarray(self.constant[cells.cell_type], dtype=np.float32)
+        out = np.ascontiguousarray(self.constant[:, self.order], dtype=np.float32)[cells.cell_type]
+        place = np.argsort(self.order)
         for name, varying in self.varying.items():
             for t, rows, columns, values in varying.departures(cells, self.kept == BODY_NAMES.index(name)):
                 width = self.indptr[t + 1] - self.indptr[t]  # departures of a block may be padded
                 index = self.indptr[t] + columns[columns < width]
                 scaled = departure_to_original(values[:, columns < width], self.mean[index], self.spread[index])
-                out[rows[:, None], index] += scaled
-        in_order = np.array_equal(self.order, np.arange(len(self.order)))
-        return out if in_order else np.ascontiguousarray(out[:, self.order])
+                out[rows[:, None], place[index]] += scaled
+        return out
 
     def state(self) -> dict[str, Any]:
         """Everything as nested dicts of arrays and plain values, for :meth:`from_state`."""

@@ -32,22 +32,25 @@ def terms_of_block(
     frames, start = [], 0
     for t in range(len(block)):
         width = len(block.columns(t)) + 1
-        contribution = betas[:, places[start + 1 : start + width]] * centred[:, block.columns(t)]
-        contribution /= block.y_spread[t]
-        frames.append(_describe(contribution, kept[t][inputs.cell_type], {b: x.evidence(t) for b, x in bodies.items()}))
+        importance = np.zeros(width - 1)
+        if width > 1:  # columns of a target lie together, in an order of their own
+            order = np.argsort(places[start + 1 : start + width])
+            first = places[start + 1 + order[0]]
+            contribution = betas[:, first : first + width - 1] * centred[:, block.columns(t)[order]]
+            importance[order] = _root_mean_square(contribution) / block.y_spread[t]
+        frames.append(_describe(importance, kept[t], {b: x.evidence(t) for b, x in bodies.items()}))
         start += width
     return pd.concat(frames, ignore_index=True)
 
 
-def _describe(contribution: Floats, kept: Ints, evidence: Mapping[str, Floats | None]) -> pd.DataFrame:
+def _describe(importance: Floats, kept: Ints, evidence: Mapping[str, Floats | None]) -> pd.DataFrame:
     """How much each term contributes, how well it is supported, and whether it counts as active.
 
-    The importance is the standard deviation of a term's contribution (cells x terms) within cell types. Evidence is
-    that of a body which is delivered (``kept`` at some cells), NaN where it never took the term in; the terms that it
-    took in are active. Where no body that is delivered knows evidence, there is none, and terms of more than a small
+    The importance is the standard deviation of a term's contribution within cell types. Evidence is that of a body
+    which is delivered (``kept`` by some type), NaN where it never took the term in; the terms that it took in are
+    active. Where no body that is delivered knows evidence, there is none, and terms of more than a small
     part of the median importance are active.
     """
-    importance = _root_mean_square(contribution)
     delivered = (evidence.get(body) for code, body in enumerate(BODY_NAMES) if (kept == code).any())
     known = next((values for values in delivered if values is not None), None)
     if known is None:
