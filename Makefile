@@ -95,7 +95,7 @@ bench-real_tissue: $(VENV)/.stamp-test
 build: $(VENV)/.stamp-build
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
-	$(BIN)/python -m zipfile --list dist/*.whl | grep -q spacetravlr/py.typed
+	$(BIN)/python -m zipfile --list dist/*.whl | grep spacetravlr/py.typed
 
 # rewrite constraints.txt from what the environment holds now
 constraints: $(VENV)/.stamp-dev
