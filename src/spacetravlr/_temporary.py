@@ -6,6 +6,7 @@ process is gone, or, where that cannot be known (another machine), when nothing 
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
@@ -71,7 +72,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     ending = f".tmp{final.suffix}"
-    remove_abandoned(final.parent, f".{_escaped(final.name[:_STEM])}.*{_escaped(ending)}")
+    remove_abandoned(final.parent, f".{glob.escape(final.name[:_STEM])}.*{glob.escape(ending)}")
     temporary = final.with_name(temporary_name(final.name, ending))
     # made by hand: `tempfile` gives a file that nobody else may read, and the final one would keep that
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -88,7 +89,7 @@ def temporary_folder(final: Path) -> Iterator[Path]:
 
     What processes that are gone left under such names is removed first.
     """
-    remove_abandoned(final.parent, f".{_escaped(final.name[:_STEM])}.*")
+    remove_abandoned(final.parent, f".{glob.escape(final.name[:_STEM])}.*")
     temporary = final.with_name(temporary_name(final.name))
     try:
         yield temporary
@@ -150,8 +151,3 @@ def _runs(pid: int, start: int) -> bool | None:
     except PermissionError:  # somebody else's
         return True
     return start == 0 or _started(pid) == start
-
-
-def _escaped(name: str) -> str:
-    """A name as a pattern of :meth:`pathlib.Path.glob` that matches itself alone."""
-    return re.sub(r"([*?\[])", r"[\1]", name)

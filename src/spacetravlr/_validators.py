@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,12 @@ import numpy as np
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
+
+
+def listed(names: Collection[Any], limit: int = 10) -> str:
+    """Names for a message, those beyond ``limit`` as a number."""
+    shown = ", ".join(repr(str(name)) for name in list(names)[:limit])
+    return (shown or "none") + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def assert_one_of(value: Any, options: Sequence[Any], *, name: str) -> None:

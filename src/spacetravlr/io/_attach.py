@@ -110,7 +110,7 @@ def _parts(path: Path) -> list[Part]:
             targets = ", ".join(part.manifest.targets[:5])
             msg = (
                 f"Expected {block_name(block)} ({targets}, ...) of the store {path} to be whole, found that {damage}. "
-                f"{_AGAIN}"
+                f"Delete the folder {part.folder}. {_AGAIN}"
             )
             raise ValueError(msg)
     return parts

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from spacetravlr._core.linalg.transposed import TOGETHER, put_transposed
+from spacetravlr._validators import listed
 from spacetravlr.io._lazy import LazyMatrix
 from spacetravlr.io._manifest import Manifest, StoredArray, chunk_name
 
@@ -221,8 +222,8 @@ class StoredMatrix(LazyMatrix):
             )
         return (
             f"Expected the coefficients of {of} in the store {self.store}, found its file "
-            f"{self.parts[block].folder.name}/{name} missing {where}. Call `st.tl.fit_betas(adata, store=...)` as "
-            "before: it fits again what is missing."
+            f"{self.parts[block].folder.name}/{name} missing {where}. Delete the folder {self.parts[block].folder} and "
+            "call `st.tl.fit_betas(adata, store=...)` as before: it fits again what is missing."
         )
 
     def _damaged(self, block: int, column: int, name: str) -> str:
@@ -240,11 +241,11 @@ class StoredMatrix(LazyMatrix):
         ends = np.cumsum(manifest.columns)
         starts = ends - manifest.columns
         names = [
-            repr(target)
+            target
             for target, start, end in zip(manifest.targets, starts, ends, strict=True)
             if start < (column + 1) * width and end > column * width
         ]
-        return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        return listed(names, 5)
 
 
 def _columns_at_once(array: StoredArray) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from spacetravlr._temporary import remove_abandoned, temporary_folder, write_new
 from spacetravlr._utils import absolute_path
+from spacetravlr._validators import listed
 from spacetravlr.io._chunks import Part, StoredMatrix, write_matrix
 from spacetravlr.io._codecs import assert_plain_codecs
 from spacetravlr.io._disk import assert_room, permitted, writing
@@ -326,10 +327,10 @@ def _read_elem(part: Part, name: str) -> Any:
 def _targets_in(folder: Path) -> str:
     """Targets of a block in words, as far as its manifest can be read."""
     try:
-        names = [repr(name) for name in read_manifest(folder).targets]
+        names = read_manifest(folder).targets
     except (FileNotFoundError, ValueError):
-        return "its targets"
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "its targets"
+        names = []
+    return listed(names, 5) if names else "its targets"
 
 
 def _is_leftover(path: Path) -> bool:

@@ -17,7 +17,7 @@ from spacetravlr._anndata._section import Section, read_section
 from spacetravlr._core.design import term_values
 from spacetravlr._core.response.propagation import baseline
 from spacetravlr._utils import numba_threads, warn
-from spacetravlr._validators import assert_key, assert_unique_names
+from spacetravlr._validators import assert_key, assert_unique_names, listed
 from spacetravlr.io._store import stored_bodies
 from spacetravlr.models.bodies._fitted import FittedBlock
 from spacetravlr.models.bodies._reference import Position, Reference
@@ -171,11 +171,10 @@ def _known_columns(terms: pd.DataFrame, genes: pd.Index, missing: Missing) -> Bo
         known &= here
     if not unknown:
         return known
-    listed = ", ".join(repr(name) for name in list(unknown)[:10])
-    listed += f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+    names = listed(unknown)
     if missing == "raise":
         msg = (
-            f"Expected `query` to hold every gene of the model, found {len(unknown)} missing: {listed}; "
+            f"Expected `query` to hold every gene of the model, found {len(unknown)} missing: {names}; "
             'missing="drop" leaves out the targets and regressors that need them.'
         )
         raise KeyError(msg)
@@ -184,7 +183,7 @@ def _known_columns(terms: pd.DataFrame, genes: pd.Index, missing: Missing) -> Bo
         msg = f"Expected `query` to hold at least one target gene, found none of {int(is_target.sum())}."
         raise KeyError(msg)
     warn(
-        f"{len(unknown)} genes of the model are missing in `query` ({listed}): {int((is_target & ~known).sum())} "
+        f"{len(unknown)} genes of the model are missing in `query` ({names}): {int((is_target & ~known).sum())} "
         f"targets and {int((~is_target & ~known).sum())} regressors are left out."
     )
     return known

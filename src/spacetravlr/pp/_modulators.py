@@ -24,6 +24,7 @@ from spacetravlr._validators import (
     assert_non_negative,
     assert_positive,
     assert_unique_names,
+    listed,
 )
 from spacetravlr.pp._modulator_groups import (
     Edges,
@@ -294,7 +295,7 @@ def _categorical(index: Ints, genes: pd.Index) -> pd.Categorical:
 def _check_empty(table: pd.DataFrame, targets: Ints, genes: pd.Index) -> None:
     empty = genes[targets].difference(pd.Index(table["target"].cat.categories), sort=False)
     if len(empty):
-        shown = ", ".join(repr(g) for g in empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+        shown = listed(empty, 5)
         msg = (
             f"Expected each of `targets` to have a modulator, found none for {shown}: no regulator in `grn` and no "
             "expressed ligand-receptor pair. Leave them out, or pass a larger `grn`."

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from spacetravlr._utils import warn
-from spacetravlr._validators import assert_one_of
+from spacetravlr._validators import assert_one_of, listed
 from spacetravlr.priors._names import are_swapped
 from spacetravlr.priors._tables import (
     Source,
@@ -18,7 +18,6 @@ from spacetravlr.priors._tables import (
     as_matrix,
     clean_names,
     find_column,
-    listed,
     melt,
     read_table,
     tidy,

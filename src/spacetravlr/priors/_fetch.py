@@ -10,12 +10,12 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from spacetravlr._download import fetch_file
-from spacetravlr._validators import assert_one_of
+from spacetravlr._validators import assert_one_of, listed
 from spacetravlr.priors._base_grn import read_base_grn
 from spacetravlr.priors._ligand_receptor import read_ligand_receptor
 from spacetravlr.priors._ligand_tf import read_ligand_tf
 from spacetravlr.priors._orthologs import map_orthologs
-from spacetravlr.priors._tables import Source, listed, read_table
+from spacetravlr.priors._tables import Source, read_table
 
 Organism = Literal["human", "mouse"]
 License = Literal["academic", "commercial"]

@@ -10,7 +10,8 @@ import pandas as pd
 
 from spacetravlr import _keys
 from spacetravlr._utils import warn
-from spacetravlr.priors._tables import Source, clean_names, find_column, listed, read_table, tidy
+from spacetravlr._validators import listed
+from spacetravlr.priors._tables import Source, clean_names, find_column, read_table, tidy
 
 logger = logging.getLogger(__name__)
 

@@ -8,14 +8,13 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from spacetravlr._validators import assert_one_of
+from spacetravlr._validators import assert_one_of, listed
 from spacetravlr.priors._tables import (
     Source,
     as_float,
     as_matrix,
     clean_names,
     find_column,
-    listed,
     melt,
     read_table,
     tidy,

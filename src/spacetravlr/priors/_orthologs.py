@@ -7,7 +7,8 @@ from itertools import product
 
 import pandas as pd
 
-from spacetravlr.priors._tables import Source, listed, read_table
+from spacetravlr._validators import listed
+from spacetravlr.priors._tables import Source, read_table
 
 _GENE_COLUMNS = ("tf", "target", "ligand", "receptor", "source", "gene")
 _COMPLEX = "_"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
+
+from spacetravlr._validators import listed
 
 Source: TypeAlias = pd.DataFrame | str | os.PathLike[str]
 
@@ -37,12 +39,6 @@ def read_table(source: Source, *, name: str) -> pd.DataFrame:
         return pd.read_feather(path)
     msg = f"Expected `{name}` to end in .csv, .tsv, .txt, .parquet or .feather, found `{path.name}`."
     raise ValueError(msg)
-
-
-def listed(columns: Collection[Any], limit: int = 10) -> str:
-    """Column names for a message."""
-    shown = ", ".join(repr(str(c)) for c in list(columns)[:limit])
-    return (shown or "none") + (f" and {len(columns) - limit} more" if len(columns) > limit else "")
 
 
 def find_column(table: pd.DataFrame, candidates: Sequence[str]) -> str | None:

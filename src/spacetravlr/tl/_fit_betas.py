@@ -130,9 +130,9 @@ def fit_betas(
     ``adata.uns['betas']`` : dict
         ``terms`` (one row per column: target, kind, tf, ligand, receptor, range, ``importance``: standard deviation of
         the contribution within cell types in units of the target's, ``evidence``: log Bayes factor against absence of a
-        term that a delivered surface holds, otherwise NaN, ``active``: supported by that evidence or, in cell types
-        that keep another body, of more than 5 % of the median importance), ``scores`` (one row per target and cell
-        type: cells, held-out ``r2_zero``, ``r2_seed``, ``r2_surface``, ``r2_network``, ``r2_kept``, training R2,
+        term that a delivered surface holds, otherwise NaN, ``active``: supported by that evidence or, for targets
+        that deliver no such surface, of more than 5 % of the median importance), ``scores`` (one row per target and
+        cell type: cells, held-out ``r2_zero``, ``r2_seed``, ``r2_surface``, ``r2_network``, ``r2_kept``, training R2,
         ``kept``; with ``body="auto"``, ``r2_network`` only of targets that keep a network somewhere), ``training``
         (learning curves), ``params``, ``store``, ``bodies``: what :func:`spacetravlr.tl.transfer_betas` evaluates,
         small beside the coefficients (with ``store`` the blocks of targets keep their own), and ``fitted_on``: sums of

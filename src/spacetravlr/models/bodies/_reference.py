@@ -14,6 +14,7 @@ from spacetravlr._core.space.niche import niche_composition
 from spacetravlr._core.surfaces.gp_basis import SpatialBasis
 from spacetravlr._core.surfaces.model import CellFunctions
 from spacetravlr._utils import resolve_n_jobs, warn
+from spacetravlr._validators import listed
 from spacetravlr.models.bodies._base import EvaluationCells
 from spacetravlr.models.bodies._inputs import CellContext, niche_scale, niches, standardised_niche
 
@@ -79,8 +80,9 @@ class Reference:
         unknown = sorted(set(section.type_names) - set(self.type_names))
         if unknown:
             msg = (
-                f"Expected the cell types of `query` to be among those of `reference`, found {_listed(unknown)}, which "
-                f"have no coefficients (the reference has {_listed(self.type_names)}); rename or remove these cells."
+                f"Expected the cell types of `query` to be among those of `reference`, found {listed(unknown, 8)}, "
+                f"which have no coefficients (the reference has {listed(self.type_names, 8)}); rename or remove these "
+                "cells."
             )
             raise ValueError(msg)
         differing = [
@@ -126,8 +128,8 @@ class Reference:
         unknown = sorted(set(section.slide_names) - set(self.slide_names))
         if unknown:
             msg = (
-                f"Expected the slides of `query` to be among those of `reference` ({_listed(self.slide_names)}) with "
-                f'position="same", found {_listed(unknown)}; use position="average" for other slides.'
+                f"Expected the slides of `query` to be among those of `reference` ({listed(self.slide_names, 8)}) with "
+                f'position="same", found {listed(unknown, 8)}; use position="average" for other slides.'
             )
             raise ValueError(msg)
         codes = np.array([list(self.slide_names).index(name) for name in section.slide_names], dtype=np.int64)
@@ -232,8 +234,3 @@ class QueryCells:
 
 def _type_means(values: Floats, cell_type: Ints, n_types: int) -> Floats:
     return np.stack([values[cell_type == c].mean(axis=0) for c in range(n_types)])
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(repr(str(name)) for name in names[:8]) + more

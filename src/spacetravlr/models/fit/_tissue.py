@@ -130,7 +130,7 @@ def fit_tissue(
     done: dict[int, BlockResult] = {}
     position = tissue.order.position
     # blocks in memory are written where they end up: put together afterwards they would need that memory twice
-    columns = np.cumsum([0, *(int((np.diff(inputs.targets.indptr)[block] + 1).sum()) for block in blocks)])
+    columns = np.cumsum([0, *(int(widths[block].sum()) for block in blocks)])
     shape = (inputs.n_cells, int(columns[-1]))
     betas, sd = (np.empty(shape if w and store is None else (0, 0), np.float32) for w in (True, options.uncertainty))
     fitted = (
