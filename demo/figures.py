@@ -56,7 +56,8 @@ def with_true_betas(adata: ad.AnnData) -> ad.AnnData:
     """A copy in which the simulated coefficients take the place of the fitted ones."""
     truth = adata.copy()
     truth.obsm["betas"] = truth.obsm["true_betas"]
-    truth.uns["betas"] = {**adata.uns["betas"], "terms": adata.uns["simulation"]["terms"]}
+    fit = adata.uns["betas"]  # less its note of what it rests on: that is not of these coefficients
+    truth.uns["betas"] = {"terms": adata.uns["simulation"]["terms"], "scores": fit["scores"], "params": fit["params"]}
     return truth
 
 
