@@ -2,6 +2,7 @@
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 import spacetravlr as st
@@ -147,23 +148,89 @@ def test_geometry():
     assert st.datasets.simulated_tissue(n_cells=60, n_dims=3).obsm["spatial"].shape == (60, 3)
 
 
-def test_dropout_counts_and_truth_are_optional():
-    kept = st.datasets.simulated_tissue(n_cells=300, counts=True)
+def test_dropout_and_truth_are_optional():
+    kept = st.datasets.simulated_tissue(n_cells=300)
     lost = st.datasets.simulated_tissue(n_cells=300, dropout=0.3, keep_truth=False)
     assert "true_betas" not in lost.obsm
     assert "noise_free" not in lost.layers
     changed = kept.X != lost.X
     assert (lost.X[changed] == 0).all()
     assert changed.mean() == pytest.approx(0.3, abs=0.03)
-    counts = kept.layers["counts"].toarray()
+
+
+def within(values, types):
+    values = pd.DataFrame(values, dtype=float)
+    return (values - values.groupby(types).transform("mean")).to_numpy()
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(0.17, 0.4), (1.0, 0.73), (7.0, 0.95)])
+def test_counts_are_as_noisy_as_their_depth_says(depth, expected):
+    adata = st.datasets.simulated_tissue(n_cells=2000, depth=depth, rng=1)
+    counts, sizes = adata.layers["counts"].toarray(), adata.obs["size_factor"].to_numpy()[:, None]
     assert (counts == np.round(counts)).all()
-    assert np.corrcoef(np.log1p(counts).ravel(), kept.X.ravel())[0, 1] > 0.6
+    np.testing.assert_allclose(adata.X, np.log1p(counts / (sizes * depth)), rtol=1e-5)
+    mean = depth * sizes * np.expm1(adata.layers["exact"])
+    assert ((counts - mean) ** 2 / np.maximum(mean, 1e-9))[mean > 0.05].mean() == pytest.approx(1, abs=0.05)
+    factors = (adata.var["role"] == "tf").to_numpy()
+    types = adata.obs["cell_type"].to_numpy()
+    measured, exact = (within(v[:, factors], types) for v in (adata.X, adata.layers["exact"]))
+    correlation = (measured * exact).sum(0) / np.sqrt((measured**2).sum(0) * (exact**2).sum(0))
+    assert correlation.mean() == pytest.approx(expected, abs=0.04)
+
+
+def test_what_is_regulated_does_not_depend_on_how_it_is_measured():
+    exact = st.datasets.simulated_tissue(n_cells=200, rng=3)
+    measured = st.datasets.simulated_tissue(n_cells=200, depth=1.0, dispersion=0.2, spillover=0.1, rng=3)
+    np.testing.assert_array_equal(measured.layers["exact"], exact.X)
+    np.testing.assert_array_equal(measured.obsm["true_betas"], exact.obsm["true_betas"])
+
+
+def test_spilled_molecules_come_from_neighbours_and_none_is_lost():
+    tissues = [st.datasets.simulated_tissue(n_cells=900, depth=50.0, spillover=s, rng=4) for s in (0.0, 0.3)]
+    own, spilled = (t.layers["counts"].toarray() / t.obs["size_factor"].to_numpy()[:, None] for t in tissues)
+    assert spilled.sum() == pytest.approx(own.sum(), rel=0.05)
+    assert (
+        within(spilled, tissues[0].obs["cell_type"].to_numpy()).var()
+        < 0.9 * within(own, tissues[0].obs["cell_type"].to_numpy()).var()
+    )
+
+
+def test_programs_and_bystanders():
+    alone, together = (
+        st.datasets.simulated_tissue(n_cells=1500, programs=share, n_bystanders=30, rng=5) for share in (0.0, 0.85)
+    )
+    types = alone.obs["cell_type"].to_numpy()
+    genes = alone.var["role"].isin(["tf", "bystander"]).to_numpy()
+
+    def shared(adata):
+        correlations = np.corrcoef(within(adata.X[:, genes], types).T)
+        return (correlations[np.triu_indices(len(correlations), 1)] ** 2).mean()
+
+    assert (together.var["role"] == "bystander").sum() == 30
+    assert shared(together) > 2 * shared(alone)
+
+
+@pytest.mark.parametrize("kind", ["smooth", "domains", "tf", "ligand", "receptor"])
+def test_confounders_explain_what_regulators_do_not(kind):
+    options = {"n_active_tfs": 0, "n_active_pairs": 0, "n_active_ligand_tf": 0, "n_targets": 3, "rng": 6}
+    nothing = st.datasets.simulated_tissue(n_cells=1200, **options)
+    adata = st.datasets.simulated_tissue(n_cells=1200, confounder=kind, **options)
+    types = adata.obs["cell_type"].to_numpy()
+    targets = (adata.var["role"] == "target").to_numpy()
+    shares = [within(t.layers["noise_free"][:, targets], types).var(0) / within(t.X[:, targets], types).var(0)
+              for t in (adata, nothing)]  # fmt: skip
+    assert (shares[0] > 0.8).all()
+    assert not adata.obsm["true_betas"][:, ~(adata.uns["simulation"]["terms"]["kind"] == "intercept").to_numpy()].any()
+    receptors = (adata.var["role"] == "receptor").to_numpy()
+    along = np.corrcoef(within(adata.X[:, receptors | targets], types).T)
+    strongest = np.abs(along[-3:, :-3] if targets[-1] else along[: receptors.sum(), receptors.sum() :]).max()
+    assert strongest > 0.4 or kind != "receptor"
 
 
 @pytest.mark.filterwarnings("ignore:.*[Zz]arr:UserWarning")
 @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
 def test_round_trip(tmp_path, suffix):
-    adata = st.datasets.simulated_tissue(n_cells=60, n_slides=2, counts=True)
+    adata = st.datasets.simulated_tissue(n_cells=60, n_slides=2, depth=1.0)
     path = tmp_path / f"tissue.{suffix}"
     if suffix == "h5ad":
         adata.write_h5ad(path)

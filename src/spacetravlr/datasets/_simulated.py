@@ -8,13 +8,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy import sparse
 
 from spacetravlr import _keys
-from spacetravlr._types import Rng
+from spacetravlr._types import Floats, Rng
 from spacetravlr._utils import as_generator
-from spacetravlr._validators import assert_in_range, assert_key, assert_one_of, assert_positive
+from spacetravlr._validators import assert_in_range, assert_key, assert_non_negative, assert_one_of, assert_positive
 from spacetravlr.datasets import _symbols
+from spacetravlr.datasets._counts import CONFOUNDERS, follow, hidden_cause, program_noise, sequence
 from spacetravlr.datasets._fields import FIELDS, field_basis, waves
 from spacetravlr.datasets._tissue import SimulatedCells, make_tissue, received, regulator_expression
 from spacetravlr.datasets._truth import (
@@ -27,6 +27,7 @@ from spacetravlr.datasets._truth import (
 )
 
 Fields = Literal["mixed", "position", "symmetric", "cell_type", "niche", "constant"]
+Confounder = Literal["smooth", "domains", "tf", "ligand", "receptor"]
 
 _COLORS = (
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#8c564b", "#777777",
@@ -65,7 +66,14 @@ def simulated_tissue(
     n_dims: Literal[2, 3] = 2,
     radius: float = 200.0,
     contact_radius: float = 30.0,
-    counts: bool = False,
+    depth: float | None = None,
+    dispersion: float = 0.0,
+    size_factor_sd: float = 0.25,
+    spillover: float = 0.0,
+    programs: float = 0.0,
+    n_bystanders: int = 0,
+    confounder: Confounder | None = None,
+    confounder_share: float = 0.5,
     keep_truth: bool = True,
     rng: Rng = 0,
 ) -> AnnData:
@@ -121,8 +129,26 @@ def simulated_tissue(
         Radius of secreted signals in micrometres.
     contact_radius
         Radius of contact signals in micrometres.
-    counts
-        Also draw integer counts.
+    depth
+        Draw counts, and measure them: a gene whose log1p expression is :math:`x` has Poisson counts of mean
+        :math:`s_j \cdot depth \cdot (e^x - 1)`. At 0.17, 1 and 7 a regulator's measured value correlates about 0.4,
+        0.73 and 0.95 with its true one within cell types. ``None`` leaves expression exact.
+    dispersion
+        Variance of a gamma factor of mean one on the mean of each count.
+    size_factor_sd
+        Standard deviation of the logarithm of the size factors :math:`s_j`.
+    spillover
+        Share of the molecules of a cell that is counted in the cells that touch it.
+    programs
+        Share of the variation of regulators (and bystanders) from cell to cell that follows four common programs.
+    n_bystanders
+        Genes without a role that vary as regulators do.
+    confounder
+        A cause of every target that the prior tables do not hold: ``"smooth"``, a field of the target's own;
+        ``"domains"``, a level for each domain, with sharp borders; ``"tf"``, a gene outside the panel; ``"ligand"``, a
+        signal of such a gene; ``"receptor"``, a gene outside the panel that the receptors go along with.
+    confounder_share
+        Part of the variance within cell types, less noise, that the confounder has where there are regulators too.
     keep_truth
         Keep the true coefficients and the noise-free expression; they need cells x terms of memory.
     rng
@@ -133,11 +159,13 @@ def simulated_tissue(
     Annotated data with
 
     - ``X`` and ``layers["log1p"]`` : observed expression, log-normalised in kind, at least zero (float32).
-    - ``layers["counts"]`` : integers in CSR format, when ``counts`` (float32).
+    - ``layers["counts"]`` : whole numbers in CSR format (float32), ``layers["exact"]`` : expression before counting
+      (float32), and ``obs["size_factor"]``, with ``depth``.
     - ``layers["noise_free"]`` : expression before noise and dropout (float32).
     - ``obs["cell_type"]``, ``obs["domain"]`` and, with several slides, ``obs["slide"]`` (categorical);
       ``uns["cell_type_colors"]``.
-    - ``var["role"]`` : ``"tf"``, ``"ligand"``, ``"receptor"``, ``"target"`` or ``"housekeeping"`` (categorical).
+    - ``var["role"]`` : ``"tf"``, ``"ligand"``, ``"receptor"``, ``"target"``, ``"housekeeping"`` or
+      ``"bystander"`` (categorical).
     - ``obsm["spatial"]`` : micrometres (float64).
     - ``obsm["true_betas"]`` : cells x columns, per target its intercept, then its terms (float32).
     - ``uns["simulation"]`` : ``terms`` (one row per column of ``true_betas``, with ``active`` and the ``field`` kind),
@@ -158,7 +186,8 @@ def simulated_tissue(
     """
     params = {k: v for k, v in locals().items() if k != "rng"}
     _check(params)
-    tissue_rng, basis_rng, regulator_rng, design_rng, noise_rng, count_rng = as_generator(rng).spawn(6)
+    streams = as_generator(rng).spawn(8)
+    tissue_rng, basis_rng, regulator_rng, design_rng, noise_rng, count_rng, program_rng, hidden_rng = streams
 
     panel = make_panel(params, design_rng)
     design, terms = draw_design(panel, params, design_rng)
@@ -173,7 +202,12 @@ def simulated_tissue(
     given = ~panel.var.index.isin(panel.targets)
     patterns = waves(tissue.unit, basis_rng, n=24, low=0.5, high=3.0)
     is_ligand = (panel.var["role"] == "ligand").to_numpy()
-    noise_free[:, given] = regulator_expression(tissue, patterns, is_ligand[given], regulator_rng)
+    shared = program_noise(n_cells, int(given.sum()), programs, program_rng) if programs else None
+    noise_free[:, given] = regulator_expression(tissue, patterns, is_ligand[given], regulator_rng, shared)
+    causes = _causes(confounder, n_targets, tissue, radius, hidden_rng)
+    if confounder == "receptor":
+        for i, gene in enumerate(np.flatnonzero(panel.var["role"] == "receptor")):
+            noise_free[:, gene] = follow(noise_free[:, gene], causes[i % n_targets], tissue.cell_type)
     observed = noise_free.copy()
     betas = np.zeros((n_cells, design.targets.n_columns), dtype=np.float32) if keep_truth else None
     target_rngs = noise_rng.spawn(n_targets)
@@ -188,22 +222,29 @@ def simulated_tissue(
             active = rows["active"].to_numpy()
             index = design.targets.terms_of(t)[active[1:]]
             b = draw_coefficients(rows, basis, spread[index], target_rngs[t])
+            hidden = (causes[t], confounder_share) if confounder else None
             noise_free[:, gene], observed[:, gene] = target_expression(
-                b, values[:, index], tissue.cell_type, r2, target_rngs[t]
+                b, values[:, index], tissue.cell_type, r2, target_rngs[t], hidden
             )
             if betas is not None:
                 betas[:, columns.start + np.flatnonzero(active)] = b
     if dropout:
         observed[count_rng.random(observed.shape) < dropout] = 0.0
 
-    adata = AnnData(observed.astype(np.float32), obs=_obs(tissue, n_cell_types, n_slides), var=panel.var)
+    measured = None
+    if depth is not None:
+        measured = sequence(
+            observed, tissue, depth=depth, dispersion=dispersion, size_factor_sd=size_factor_sd, spillover=spillover,
+            rng=count_rng,
+        )  # fmt: skip
+    values = observed if measured is None else measured.log1p
+    adata = AnnData(values.astype(np.float32), obs=_obs(tissue, n_cell_types, n_slides), var=panel.var)
     adata.layers["log1p"] = adata.X.copy()
     adata.obsm[_keys.SPATIAL] = tissue.coordinates
-    if counts:
-        depth = count_rng.lognormal(0, 0.25, size=(n_cells, 1))
-        adata.layers["counts"] = sparse.csr_matrix(
-            count_rng.poisson(np.expm1(np.minimum(observed, 8)) * depth), dtype=np.float32
-        )
+    if measured is not None:
+        adata.layers["counts"] = measured.counts
+        adata.layers["exact"] = observed.astype(np.float32)
+        adata.obs["size_factor"] = measured.size_factors
     if betas is not None:
         adata.layers["noise_free"] = noise_free.astype(np.float32)
         adata.obsm[_keys.TRUE_BETAS] = betas
@@ -213,7 +254,7 @@ def simulated_tissue(
         "grn": panel.grn,
         "ligand_receptor": panel.ligand_receptor,
         "ligand_tf": panel.ligand_tf,
-        "params": params,
+        "params": {name: "" if value is None else value for name, value in params.items()},
     }
     return adata
 
@@ -246,6 +287,21 @@ def simulated_priors(adata: AnnData) -> SimulatedPriors:
     assert_key(adata, "uns", _keys.SIMULATION, name="simulation", hint=hint)
     stored = adata.uns[_keys.SIMULATION]
     return SimulatedPriors(*(stored[name].copy() for name in SimulatedPriors._fields))
+
+
+def _causes(
+    kind: str | None, n_targets: int, tissue: SimulatedCells, radius: float, rng: np.random.Generator
+) -> list[Floats]:
+    """The hidden cause of each target; none without a confounder."""
+    if kind is None:
+        return []
+    rngs = rng.spawn(n_targets)
+    n, n_types = len(tissue.slide), int(tissue.cell_type.max()) + 1
+    # a sender that is high in one type in some domains
+    sent = [r.gamma(1.0, size=(int(tissue.domain.max()) + 1, n_types))[tissue.domain, tissue.cell_type] for r in rngs]
+    signals = received(tissue.coordinates, np.stack(sent, axis=1), radius=radius, slide=tissue.slide)
+    assert signals.shape == (n, n_targets)
+    return [hidden_cause(kind, tissue, signals[:, t], r) for t, r in enumerate(rngs)]
 
 
 def _obs(tissue: SimulatedCells, n_cell_types: int, n_slides: int) -> pd.DataFrame:
@@ -282,3 +338,12 @@ def _check(params: dict[str, Any]) -> None:
     assert_in_range(params["n_cells"], 10 * params["n_slides"], np.inf, name="n_cells")
     assert_in_range(params["r2"], 1e-3, 1, name="r2")
     assert_in_range(params["dropout"], 0, 1, name="dropout")
+    if params["depth"] is not None:
+        assert_positive(params["depth"], name="depth")
+    for name in ("dispersion", "size_factor_sd", "n_bystanders"):
+        assert_non_negative(params[name], name=name)
+    for name in ("spillover", "programs"):
+        assert_in_range(params[name], 0, 1, name=name)
+    assert_in_range(params["confounder_share"], 0, 0.99, name="confounder_share")
+    if params["confounder"] is not None:
+        assert_one_of(params["confounder"], CONFOUNDERS, name="confounder")

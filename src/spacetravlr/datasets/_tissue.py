@@ -65,7 +65,11 @@ def _lattice(n: int, n_dims: int, rng: np.random.Generator) -> Floats:
 
 
 def regulator_expression(
-    tissue: SimulatedCells, basis: Floats, is_ligand: np.ndarray, rng: np.random.Generator
+    tissue: SimulatedCells,
+    basis: Floats,
+    is_ligand: np.ndarray,
+    rng: np.random.Generator,
+    noise: Floats | None = None,
 ) -> Floats:
     r"""Expression of transcription factors, ligands and receptors.
 
@@ -74,6 +78,19 @@ def regulator_expression(
     with a level for each cell type, a spatial pattern :math:`S` and noise for each cell. Part of the pattern is
     shared by all genes, so that regulators are correlated but can be told apart. Ligands are high in one or two cell
     types only.
+
+    Parameters
+    ----------
+    tissue
+        The cells.
+    basis
+        Functions of position, cells x functions.
+    is_ligand
+        Whether each gene is a ligand.
+    rng
+        Generator.
+    noise
+        Variation from cell to cell of variance one, cells x genes; independent by default.
     """
     n_genes, n_types = len(is_ligand), int(tissue.cell_type.max()) + 1
     level = rng.uniform(0.9, 1.5, size=(n_genes, 1)) + rng.normal(0, 0.3, size=(n_genes, n_types))
@@ -85,8 +102,8 @@ def regulator_expression(
     own = rng.normal(size=(basis.shape[1], n_genes)) / np.sqrt(basis.shape[1])
     shared = rng.normal(size=(basis.shape[1], 3)) / np.sqrt(basis.shape[1]) @ rng.normal(size=(3, n_genes)) / np.sqrt(3)
     pattern = basis @ (0.3 * own + 0.2 * shared)
-    noise = rng.normal(0, 0.4, size=pattern.shape)
-    return np.maximum(level.T[tissue.cell_type] + pattern + noise, 0.0)
+    own_noise = rng.normal(0, 0.4, size=pattern.shape)
+    return np.maximum(level.T[tissue.cell_type] + pattern + (own_noise if noise is None else 0.4 * noise), 0.0)
 
 
 def received(

@@ -58,6 +58,7 @@ def make_panel(params: dict[str, Any], rng: np.random.Generator) -> Panel:
         "receptor": receptors,
         "target": plain,
         "housekeeping": list(_symbols.HOUSEKEEPING[:6]),
+        "bystander": [f"BYSTANDER{i + 1}" for i in range(params["n_bystanders"])],
     }
     var = pd.DataFrame(
         {"role": pd.Categorical([role for role, genes in roles.items() for _ in genes], categories=list(roles))},
@@ -165,16 +166,28 @@ def draw_coefficients(rows: pd.DataFrame, basis: FieldBasis, scale: Floats, rng:
 
 
 def target_expression(
-    coefficients: Floats, values: Floats, cell_type: Ints, r2: float, rng: np.random.Generator
+    coefficients: Floats,
+    values: Floats,
+    cell_type: Ints,
+    r2: float,
+    rng: np.random.Generator,
+    hidden: tuple[Floats, float] | None = None,
 ) -> tuple[Floats, Floats]:
     """Compute a target's expression before and after noise.
 
     Shifts the intercept and scales all ``coefficients``, in place, so that expression is positive and of order one.
     Noise explains ``1 - r2`` of the variance within cell types. The shift leaves room for it, so that hardly any value
-    has to be cut off at zero.
+    has to be cut off at zero. A ``hidden`` cause (values of variance one, share) explains that share of what is left:
+    of all but the noise, where there is no regulator.
     """
     signal = coefficients[:, 0] + (coefficients[:, 1:] * values).sum(axis=1)
     spread = float(within_sd(signal[:, None], cell_type)[0])
+    if hidden is not None:
+        cause, share = hidden
+        regulated = values.shape[1] > 0
+        size = spread * np.sqrt(share / (1 - share)) if regulated else max(spread, 0.3)
+        signal = signal + size * cause
+        spread = float(within_sd(signal[:, None], cell_type)[0])
     noise = rng.normal(0, 1, size=len(signal)) * np.sqrt((1 - r2) / r2) * (spread if spread > 0 else 0.2)
     shift = -signal.min() + 3 * noise.std()
     factor = _MEAN_EXPRESSION / max(float(signal.mean() + shift), 1e-6)
