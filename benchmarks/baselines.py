@@ -66,7 +66,7 @@ def ridge(train: Cells, at: Cells) -> np.ndarray:
     def fit(x: np.ndarray, y: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
         errors = np.zeros((len(_RIDGES), y.shape[1]))
         if len(x) >= 4 * _INNER_FOLDS:
-            folds = spatial_folds(coordinates, _INNER_FOLDS, rng=np.random.default_rng(0))
+            folds, _ = spatial_folds(coordinates, _INNER_FOLDS, rng=np.random.default_rng(0))
             for fold in range(_INNER_FOLDS):
                 out = folds == fold
                 path = _ridge_path(x[~out], y[~out], _RIDGES)
@@ -86,7 +86,7 @@ def gwr(train: Cells, at: Cells) -> np.ndarray:
     error at held-out cells of spatial blocks.
     """
     extent = np.ptp(train.coordinates, axis=0).max()
-    folds = spatial_folds(train.coordinates, _INNER_FOLDS, rng=np.random.default_rng(0))
+    folds, _ = spatial_folds(train.coordinates, _INNER_FOLDS, rng=np.random.default_rng(0))
     errors = np.zeros((len(_BANDWIDTHS), len(_GWR_RIDGES), train.y.shape[1]))
     rng = np.random.default_rng(0)
     for fold in range(_INNER_FOLDS):

@@ -112,7 +112,7 @@ def run_baseline(adata: AnnData, truth: Truth, name: str) -> dict[str, float]:
     data = common.regression(adata)
     indices = [data.design.targets.terms_of(t) for t in range(len(data.names))]
     # the blocks that `st.tl.fit_betas(rng=0)` reports on
-    folds = spatial_folds(adata.obsm["spatial"], N_FOLDS + 1, rng=np.random.default_rng(SEED))
+    folds, _ = spatial_folds(adata.obsm["spatial"], N_FOLDS + 1, rng=np.random.default_rng(SEED))
     betas, r2, seconds = np.zeros(truth.betas.shape), [], 0.0
     target_of = truth.terms["target"].astype(str).to_numpy()
     for key in {tuple(sorted(index)) for index in indices}:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from spacetravlr._anndata._expression import get_expression, layer_name
+from spacetravlr._anndata._expression import get_expression, layer_name, log_base, read_matrix
 from spacetravlr._anndata._fitted_on import cell_sums, fitted_on
 from spacetravlr._anndata._modulators import Design, build_design, read_modulators
 from spacetravlr._anndata._order import CellOrder, sorted_section, sorted_terms
 from spacetravlr._anndata._received import read_received
 from spacetravlr._anndata._section import Section, read_section
 from spacetravlr._core.design import Targets, Terms
+from spacetravlr._core.noise import counting_scale
 from spacetravlr._validators import assert_genes, assert_unique_names
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class FitData(NamedTuple):
     target_names: list[str]
     section: Section
     raw: Floats | None
+    scale: Floats | None
+    """Of counts in each cell, where they are known: expression is ``log1p(scale * count) / log_unit``."""
+    log_unit: float
     params: dict[str, Any]
 
     def fitted_on(self, terms: pd.DataFrame, obs_names: pd.Index) -> dict[str, Any]:
@@ -85,6 +89,7 @@ def read_fit_data(
     targets: Sequence[str] | None = None,
     layer: str | None = None,
     raw_layer: str | None = None,
+    counts_layer: str | None = None,
     cluster_key: str | None = None,
     modulators_key: str,
 ) -> FitData:
@@ -134,25 +139,53 @@ def read_fit_data(
     raw = None
     if raw_layer is not None:
         raw = order.sort(get_expression(adata, names, layer=None if raw_layer == "X" else raw_layer))
+    expression = get_expression(adata, list(adata.var_names[used]), layer=layer)
+    scale, unit = None, 1.0
+    if counts_layer is not None:
+        unit = float(np.log(log_base(adata)))
+        scale = _scale(adata, used, expression * unit, layer, counts_layer)[order.rows]
     return FitData(
         design=design,
         order=order,
         labels=section.type_names,
-        expression=order.sort(get_expression(adata, list(adata.var_names[used]), layer=layer)),
+        expression=order.sort(expression),
         received=order.sort(_signals(state.lr, state.tfl, design.signal_names, received_key)),
         terms=Terms(terms.kind, position[terms.gene], terms.signal),
         targets=Targets(position[of_targets.gene], of_targets.indptr, of_targets.term),
         target_names=names,
         section=sorted_section(section, order),
         raw=raw,
+        scale=scale,
+        log_unit=unit,
         params={
             "layer": layer or "",
+            "counts_layer": counts_layer or "",
             "raw_layer": raw_layer or "",
             "cluster_key": cluster_key or "",
             "received_key": received_key,
             "modulators_key": modulators_key,
         },
     )
+
+
+def _scale(adata: AnnData, genes: Ints, expression: Floats, layer: str | None, counts_layer: str) -> Floats:
+    """Scale of the counts of each cell, from what they were normalised to; raises ``ValueError`` where it is none."""
+    counts = read_matrix(adata, None if counts_layer == "X" else counts_layer)[:, genes]
+    counts = np.asarray(counts.toarray() if hasattr(counts, "toarray") else counts, dtype=np.float64)
+    where = layer_name(None if counts_layer == "X" else counts_layer)
+    if not (np.isfinite(counts).all() and (counts >= 0).all() and (counts == np.round(counts)).all()):
+        msg = f"Expected {where} (`counts_layer`) to hold counts, found values that are negative or not whole numbers."
+        raise ValueError(msg)
+    try:
+        scale = counting_scale(expression, counts)
+    except ValueError as error:
+        msg = (
+            f"Expected {layer_name(layer)} to be the log1p of {where} over a size factor of each cell, found that "
+            f"{error}; fit what `sc.pp.normalize_total` and `sc.pp.log1p` make of these counts, or leave out "
+            "`counts_layer`."
+        )
+        raise ValueError(msg) from error
+    return np.where(np.isfinite(scale), scale, np.nanmedian(scale))
 
 
 def _assert_same_ligands(adata: AnnData, design: Design, layer: str | None, received_layer: str | None) -> None:

@@ -1,4 +1,4 @@
-r"""Counting noise: independent halves of counts.
+r"""Counting noise: how large it is in log-normalised counts, and independent halves of counts.
 
 A count is a Poisson draw around what a cell expresses (Sarkar & Stephens 2021). Each molecule is kept with probability
 :math:`p`, or goes to the other half:
@@ -13,10 +13,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numba as nb
 import numpy as np
 
+from spacetravlr._core.kernels import kernel, parallel_kernel
+
 if TYPE_CHECKING:
-    from spacetravlr._types import Ints
+    from spacetravlr._types import Floats, Ints
+
+_MANY = 400.0  # counts above which the variance is that of the tangent
+_NODES = np.array([-np.sqrt(3.0), 0.0, np.sqrt(3.0)])  # three-point Gauss-Hermite quadrature
+_WEIGHTS = np.array([1 / 6, 2 / 3, 1 / 6])
 
 
 def thin(counts: Ints, fraction: float, rng: np.random.Generator) -> Ints:
@@ -36,3 +43,84 @@ def thin(counts: Ints, fraction: float, rng: np.random.Generator) -> Ints:
     What is kept, of the shape of ``counts``; the other half is ``counts`` less that.
     """
     return rng.binomial(np.asarray(counts, dtype=np.int64), fraction)
+
+
+def counting_scale(values: Floats, counts: Floats) -> Floats:
+    r"""Scale :math:`c` of each cell in :math:`x = \log(1 + c k)`; NaN for a cell without counts.
+
+    Parameters
+    ----------
+    values
+        Log-normalised counts, cells x genes, natural logarithms.
+    counts
+        The counts.
+
+    Raises
+    ------
+    ValueError
+        When the values of a cell do not follow from its counts by one scale.
+    """
+    k = np.asarray(counts, dtype=np.float64)
+    ratio = np.expm1(np.asarray(values, dtype=np.float64))
+    found = k > 0
+    total = k.sum(axis=1)
+    scale = np.where(total > 0, ratio.sum(axis=1) / np.where(total > 0, total, 1.0), np.nan)
+    close = np.isclose(ratio, scale[:, None] * k, rtol=2e-3, atol=1e-6) | (~found & (ratio == 0))
+    if not close[total > 0].all():
+        bad = float(1 - close[total > 0].mean())
+        msg = f"{100 * bad:.3g} % of the values are not log1p of the counts times one factor per cell"
+        raise ValueError(msg)
+    return scale
+
+
+def log1p_variance(rate: Floats, scale: Floats, dispersion: Floats) -> Floats:
+    """Variance of log-normalised counts around what is meant, cells x genes, float32.
+
+    Parameters
+    ----------
+    rate
+        Expected counts, cells x genes.
+    scale
+        Scale of each cell, (cells,).
+    dispersion
+        Variance of each gene's mean count around ``rate``, in units of its square, (genes,).
+    """
+    out = np.empty(rate.shape, dtype=np.float32)
+    _fill_variances(
+        np.ascontiguousarray(rate, np.float64), np.asarray(scale, np.float64), np.asarray(dispersion, np.float64), out
+    )
+    return out
+
+
+@parallel_kernel
+def _fill_variances(rate, scale, dispersion, out):
+    for j in nb.prange(rate.shape[0]):
+        for g in range(rate.shape[1]):
+            tau = np.sqrt(np.log1p(dispersion[g]))
+            total = 0.0
+            for node in range(_NODES.shape[0]):
+                mean = rate[j, g] * np.exp(tau * _NODES[node] - 0.5 * tau * tau)
+                total += _WEIGHTS[node] * _variance(mean, scale[j])
+                if tau == 0.0:
+                    total /= _WEIGHTS[node]
+                    break
+            out[j, g] = total
+
+
+@kernel
+def _variance(rate, scale):
+    """Variance of ``log1p(scale * k)`` for a Poisson ``k`` of mean ``rate``."""
+    if rate > _MANY:
+        return scale * scale * rate / (1.0 + scale * rate) ** 2
+    reach = 7.0 * np.sqrt(rate) + 8.0
+    low = max(0, int(rate - reach))
+    log_p = low * np.log(rate) - rate if rate > 0 else (0.0 if low == 0 else -np.inf)
+    for i in range(2, low + 1):
+        log_p -= np.log(i)
+    p, first, second = np.exp(log_p), 0.0, 0.0
+    for k in range(low, int(rate + reach) + 1):
+        value = np.log1p(scale * k)
+        first += p * value
+        second += p * value * value
+        p *= rate / (k + 1)
+    return max(second - first * first, 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import special
 
 if TYPE_CHECKING:
     from spacetravlr._types import Bools, Floats, Ints
@@ -92,3 +93,25 @@ def shrunk_standard_error(gain: Floats, baseline: Floats, cell_type: Ints, n_typ
     with np.errstate(divide="ignore", invalid="ignore"):
         own = np.where(baseline > _FLAT, spread / baseline, 0.0)
     return counts * own / (counts + prior_cells)
+
+
+def block_means(values: Floats, block: Ints) -> Floats:
+    """Mean of the cells of each block: (cells x targets) to (blocks x targets); blocks without cells are left out."""
+    distinct, code = np.unique(block, return_inverse=True)
+    sums = np.stack([values[code == b].sum(axis=0, dtype=np.float64) for b in range(len(distinct))])
+    return np.asarray(sums / np.bincount(code)[:, None])
+
+
+def paired_block_p(gain: Floats, block: Ints) -> Floats:
+    """One-sided p-value that a gain (cells x targets) is not above zero, from its means over spatial blocks.
+
+    Blocks, not cells, are taken as independent. Without variation, one where there is no gain and zero where there is.
+    """
+    means = block_means(gain, block)
+    n = len(means)
+    if n < 2:
+        return np.ones(means.shape[1])
+    mean, error = means.mean(axis=0), means.std(axis=0, ddof=1) / np.sqrt(n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(error > 0, mean / error, np.where(mean > 0, np.inf, -np.inf))
+    return np.asarray(1 - special.stdtr(n - 1, t))

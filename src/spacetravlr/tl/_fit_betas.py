@@ -26,8 +26,10 @@ def fit_betas(
     adata: AnnData,
     targets: Sequence[str] | str | None = None,
     *,
-    body: Literal["auto", "surface", "cnn", "vit", "seed"] = "auto",
+    body: Literal["auto", "pooled", "surface", "cnn", "vit", "seed"] = "auto",
     layer: str | None = None,
+    counts_layer: str | None = None,
+    noise: Literal["poisson", "none"] | None = None,
     raw_layer: str | None = None,
     cluster_key: str | None = None,
     modulators_key: str = _keys.MODULATORS,
@@ -160,10 +162,12 @@ def fit_betas(
     """
     table = unwrap(adata)
     options = FitOptions(
-        body=body, layer=layer, raw_layer=raw_layer, cluster_key=cluster_key, modulators_key=modulators_key,
-        score_threshold=score_threshold, n_folds=n_folds, min_cells=min_cells, group_penalty=group_penalty,
-        l1_penalty=l1_penalty, solver=solver, network=network, block_size=block_size, store=store, store_as=store_as,
-        client=client, uncertainty=uncertainty, rng=rng, n_jobs=n_jobs, show_progress_bar=show_progress_bar,
+        body=body, layer=layer, counts_layer=counts_layer,
+        noise=noise or ("none" if counts_layer is None else "poisson"), raw_layer=raw_layer, cluster_key=cluster_key,
+        modulators_key=modulators_key, score_threshold=score_threshold, n_folds=n_folds, min_cells=min_cells,
+        group_penalty=group_penalty, l1_penalty=l1_penalty, solver=solver, network=network, block_size=block_size,
+        store=store, store_as=store_as, client=client, uncertainty=uncertainty, rng=rng, n_jobs=n_jobs,
+        show_progress_bar=show_progress_bar,
     )  # fmt: skip
     fit = run_fit(table, targets, options)
     out = table.copy() if copy else table

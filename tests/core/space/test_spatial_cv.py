@@ -55,7 +55,7 @@ def test_blocks_follow_the_tissue_when_it_is_moved_and_turned(angle):
 
 def test_folds_follow_the_tissue_too():
     coordinates = _tissue()
-    folds = [spatial_folds(c, 4, rng=np.random.default_rng(0)) for c in (coordinates, coordinates[:, ::-1] + 7.0)]
+    folds = [spatial_folds(c, 4, rng=np.random.default_rng(0))[0] for c in (coordinates, coordinates[:, ::-1] + 7.0)]
     np.testing.assert_array_equal(*folds)
 
 
@@ -69,7 +69,7 @@ def test_permuting_cells_permutes_blocks():
 def test_every_slide_is_in_every_fold(n_slides):
     coordinates = _tissue()
     slides = np.arange(len(coordinates)) % n_slides
-    fold = spatial_folds(coordinates, 4, slides=slides, rng=np.random.default_rng(3))
+    fold = spatial_folds(coordinates, 4, slides=slides, rng=np.random.default_rng(3))[0]
     counts = np.zeros((n_slides, 4), dtype=int)
     np.add.at(counts, (slides, fold), 1)
     assert (counts > 0).all()
@@ -81,7 +81,7 @@ def test_folds_are_of_equal_size_over_slides():
     """Where a slide's blocks do not go up evenly in the folds, other folds get more of them on the next slide."""
     coordinates = _tissue(800)
     slides = np.arange(800) % 5
-    fold = spatial_folds(coordinates, 5, slides=slides, rng=np.random.default_rng(0))
+    fold = spatial_folds(coordinates, 5, slides=slides, rng=np.random.default_rng(0))[0]
     per_slide = np.array([np.bincount(fold[slides == s], minlength=5) for s in range(5)])
     assert np.all(np.sort(per_slide, axis=1) == [20, 20, 40, 40, 40])
     np.testing.assert_array_equal(np.bincount(fold), [160] * 5)
@@ -92,19 +92,19 @@ def test_slides_are_cut_on_their_own():
     coordinates = _tissue(320)
     both = np.vstack([coordinates, _tissue(320, seed=4) * 5])
     slides = np.repeat([0, 1], 320)
-    fold = spatial_folds(both, 4, slides=slides, rng=np.random.default_rng(0), blocks_per_fold=8)
+    fold = spatial_folds(both, 4, slides=slides, rng=np.random.default_rng(0), blocks_per_fold=8)[0]
     alone = spatial_blocks(coordinates, 16)
     assert all(len(set(fold[:320][alone == b])) == 1 for b in range(16))
 
 
 def test_the_draw_decides_which_blocks_form_a_fold():
     coordinates = _tissue()
-    first, again, other = (spatial_folds(coordinates, 4, rng=np.random.default_rng(s)) for s in (0, 0, 1))
+    first, again, other = (spatial_folds(coordinates, 4, rng=np.random.default_rng(s))[0] for s in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not _same_partition(first, other)
 
 
 def test_fewer_cells_than_blocks():
-    fold = spatial_folds(_tissue(10), 4, rng=np.random.default_rng(0))
+    fold = spatial_folds(_tissue(10), 4, rng=np.random.default_rng(0))[0]
     assert len(fold) == 10
     assert set(fold) <= set(range(4))

@@ -25,12 +25,19 @@ def test_every_value_of_body_is_offered():
         ("surface", ["zero", "seed", "surface"]),
         ("cnn", ["zero", "seed", "network"]),
         ("vit", ["zero", "seed", "network"]),
-        ("auto", list(BODY_NAMES)),
+        ("pooled", ["zero", "pooled"]),
+        ("auto", [name for name in BODY_NAMES if name != "pooled"]),
     ],
 )
 def test_bodies_of_a_choice(choice, names):
     assert [body.name for body in bodies_of(choice)] == names
-    assert reads_functions(choice) == ("surface" in names)
+    assert reads_functions(choice) == ("surface" in names or "pooled" in names)
+
+
+def test_with_noise_only_bodies_that_know_of_it_are_offered():
+    assert choices("poisson") == ("auto", "pooled")
+    assert [body.name for body in bodies_of("auto", "poisson")] == ["zero", "pooled"]
+    assert not bodies_of("surface", "poisson")
 
 
 def test_a_body_comes_after_those_it_reads():

@@ -75,7 +75,7 @@ def test_terms_judged_by_evidence_go_before_a_seed_that_does_as_well(tissue, jud
     bodies = _bodies(block.y)
     turn = np.where((np.arange(N)[:, None] // (N_FOLDS + 1)) % 2, 0.05, -0.05)  # the two err in different cells
     for name, error, flag in (("seed", 0.5, None), ("surface", 0.5 * (1 + loss) + turn, np.array([judged]))):
-        bodies[name] = BodyResult(block.y + error, np.zeros(block.y.shape), flag)
+        bodies[name] = BodyResult(block.y + error, np.zeros(block.y.shape), judged=flag)
     kept = choose_bodies(block, inputs, bodies, 0.0)
     assert (kept == BODY_NAMES.index("surface" if judged and ties else "seed")).all()
 

@@ -313,13 +313,14 @@ def test_types_with_few_cells_follow_the_others():
 
 
 def test_coefficients_of_a_type_come_from_the_body_it_keeps(inputs, seed, surface, monkeypatch):
-    kept = np.array([[0, 1, 2], [2, 2, 1], [0, 0, 0], [1, 1, 1]])
+    zero, seed_code, surface_code = (BODY_NAMES.index(name) for name in ("zero", "seed", "surface"))
+    kept = np.array([zero, seed_code, surface_code])[np.array([[0, 1, 2], [2, 2, 1], [0, 0, 0], [1, 1, 1]])]
 
     def all_of(code):
         monkeypatch.setattr(_block, "choose_bodies", lambda *_: np.full((4, 3), code))
         return _block.fit_targets(inputs, BodyOptions(body="surface"), np.arange(4))
 
-    whole = [all_of(code).betas for code in range(3)]
+    whole = {code: all_of(code).betas for code in (zero, seed_code, surface_code)}
     monkeypatch.setattr(_block, "choose_bodies", lambda block, *_: kept[block.index])
     mixed = _block.fit_targets(inputs, BodyOptions(body="surface", uncertainty=True), np.arange(4))
     for t in range(4):
@@ -327,13 +328,15 @@ def test_coefficients_of_a_type_come_from_the_body_it_keeps(inputs, seed, surfac
         for c in range(3):
             rows = inputs.cell_type == c
             np.testing.assert_array_equal(mixed.betas[rows, columns], whole[kept[t, c]][rows, columns])
-            assert np.isfinite(mixed.sd[rows, columns]).all() == (kept[t, c] == 2)
+            assert np.isfinite(mixed.sd[rows, columns]).all() == (kept[t, c] == surface_code)
     assert mixed.scores["kept"].tolist() == [BODY_NAMES[k] for k in kept.ravel()]
     # what a surface found says nothing where another body is delivered
     for t in range(4):
         evidence, active = (mixed.terms[name].to_numpy()[_columns(inputs, t)][1:] for name in ("evidence", "active"))
         expected = surface.terms["evidence"].to_numpy()[_columns(inputs, t)][1:]
-        np.testing.assert_array_equal(evidence, expected if (kept[t] == 2).any() else np.full_like(expected, np.nan))
+        np.testing.assert_array_equal(
+            evidence, expected if (kept[t] == surface_code).any() else np.full_like(expected, np.nan)
+        )
         assert not np.isinf(evidence).any()
         assert np.all(np.abs(mixed.betas[:, _columns(inputs, t)][:, 1:][:, active]).max(axis=0, initial=0) > 0)
         assert active.any() == (kept[t] > 0).any()

@@ -45,15 +45,17 @@ def spatial_blocks(coordinates: Floats, n_blocks: int) -> Ints:
 
 def spatial_folds(
     coordinates: Floats, n_folds: int, *, slides: Ints | None = None, rng: np.random.Generator, blocks_per_fold: int = 6
-) -> Ints:
+) -> tuple[Ints, Ints]:
     """Deal spatial blocks out to folds of about equal size; every slide has blocks of its own in every fold.
 
     Returns
     -------
-    Fold of each cell, 0..n_folds-1.
+    Fold of each cell, 0..n_folds-1, and its block, numbered over all slides.
     """
     slides = np.zeros(len(coordinates), dtype=np.int64) if slides is None else slides
     fold = np.empty(len(coordinates), dtype=np.int64)
+    blocks = np.empty(len(coordinates), dtype=np.int64)
+    first = 0
     n_slides = int(slides.max(initial=0)) + 1
     wanted = max(n_folds, n_folds * blocks_per_fold // n_slides)
     for slide in range(n_slides):
@@ -62,5 +64,6 @@ def spatial_folds(
         n_blocks = int(block.max(initial=0)) + 1
         deal = np.empty(n_blocks, dtype=np.int64)
         deal[rng.permutation(n_blocks)] = (np.arange(n_blocks) + slide) % n_folds
-        fold[rows] = deal[block]
-    return fold
+        fold[rows], blocks[rows] = deal[block], first + block
+        first += n_blocks
+    return fold, blocks

@@ -1,4 +1,4 @@
-r"""Bayesian linear model with one prior variance per block of features, learned from the data (ARD).
+r"""Bayesian linear model with one prior variance per block of features, or for several, learned from the data (ARD).
 
 .. math:: y = A w + \epsilon, \quad w_g \sim N(0, v_g I), \quad \epsilon \sim N(0, \sigma^2 I)
 
@@ -77,6 +77,7 @@ class GroupArd:
         self.y = np.asarray(y, dtype=np.float64)
         self.noise = noise
         self.variances = np.empty(0)
+        self._shared = np.empty(0, dtype=int)  # number of the variance of each block
         self._bounds = np.array([0, len(y)]) if groups is None else np.asarray(groups)
         self._rows = np.empty((64, len(y)), dtype=dtype) if buffer is None else buffer
         self._block = np.empty(0, dtype=int)  # of each row
@@ -117,8 +118,18 @@ class GroupArd:
         """Feature indices of block ``i``."""
         return np.flatnonzero(self._block_of_feature() == i)
 
-    def add(self, blocks: Sequence[Floats], variances: Sequence[float], *, split: Sequence[bool] | None = None) -> None:
-        """Append blocks of rows (rows x cells each), with a feature a row or, where ``split``, a row and group."""
+    def add(
+        self,
+        blocks: Sequence[Floats],
+        variances: Sequence[float],
+        *,
+        split: Sequence[bool] | None = None,
+        shared: Sequence[int] | None = None,
+    ) -> None:
+        """Append blocks of rows (rows x cells each), with a feature a row or, where ``split``, a row and group.
+
+        Blocks of the same number in ``shared`` have one variance between them; without it each has its own.
+        """
         start = len(self._block)
         sizes = [len(b) for b in blocks]
         end = start + sum(sizes)
@@ -139,6 +150,9 @@ class GroupArd:
         self._split = np.concatenate([self._split, is_split])
         self._block = np.concatenate([self._block, np.repeat(np.arange(len(blocks)) + len(self), sizes)])
         self.variances = np.concatenate([self.variances, variances])
+        first = int(self._shared.max(initial=-1)) + 1
+        number = np.arange(len(blocks)) if shared is None else np.unique(shared, return_inverse=True)[1]
+        self._shared = np.concatenate([self._shared, first + number])
         self._arrange()
 
     def _reserve(self, n_rows: int) -> None:
@@ -161,7 +175,7 @@ class GroupArd:
         self._by_group = self._by_group[:, kept][:, :, kept[self._split]]
         self._cross, self._split = self._cross[:, kept], self._split[kept]
         self._block = (np.cumsum(mask) - 1)[self._block[kept]]
-        self.variances = self.variances[mask]
+        self.variances, self._shared = self.variances[mask], self._shared[mask]
         self._arrange()
 
     def _groups(self) -> list[slice]:
@@ -236,13 +250,17 @@ class GroupArd:
             \gamma_g = m_g - \frac{\mathrm{tr} \Sigma_{gg}}{v_g}, \quad
             \sigma^2 = \frac{\lVert y - A w \rVert^2}{n - \sum_g \gamma_g}
         """
-        sizes, block = self.sizes, self._of_feature
+        number = np.unique(self._shared, return_inverse=True)[1]
+        variance, n = number[self._of_feature], int(number.max(initial=-1)) + 1
+        sizes = np.bincount(variance, minlength=n)
         for _ in range(n_steps):
             mean, factor, _ = self.posterior(exact=False)
-            trace = np.bincount(block, np.einsum("ij,ij->j", factor, factor), len(sizes))
-            squared = np.bincount(block, mean**2, len(sizes))
-            determined = np.maximum(sizes - trace / self.variances, 1e-6)
-            self.variances = np.clip(squared / determined, _MIN_VARIANCE, _MAX_VARIANCE)
+            trace = np.bincount(variance, np.einsum("ij,ij->j", factor, factor), n)
+            squared = np.bincount(variance, mean**2, n)
+            old = np.empty(n)
+            old[number] = self.variances
+            determined = np.maximum(sizes - trace / old, 1e-6)
+            self.variances = np.clip(squared / determined, _MIN_VARIANCE, _MAX_VARIANCE)[number]
             residual = self._yy - 2 * mean @ self._response + mean @ self._times(mean)
             freedom = max(len(self.y) - determined.sum(), 1.0)
             self.noise = max(residual / freedom, 1e-6 * self._yy / len(self.y), 1e-12)

@@ -13,16 +13,19 @@ if TYPE_CHECKING:
 
 
 _CELLS = 4096  # whose functions are held at a time
+#: Length scale of the fine part, among those on offer.
+FINE = 4
 
 
 class Part(IntEnum):
-    """Parts of a coefficient; the intercept alone also has a surface of its own in each cell type."""
+    """Parts of a coefficient; the intercept alone also has a surface of its own in each cell type, and a fine one."""
 
     POOLED = 0
     TYPE = 1
     NICHE = 2
     SPACE = 3
     TYPE_SPACE = 4
+    FINE = 5
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,13 @@ class CellFunctions:
 
     def take(self, rows: Ints | Bools, *, scale: int | None = None) -> CellFunctions:
         """The same functions at some of the cells; with ``scale``, the others are left empty."""
-        space = tuple(s[rows] if scale in (None, i) else s[:0] for i, s in enumerate(self.space))
+        space = tuple(s[rows] if scale in (None, i) or i == self.fine else s[:0] for i, s in enumerate(self.space))
         return CellFunctions(self.cell_type[rows], self.niche[rows], space, self.n_types)
+
+    @property
+    def fine(self) -> int:
+        """Which length scale the fine part has."""
+        return min(FINE, len(self.space) - 1)
 
     def of(self, part: int, scale: int) -> Floats:
         """Functions of one :class:`Part`, cells x functions."""
@@ -50,8 +58,8 @@ class CellFunctions:
             return np.ones((n, 1))
         if part == Part.NICHE:
             return self.niche
-        if part == Part.SPACE:
-            return self.space[scale]
+        if part in (Part.SPACE, Part.FINE):
+            return self.space[self.fine if part == Part.FINE else scale]
         one_hot = np.zeros((n, self.n_types))
         one_hot[np.arange(n), self.cell_type] = 1.0
         if part == Part.TYPE:
@@ -66,7 +74,7 @@ class CellFunctions:
             return np.asarray(weights[self.cell_type])
         if part == Part.TYPE_SPACE:
             return np.einsum("jf,jf->j", self.space[scale], weights.reshape(self.n_types, -1)[self.cell_type])
-        return np.asarray((self.niche if part == Part.NICHE else self.space[scale]) @ weights)
+        return np.asarray(self.of(part, scale) @ weights)
 
     @property
     def bounds(self) -> Ints:
@@ -85,7 +93,7 @@ class CellFunctions:
     def stack(self, scale: int) -> Floats:
         """Functions of all parts of a modulator, functions x cells in float32; kept, since every target needs them."""
         if scale not in self._stacks:
-            parts = [self.of(part, scale).T for part in Part if part != Part.TYPE_SPACE]
+            parts = [self.of(part, scale).T for part in Part if part < Part.TYPE_SPACE]
             self._stacks[scale] = np.concatenate(parts, dtype=np.float32, casting="same_kind")
         return self._stacks[scale]
 

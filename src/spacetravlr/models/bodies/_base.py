@@ -52,6 +52,11 @@ class BodyResult:
     """Each cell predicted without itself: choosing cells by step 1, reporting cells by step 2; NaN where not done."""
     train: Floats
     """Predictions of step 2 at the cells it was fitted on; cells x targets, NaN elsewhere."""
+    without_terms: Floats | None = None
+    """The same as ``prediction`` by what the body makes of type and position alone, where it is kept by a test against
+    that."""
+    evidence_gain: Floats | None = None
+    """Log evidence that the terms of each target add to that (targets,)."""
     judged: Bools | None = None
     """Targets whose terms it judges by their evidence, so that it delivers fewer of them; ``None`` for none."""
 
@@ -118,6 +123,8 @@ class Body(ABC):
     """In tables of scores."""
     chosen_by: ClassVar[tuple[str, ...]]
     """Values of ``body=`` of :func:`spacetravlr.tl.fit_betas` with which it is fitted."""
+    chosen_with_noise: ClassVar[tuple[str, ...]] = ()
+    """The same where measurement error is accounted for; none for bodies that take values as exact."""
     after: ClassVar[tuple[str, ...]] = ()
     """Bodies that it reads."""
     in_background: ClassVar[bool] = False
@@ -126,6 +133,8 @@ class Body(ABC):
     """Whether it reads functions of niche and position."""
     reports_progress: ClassVar[bool] = False
     """Whether it says when a target is done."""
+    least_evidence: ClassVar[float] = -np.inf
+    """Log Bayes factor above which a term that the body holds counts as active."""
     varying: ClassVar[type[Varying] | None] = None
     """What it adds from cell to cell; ``None`` when its coefficients are constants of the cell types."""
     result: BodyResult

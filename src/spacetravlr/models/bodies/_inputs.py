@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from spacetravlr._core.calibration import Calibration, calibrate
 from spacetravlr._core.design import Targets, Terms
 from spacetravlr._core.space.niche import niche_images
 from spacetravlr._core.standardise import BlockDesign, block_design
 from spacetravlr._core.surfaces.gp_basis import LENGTH_SCALES, SpatialBasis, spatial_basis
+from spacetravlr._core.surfaces.model import FINE as FIELD_SCALE
 from spacetravlr._core.surfaces.model import CellFunctions
+from spacetravlr._core.surfaces.pooled import PooledOptions
 from spacetravlr._core.surfaces.search import SurfaceOptions
 
 if TYPE_CHECKING:
     from spacetravlr._types import Bools, Floats, Ints, Rng
     from spacetravlr.nn import NetworkConfig
 
-BodyChoice = Literal["auto", "surface", "cnn", "vit", "seed"]
+BodyChoice = Literal["auto", "pooled", "surface", "cnn", "vit", "seed"]
+Noise = Literal["poisson", "none"]
 Solver = Literal["gram", "group-lasso"]
 _IMAGE_SIDE = 16
 
@@ -34,7 +38,9 @@ class BodyOptions:
     group_penalty: float | None = None
     l1_penalty: float | None = None
     solver: Solver = "gram"
+    noise: Noise = "none"
     surface: SurfaceOptions = field(default_factory=SurfaceOptions)
+    pooled: PooledOptions = field(default_factory=PooledOptions)
     network: NetworkConfig | None = None
     """``None`` takes the defaults."""
     uncertainty: bool = False
@@ -47,6 +53,15 @@ class BodyOptions:
             msg = "the random seed of a fit is drawn before it starts"
             raise TypeError(msg)
         return int(self.rng)
+
+
+class Counting(NamedTuple):
+    """How log-normalised expression follows from counts: ``x = log1p(scale * count) / unit``."""
+
+    scale: Floats
+    """Scale of each cell."""
+    unit: float
+    """Logarithm of the base."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +94,12 @@ class FitInputs(CellContext):
     """Spatial fold of each cell; the last fold reports, the others choose."""
     n_folds: int
     """Folds that choose."""
+    cv_block: Ints
+    """Spatial block of each cell; folds are made of whole blocks."""
     stopping: Bools
     """Cells (in blocks of their own, an eighth of all) that tell a network in training when to stop."""
+    counting: Counting | None = None
+    """How expression follows from counts; ``None`` where it is taken as exact."""
     raw: Floats | None = None
     """Un-imputed expression of the targets, cells x targets, for a second held-out score."""
 
@@ -104,6 +123,17 @@ class FitInputs(CellContext):
     def bases(self) -> tuple[SpatialBasis, ...]:
         """Spatial functions of every length scale on offer."""
         return tuple(spatial_basis(self.coordinates, share, self.slides) for share in LENGTH_SCALES)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """Distribution of what is meant and of the noise of each gene; ``None`` where expression is exact."""
+        if self.counting is None:
+            return None
+        smooth = self.bases[FIELD_SCALE].evaluate(self.coordinates, self.slides)
+        regulators = np.unique(self.terms.gene)
+        return calibrate(
+            self.expression, self.counting.scale, self.cell_type, self.n_types, smooth, regulators, self.counting.unit
+        )
 
     def functions(self) -> CellFunctions:
         """What surfaces may depend on, at every cell."""

@@ -198,11 +198,7 @@ class SurfaceBody(Body):
         columns = block.columns(t)
         if task.functions is None or self._fits[t].departs and len(columns):
             return None
-        final, scale = self._fits[t].final, block.spread[columns]
-        slopes = final.standard_deviations(task.functions)[:, :-1] / scale
-        # in original units the intercept is that of the standardised terms less what their means contribute
-        intercept = final.deviation_of(np.append(-block.mean[columns] / scale, 1.0), task.functions)
-        return block.y_spread[t] * np.column_stack([intercept, slopes])
+        return original_deviations(self._fits[t].final, block, t, task.functions)
 
     def _fit(self, t: int) -> _Fit:
         block, inputs, options = self.task.block, self.task.inputs, self.task.options.surface
@@ -238,6 +234,16 @@ class SurfaceBody(Body):
         final = refit_surface(fit, x(rows), (y - offset)[rows], self._at_everything, options, search=False)
         self.task.progress()
         return _Fit(fit, final, departs)
+
+
+def original_deviations(fit: SurfaceFit, block: BlockDesign, t: int, functions: CellFunctions) -> Floats:
+    """Posterior standard deviations of a target in original units, cells x (intercept, terms)."""
+    columns = block.columns(t)
+    scale = block.spread[columns]
+    slopes = fit.standard_deviations(functions)[:, :-1] / scale
+    # in original units the intercept is that of the standardised terms less what their means contribute
+    intercept = fit.deviation_of(np.append(-block.mean[columns] / scale, 1.0), functions)
+    return np.asarray(block.y_spread[t] * np.column_stack([intercept, slopes]))
 
 
 def _anchor(block: BlockDesign, t: int, seeds: Floats) -> Floats:

@@ -17,7 +17,8 @@ class ZeroBody(Body):
     """The mean of the cell type, or of all cells where a type is absent from the training cells."""
 
     name = "zero"
-    chosen_by = ("auto", "surface", "cnn", "vit", "seed")
+    chosen_by = ("auto", "surface", "cnn", "vit", "seed", "pooled")
+    chosen_with_noise = ("auto", "pooled")
 
     def compare(self) -> None:
         """Predict every fold by the means of the others."""

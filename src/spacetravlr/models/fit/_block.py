@@ -77,7 +77,7 @@ def fit_targets(
     index = np.asarray(index)
     by_name = np.argsort(np.array([inputs.target_names[t] for t in index], dtype=object), kind="stable")
     block = inputs.design(index[by_name])
-    if functions is None and reads_functions(options.body):
+    if functions is None and reads_functions(options.body, options.noise):
         functions = inputs.functions()
     with InterruptiblePool(n_jobs) as pool:
         task = BlockTask(block, inputs, options, functions, n_jobs, pool, lambda: report(1))
@@ -115,7 +115,7 @@ def _in_order(table: pd.DataFrame, order: Ints) -> pd.DataFrame:
 
 def _compare(task: BlockTask) -> dict[str, Body]:
     """Fit every body as far as the choice needs it; those in the background run beside the others."""
-    kinds = bodies_of(task.options.body)
+    kinds = bodies_of(task.options.body, task.options.noise)
     bodies: dict[str, Body] = {}
     for kind in kinds:
         if not kind.after:

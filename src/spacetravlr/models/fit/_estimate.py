@@ -24,6 +24,8 @@ RATE = 9.6e10
 COSTS = {
     "seed": 6.1e-7,
     "seed cells": 1.1e-7,
+    "pooled": 1.2e-9,
+    "pooled cells": 1.5e-10,
     "surface": 1.0e-7,
     "surface cells": 1.1e-4,
     "surface target": 0.29,
@@ -42,7 +44,12 @@ def fit_work(inputs: FitInputs, options: BodyOptions, blocks: Sequence[Ints]) ->
     bodies = _names(options)
     terms = np.concatenate([np.diff(inputs.targets.indptr)[block] for block in blocks]).astype(float)
     n, n_targets = inputs.n_cells, len(terms)
-    work = {"seed": inputs.n_types * float((terms**2).sum()), "seed cells": n * float(terms.sum())}
+    work: dict[str, float] = {}
+    if "seed" in bodies:
+        work |= {"seed": inputs.n_types * float((terms**2).sum()), "seed cells": n * float(terms.sum())}
+    if "pooled" in bodies:
+        features = terms + options.pooled.max_features
+        work |= {"pooled": float((features**3).sum()), "pooled cells": n * float((features**2).sum())}
     if "surface" in bodies:
         work |= {"surface": n * float(terms.sum()), "surface cells": float(n * n_targets), "surface target": n_targets}
     if "network" in bodies:
@@ -83,4 +90,4 @@ def fit_bytes(inputs: FitInputs, options: BodyOptions, blocks: Sequence[Ints], *
 
 
 def _names(options: BodyOptions) -> set[str]:
-    return {body.name for body in bodies_of(options.body)}
+    return {body.name for body in bodies_of(options.body, options.noise)}

@@ -12,7 +12,7 @@ from spacetravlr import _keys
 from spacetravlr._utils import resolve_n_jobs, warn
 from spacetravlr._validators import assert_in_range, assert_non_negative, assert_one_of, assert_positive
 from spacetravlr.io._store import StoreAs
-from spacetravlr.models.bodies._inputs import BodyOptions, Solver
+from spacetravlr.models.bodies._inputs import BodyOptions, Noise, Solver
 from spacetravlr.models.bodies._network import NetworkBody
 from spacetravlr.models.bodies._registry import bodies_of, choices
 
@@ -25,6 +25,7 @@ class FitOptions(BodyOptions):
     """Options of a fit, as :func:`spacetravlr.tl.fit_betas` describes them."""
 
     layer: str | None = None
+    counts_layer: str | None = None
     raw_layer: str | None = None
     cluster_key: str | None = None
     modulators_key: str = _keys.MODULATORS
@@ -41,7 +42,17 @@ class FitOptions(BodyOptions):
 
         The network is what is trained (``None`` without one), and ``rng`` is one number.
         """
+        assert_one_of(self.noise, get_args(Noise), name="noise")
         assert_one_of(self.body, choices(), name="body")
+        if self.body not in choices(self.noise):
+            msg = (
+                f"Expected `body` to be one of {', '.join(map(repr, choices(self.noise)))} with noise={self.noise!r}, "
+                f"found {self.body!r}, which takes values as exact; noise='none' is for values without counting noise."
+            )
+            raise ValueError(msg)
+        if (self.noise == "poisson") != (self.counts_layer is not None):
+            msg = "Expected `counts_layer` with noise='poisson', and only then."
+            raise ValueError(msg)
         assert_one_of(self.solver, get_args(Solver), name="solver")
         assert_one_of(self.store_as, get_args(StoreAs), name="store_as")
         if self.store is None and self.store_as != "float32":
@@ -63,7 +74,7 @@ class FitOptions(BodyOptions):
 
     def _network(self) -> Any:
         """The network that is trained, with the architecture that ``body`` asks for."""
-        if NetworkBody not in bodies_of(self.body):
+        if NetworkBody not in bodies_of(self.body, self.noise):
             if self.network is not None:
                 warn(f"`network` has no effect with body={self.body!r}, which trains none.")
             return None

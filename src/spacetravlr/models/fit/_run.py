@@ -51,6 +51,7 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
         targets=names,
         layer=options.layer,
         raw_layer=options.raw_layer,
+        counts_layer=options.counts_layer,
         cluster_key=options.cluster_key,
         modulators_key=options.modulators_key,
     )
@@ -102,6 +103,7 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
     params = {
         **tissue.params,
         "body": options.body,
+        "noise": options.noise,
         "score_threshold": options.score_threshold,
         "n_folds": options.n_folds,
         "min_cells": options.min_cells,
@@ -133,7 +135,7 @@ def _say_what_is_kept(options: FitOptions, result: FitResult) -> None:
     """Log how often each body is kept; a warning where a body that was asked for mostly is not."""
     kept = result.scores["kept"].astype(str)
     counts = ", ".join(f"{name} {count}" for name, count in kept.value_counts().items())
-    asked = {"cnn": "network", "vit": "network", "surface": "surface"}.get(options.body)
+    asked = {"cnn": "network", "vit": "network", "surface": "surface", "pooled": "pooled"}.get(options.body)
     n_asked = int((kept == asked).sum())
     if asked is not None and 2 * n_asked < len(kept):
         logger.warning(

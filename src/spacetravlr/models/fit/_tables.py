@@ -38,28 +38,28 @@ def terms_of_block(
             first = places[start + 1 + order[0]]
             contribution = betas[:, first : first + width - 1] * centred[:, block.columns(t)[order]]
             importance[order] = _root_mean_square(contribution) / block.y_spread[t]
-        frames.append(_describe(importance, kept[t], {b: x.evidence(t) for b, x in bodies.items()}))
+        frames.append(_describe(importance, kept[t], {b: (x.evidence(t), x.least_evidence) for b, x in bodies.items()}))
         start += width
     return pd.concat(frames, ignore_index=True)
 
 
-def _describe(importance: Floats, kept: Ints, evidence: Mapping[str, Floats | None]) -> pd.DataFrame:
+def _describe(importance: Floats, kept: Ints, evidence: Mapping[str, tuple[Floats | None, float]]) -> pd.DataFrame:
     """How much each term contributes, how well it is supported, and whether it counts as active.
 
     The importance is the standard deviation of a term's contribution within cell types. Evidence is that of a body
-    which is delivered (``kept`` by some type), NaN where it never took the term in; the terms that it took in are
-    active. Where no body that is delivered knows evidence, there is none, and terms of more than a small
-    part of the median importance are active.
+    which is delivered (``kept`` by some type), NaN where it never took the term in; the terms that it took in, with
+    more than the least evidence that the body asks for, are active. Where no body that is delivered knows evidence,
+    there is none, and terms of more than a small part of the median importance are active.
     """
     delivered = (evidence.get(body) for code, body in enumerate(BODY_NAMES) if (kept == code).any())
-    known = next((values for values in delivered if values is not None), None)
+    known, least = next((found for found in delivered if found is not None and found[0] is not None), (None, 0.0))
     if known is None:
         log_bayes = np.full(len(importance), np.nan)
         positive = importance[importance > 0]
         active = importance > _ACTIVE_SHARE * (np.median(positive) if len(positive) else np.inf)
     else:
         log_bayes = np.where(np.isfinite(known), known, np.nan)
-        active = np.isfinite(known) & (importance > 0)
+        active = np.isfinite(known) & (known > least) & (importance > 0)
     return pd.DataFrame(
         {
             "importance": np.concatenate([[np.nan], importance]),

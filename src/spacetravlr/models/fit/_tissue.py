@@ -17,7 +17,7 @@ from spacetravlr._core.space.spatial_cv import spatial_folds
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._workers import run_on_workers
 from spacetravlr.io._store import BetaStore, block_name, digest
-from spacetravlr.models.bodies._inputs import BodyOptions, FitInputs
+from spacetravlr.models.bodies._inputs import BodyOptions, Counting, FitInputs
 from spacetravlr.models.bodies._reference import QueryCells, Reference
 from spacetravlr.models.bodies._registry import reads_functions
 from spacetravlr.models.fit._block import BlockResult, fit_targets
@@ -49,10 +49,11 @@ class FitResult:
 def fit_inputs(tissue: FitData, *, n_folds: int, rng_seed: int, n_jobs: int | None = None) -> FitInputs:
     """Arrays of a fit: the tissue, its niches and its spatial folds (``n_folds`` that choose and one that reports)."""
 
-    def folds(n: int, *stream: int) -> Ints:
+    def folds(n: int, *stream: int) -> tuple[Ints, Ints]:
         rng = np.random.default_rng([rng_seed, *stream] if stream else rng_seed)
         return spatial_folds(tissue.coordinates, n, slides=tissue.slides, rng=rng)
 
+    fold, cv_block = folds(n_folds + 1)
     return FitInputs(
         expression=tissue.expression,
         received=tissue.received,
@@ -72,9 +73,11 @@ def fit_inputs(tissue: FitData, *, n_folds: int, rng_seed: int, n_jobs: int | No
             libraries=tissue.slides,
             n_jobs=n_jobs,
         ),
-        fold=folds(n_folds + 1),
+        fold=fold,
         n_folds=n_folds,
-        stopping=folds(STOPPING, 1) == 0,
+        cv_block=cv_block,
+        stopping=folds(STOPPING, 1)[0] == 0,
+        counting=None if tissue.scale is None else Counting(tissue.scale, tissue.log_unit),
         raw=tissue.raw,
     )
 
@@ -157,7 +160,7 @@ def fit_tissue(
                     bodies=result.bodies,
                     targets={inputs.target_names[t]: int(widths[t]) for t in blocks[b]},
                 )
-    reference = Reference.of_fit(tissue.section, inputs, with_functions=reads_functions(options.body))
+    reference = Reference.of_fit(tissue.section, inputs, with_functions=reads_functions(options.body, options.noise))
     parts = [done[b] if store is None else store.read(b) for b in range(len(blocks))]
     arrays: tuple[Any, Any] = (betas, sd if options.uncertainty else None)
     if store is not None:
@@ -174,7 +177,7 @@ def _local(
     n_jobs: int,
     report: Callable[[int], None],
 ) -> Generator[tuple[int, BlockResult]]:
-    functions = inputs.functions() if reads_functions(options.body) and missing else None
+    functions = inputs.functions() if reads_functions(options.body, options.noise) and missing else None
     for b in missing:
         yield b, fit_targets(inputs, options, blocks[b], functions=functions, n_jobs=n_jobs, progress=report)
 
@@ -238,6 +241,7 @@ def fingerprint(
         "targets": digest(tissue.target_names),
         "expression": digest(inputs.expression, inputs.received),
         "raw expression": digest(inputs.raw),
+        "counts": digest(None if inputs.counting is None else inputs.counting.scale),
         "modulators": digest(
             *(getattr(inputs.terms, n) for n in ("kind", "gene", "signal")), inputs.targets.indptr, inputs.targets.term
         ),

@@ -1,0 +1,245 @@
+r"""What a gene expresses in a cell, given what was counted there: regression calibration.
+
+A measured value is what is meant plus noise, :math:`x_{jg} = z_{jg} + e_{jg}`, of known variance :math:`v_{jg}`
+(:mod:`spacetravlr._core.noise`). Least squares on :math:`x` underestimates coefficients and credits the wrong
+regulators; on
+
+.. math:: \hat z_{jg} = E(z_{jg} \mid x_j)
+
+it does not, since what is lost, :math:`z - \hat z`, is uncorrelated with :math:`\hat z` (Carroll, Ruppert, Stefanski &
+Crainiceanu 2006, chapter 4); products with a received signal and functions of position are calibrated with it. The
+distribution of :math:`z` is
+
+.. math:: z_{jg} = m_{g c(j)} + S_g(s_j) + d_{g c(j)} \big( f_g \cdot \eta_j + \sqrt{1 - |f_g|^2}\, \epsilon_{jg} \big)
+
+a mean for each cell type, a smooth field, a spread in each type, and factors that genes share. All of it is estimated
+from moments less the noise. The gene that is explained has no part in it: that would bring its own noise into its
+regulators, as imputation does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numba as nb
+import numpy as np
+
+from spacetravlr._core.kernels import kernel, parallel_kernel
+from spacetravlr._core.noise import log1p_variance
+from spacetravlr._core.scores import centred_by_type, sums_by_type
+
+if TYPE_CHECKING:
+    from spacetravlr._types import Floats, Ints
+
+_MAX_FACTORS = 20
+_MAX_SHARED = 0.95  # of a gene's variation that factors may hold
+_PRIOR_CELLS = 50  # cells of a type at which its own spread weighs as much as that of all types
+_N_STEPS = 30
+_LEAST = 0.05  # least expected count, in units of the type's mean
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Distribution of expression and noise; all arrays have one row per cell or per gene."""
+
+    mean: Floats
+    """Type mean and smooth field, cells x genes, float32."""
+    residual: Floats
+    """Measured less mean, cells x genes, float32."""
+    noise: Floats
+    """Variance of the noise, cells x genes, float32."""
+    spread: Floats
+    """Standard deviation of what varies from cell to cell, types x genes."""
+    factors: Floats
+    """Loadings of the genes in units of their spread, genes x factors."""
+    cell_type: Ints
+
+    def expected(self, genes: Ints, without: int = -1) -> Floats:
+        """Expected expression of some genes, cells x genes, float32.
+
+        Parameters
+        ----------
+        genes
+            Which.
+        without
+            Gene that must not be used; -1 for none.
+        """
+        out = np.empty((len(self.cell_type), len(genes)), dtype=np.float32)
+        used = (self.factors != 0).any(axis=1) & (np.arange(self.factors.shape[0]) != without)
+        _fill_expected(
+            self.residual, self.noise, self.spread, self.factors, used, self.cell_type.astype(np.int64),
+            np.asarray(genes, dtype=np.int64), out,
+        )  # fmt: skip
+        out += self.mean[:, genes]
+        return out
+
+
+def calibrate(
+    expression: Floats,
+    scale: Floats,
+    cell_type: Ints,
+    n_types: int,
+    functions: Floats,
+    regulators: Ints,
+    unit: float = 1.0,
+) -> Calibration:
+    """Estimate the distribution of expression and its noise.
+
+    Parameters
+    ----------
+    expression
+        Log-normalised counts, cells x genes.
+    scale
+        Scale of each cell, see :func:`spacetravlr._core.noise.counting_scale`.
+    cell_type, n_types
+        Type of each cell.
+    functions
+        Smooth functions of position, cells x functions.
+    regulators
+        Genes that may inform one another: those that share factors.
+    unit
+        Logarithm of the base that ``expression`` was taken to.
+    """
+    x = np.asarray(expression, dtype=np.float64) * unit
+    means, residual = _type_and_field(x, functions, cell_type, n_types)
+    relative = np.expm1(x)
+    rate = np.maximum(relative - _type_and_field(relative, functions, cell_type, n_types)[1], 0.0)
+    of_type = (
+        sums_by_type(relative, cell_type, n_types).T / np.maximum(np.bincount(cell_type, minlength=n_types), 1)[:, None]
+    )
+    depth = 1.0 / np.where(np.isfinite(scale) & (scale > 0), scale, np.nanmedian(scale))
+    rate = depth[:, None] * np.maximum(rate, _LEAST * of_type[cell_type])
+    counts = depth[:, None] * relative
+    dispersion = ((counts - rate) ** 2 - rate).sum(axis=0) / np.maximum((rate**2).sum(axis=0), 1e-12)
+    noise = log1p_variance(rate, 1.0 / depth, np.clip(dispersion, 0.0, 4.0))
+    residual = residual.astype(np.float32)
+    spread = _spread(residual, noise, cell_type, n_types)
+    factors = np.zeros((x.shape[1], 0))
+    if len(regulators) > 1:
+        found = _factors(residual[:, regulators], noise[:, regulators], spread[:, regulators], cell_type)
+        factors = np.zeros((x.shape[1], found.shape[1]))
+        factors[regulators] = found
+    return Calibration(
+        mean=(means / unit).astype(np.float32),
+        residual=residual / np.float32(unit),
+        noise=noise / np.float32(unit**2),
+        spread=spread / unit,
+        factors=factors,
+        cell_type=cell_type,
+    )
+
+
+def _type_and_field(x: Floats, functions: Floats, cell_type: Ints, n_types: int) -> tuple[Floats, Floats]:
+    r"""Mean of the type plus smooth field, and what is left, both cells x genes.
+
+    A ridge on the functions with one variance per gene, learned from the evidence. In the eigenbasis of the functions'
+    products, with eigenvalues :math:`\lambda` and projections :math:`c`, the weights are :math:`c v / (\sigma^2 + v
+    \lambda)`.
+    """
+    centred = centred_by_type(x, cell_type, n_types).astype(np.float64)
+    basis = centred_by_type(functions, cell_type, n_types).astype(np.float64)
+    values, vectors = np.linalg.eigh(basis.T @ basis)
+    values = np.maximum(values, 0.0)[:, None]
+    projected = vectors.T @ (basis.T @ centred)
+    total, n = (centred**2).sum(axis=0), len(x)
+    variance = noise = np.maximum(total / n, 1e-12)
+    variance = 0.1 * variance
+    weights = np.zeros_like(projected)
+    for _ in range(_N_STEPS):
+        weights = projected * variance / (noise + variance * values)
+        determined = (variance * values / (noise + variance * values)).sum(axis=0)
+        variance = np.maximum((weights**2).sum(axis=0) / np.maximum(determined, 1e-9), 1e-12)
+        left = total - 2 * (weights * projected).sum(axis=0) + (weights**2 * values).sum(axis=0)
+        noise = np.maximum(left / np.maximum(n - determined, 1.0), 1e-12)
+    field = basis @ (vectors @ weights)
+    residual = centred - field
+    return x - residual, residual
+
+
+def _spread(residual: Floats, noise: Floats, cell_type: Ints, n_types: int) -> Floats:
+    """Standard deviation of what is not noise in each type, drawn towards that of all types: types x genes."""
+    counts = np.bincount(cell_type, minlength=n_types)[:, None]
+    excess = sums_by_type(residual.astype(np.float64) ** 2 - noise, cell_type, n_types).T
+    overall = np.maximum(excess.sum(axis=0) / max(len(cell_type), 1), 0.0)
+    own = np.maximum(excess + _PRIOR_CELLS * overall, 0.0) / (counts + _PRIOR_CELLS)
+    return np.sqrt(own)
+
+
+def _factors(residual: Floats, noise: Floats, spread: Floats, cell_type: Ints) -> Floats:
+    """Loadings from the correlations of what is not noise: principal factors of their shrunk estimates.
+
+    Noise of different genes is independent, so products of two genes need no correction, only the scale does.
+    """
+    weights = spread[cell_type]
+    scaled = (residual * weights).astype(np.float32)
+    squares = (weights**2).astype(np.float32)
+    weight = np.maximum((squares.T @ squares).astype(np.float64), 1e-12)
+    correlation = (scaled.T @ scaled).astype(np.float64) / weight
+    total = (weights**2 * (weights**2 + noise)).astype(np.float32)
+    error = (total.T @ total).astype(np.float64) / weight**2  # variance of each correlation where there is none
+    correlation *= correlation**2 / np.maximum(correlation**2 + error, 1e-12)
+    correlation = np.clip(correlation, -_MAX_SHARED, _MAX_SHARED)
+    np.fill_diagonal(correlation, 0.0)
+    shared = np.abs(correlation).max(axis=0)
+    loadings = np.zeros((len(shared), 0))
+    for _ in range(_N_STEPS):
+        values, vectors = np.linalg.eigh(correlation + np.diag(shared))
+        kept = np.flatnonzero(values > max(-values[0], 0.05))[-min(_MAX_FACTORS, max(len(shared) // 2, 1)) :]
+        loadings = vectors[:, kept] * np.sqrt(values[kept])
+        shared = np.minimum((loadings**2).sum(axis=1), _MAX_SHARED)
+    length = (loadings**2).sum(axis=1, keepdims=True)
+    return loadings * np.sqrt(np.minimum(1.0, _MAX_SHARED / np.maximum(length, 1e-12)))
+
+
+@parallel_kernel
+def _fill_expected(residual, noise, spread, factors, used, cell_type, genes, out):
+    n_factors = factors.shape[1]
+    own = np.empty(factors.shape[0])
+    for g in range(factors.shape[0]):
+        own[g] = 1.0
+        for f in range(n_factors):
+            own[g] -= factors[g, f] ** 2
+    for j in nb.prange(residual.shape[0]):
+        precision, projected = np.eye(n_factors), np.zeros(n_factors)
+        c = cell_type[j]
+        for g in range(factors.shape[0]):
+            d = spread[c, g]
+            if not used[g] or d <= 0.0:
+                continue
+            weight = d / (d * d * own[g] + noise[j, g])
+            for a in range(n_factors):
+                loading = factors[g, a] * weight
+                projected[a] += loading * residual[j, g]
+                for b in range(a + 1):
+                    precision[a, b] += d * loading * factors[g, b]
+        _solve(precision, projected)
+        for i in range(genes.shape[0]):
+            g = genes[i]
+            d, shared = spread[c, g], 0.0
+            for a in range(n_factors):
+                shared += factors[g, a] * projected[a]
+            shared *= d
+            variance = d * d * own[g]
+            kept = variance / (variance + noise[j, g]) if variance > 0.0 else 0.0
+            out[j, i] = shared + kept * (residual[j, g] - shared)
+
+
+@kernel
+def _solve(a, b):
+    """Solve a positive definite system in place; only the lower triangle of ``a`` is read."""
+    n = b.shape[0]
+    for i in range(n):
+        for j in range(i + 1):
+            value = a[i, j]
+            for k in range(j):
+                value -= a[i, k] * a[j, k]
+            a[i, j] = np.sqrt(value) if i == j else value / a[j, j]
+    for i in range(n):
+        for k in range(i):
+            b[i] -= a[i, k] * b[k]
+        b[i] /= a[i, i]
+    for i in range(n - 1, -1, -1):
+        for k in range(i + 1, n):
+            b[i] -= a[k, i] * b[k]
+        b[i] /= a[i, i]

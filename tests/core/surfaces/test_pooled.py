@@ -1,0 +1,146 @@
+"""One hierarchy of shrinkage: what it finds, what it leaves at zero, and the same predictions in other units."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spacetravlr._core.surfaces.gp_basis import LENGTH_SCALES, spatial_basis
+from spacetravlr._core.surfaces.group_ard import GroupArd
+from spacetravlr._core.surfaces.model import CellFunctions, Part
+from spacetravlr._core.surfaces.pooled import fit_pooled, refit_pooled, rescaled, uncentred
+
+N, TYPES, TERMS = 1500, 3, 12
+
+
+@pytest.fixture(scope="module")
+def cells():
+    rng = np.random.default_rng(0)
+    coordinates = rng.uniform(0, 1000, size=(N, 2))
+    cell_type = np.sort(rng.integers(0, TYPES, size=N))
+    space = tuple(spatial_basis(coordinates, share).evaluate(coordinates) for share in LENGTH_SCALES)
+    return CellFunctions(cell_type, np.zeros((N, 0)), space, TYPES), coordinates
+
+
+def centred(values, cell_type):
+    means = np.stack([values[..., cell_type == c].mean(axis=-1) for c in range(TYPES)], axis=-1)
+    return values - means[..., cell_type]
+
+
+@pytest.fixture(scope="module")
+def problem(cells):
+    functions, coordinates = cells
+    rng = np.random.default_rng(1)
+    x = centred(rng.normal(size=(TERMS, N)), functions.cell_type)
+    x = (x / x.std(axis=1, keepdims=True)).astype(np.float32)
+    b = np.zeros((TERMS, N))
+    b[0], b[1] = 0.4, -0.3
+    b[2] = 0.3 * np.sin(2 * np.pi * coordinates[:, 0] / 1000) + 0.2
+    b[3] = np.array([0.4, -0.2, 0.1])[functions.cell_type]
+    field = np.cos(3 * np.pi * coordinates[:, 1] / 1000)
+    y = centred((b * x).sum(axis=0) + field + 0.8 * rng.normal(size=N), functions.cell_type)
+    return x, b, y
+
+
+KIND = np.repeat([0, 1], TERMS // 2)
+
+
+def coefficients(fit, functions):
+    return fit.coefficients(functions)[:, :-1].T
+
+
+def test_finds_pooled_type_and_spatial_effects(cells, problem):
+    functions, _ = cells
+    x, b, y = problem
+    fits, _ = fit_pooled(x, KIND, y, functions)
+    found = coefficients(fits.full, functions)
+    np.testing.assert_allclose(found[:2].mean(axis=1), [0.4, -0.3], atol=0.08)
+    assert np.corrcoef(found[2], b[2])[0, 1] > 0.8
+    assert np.corrcoef(found[3], b[3])[0, 1] > 0.8
+    assert np.abs(found[4:]).max() < 0.12
+    evidence = fits.full.evidence[:-1]
+    assert (evidence[:4] > np.log(9)).all()
+    assert (evidence[4:] < np.log(9)).all()
+    assert fits.full.log_evidence > fits.smooth.log_evidence + 100
+
+
+@pytest.mark.parametrize("shape", ["nothing", "smooth", "domains"])
+def test_terms_get_no_credit_for_a_field_of_the_target(cells, shape):
+    functions, coordinates = cells
+    gains, sizes = [], []
+    for seed in range(6):
+        rng = np.random.default_rng(10 + seed)
+        # regulators are smooth in part, as the target is
+        fields = functions.space[2][:, :10] @ rng.normal(size=(10, TERMS))
+        x = centred((fields / fields.std(axis=0) + rng.normal(size=(N, TERMS))).T, functions.cell_type)
+        x = (x / x.std(axis=1, keepdims=True)).astype(np.float32)
+        y = rng.normal(size=N)
+        if shape == "smooth":
+            y += functions.space[1][:, :10] @ rng.normal(size=10)
+        if shape == "domains":
+            y += 1.5 * rng.normal(size=9)[(coordinates // 334).astype(int) @ [3, 1]]
+        fits, _ = fit_pooled(x, KIND, centred(y, functions.cell_type), functions)
+        gains.append(fits.full.log_evidence - fits.smooth.log_evidence)
+        sizes.append(np.abs(coefficients(fits.full, functions)).max())
+    assert max(gains) < 10
+    assert np.median(sizes) < 0.1
+
+
+def test_variances_are_shared_by_the_terms_of_a_kind(cells, problem):
+    functions, _ = cells
+    x, _, y = problem
+    _, variances = fit_pooled(x, KIND, y, functions)
+    for part in (Part.POOLED, Part.TYPE, Part.SPACE):
+        for kind in (0, 1):
+            assert len({variances[k, part] for k in np.flatnonzero(kind == KIND)}) == 1
+    assert variances[0, Part.POOLED] > variances[6, Part.POOLED]
+
+
+def test_refit_on_the_same_cells_goes_on(cells, problem):
+    functions, _ = cells
+    x, _, y = problem
+    fits, variances = fit_pooled(x, KIND, y, functions)
+    again = refit_pooled(fits, variances, x, KIND, y, functions)
+    np.testing.assert_allclose(coefficients(again.full, functions), coefficients(fits.full, functions), atol=0.02)
+
+
+def test_the_same_predictions_from_terms_in_other_units(cells, problem):
+    functions, _ = cells
+    x, _, y = problem
+    fit = fit_pooled(x, KIND, y, functions)[0].full
+    rng = np.random.default_rng(2)
+    offsets, units = rng.normal(size=(TYPES, TERMS)), rng.uniform(0.5, 2, size=TERMS)
+    other = uncentred(rescaled(fit, units), offsets)
+    moved = x.T / units + offsets[functions.cell_type]
+    np.testing.assert_allclose(other.prediction(moved, functions), fit.prediction(x.T, functions), atol=1e-5)
+    np.testing.assert_allclose(
+        other.standard_deviations(functions)[:, 0], fit.standard_deviations(functions)[:, 0] * units[0], rtol=1e-5
+    )
+    # the intercept at the mean of the terms is what it was
+    row = np.append(offsets[functions.cell_type[0]], 1.0)
+    np.testing.assert_allclose(
+        other.deviation_of(row, functions.take(np.array([0]))),
+        fit.deviation_of(np.append(np.zeros(TERMS), 1.0), functions.take(np.array([0]))),
+        rtol=1e-4,
+    )
+
+
+def test_without_terms_there_is_the_smooth_intercept(cells):
+    functions, coordinates = cells
+    y = centred(np.cos(2 * np.pi * coordinates[:, 0] / 1000), functions.cell_type)
+    fits, _ = fit_pooled(np.zeros((0, N), np.float32), np.zeros(0, int), y, functions)
+    assert fits.full is fits.smooth
+    assert np.corrcoef(fits.smooth.prediction(np.zeros((N, 0)), functions), y)[0, 1] > 0.99
+
+
+def test_a_shared_variance_is_that_of_one_large_block():
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(6, 400))
+    y = 0.3 * rows.sum(axis=0) + rng.normal(size=400)
+    apart, together = GroupArd(y, 1.0), GroupArd(y, 1.0)
+    apart.add([rows[:2], rows[2:]], [0.1, 0.1], shared=[0, 0])
+    together.add([rows], [0.1])
+    left, right = apart.learn(5), together.learn(5)
+    np.testing.assert_allclose(left.mean, right.mean, rtol=1e-8)
+    assert left.log_evidence == pytest.approx(right.log_evidence, rel=1e-10)
+    assert apart.variances[0] == apart.variances[1]
