@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata.tests.helpers import assert_equal
+from benchmarks._common import align_betas
 
 import spacetravlr as st
 from spacetravlr.models.fit import _tissue as fitting
@@ -79,11 +80,14 @@ def test_what_is_written(base, fitted):
     assert_equal(trimmed, base)
     stored = fitted.uns["betas"]
     assert set(stored) == {"terms", "scores", "training", "params", "store", "bodies", "fitted_on"}
-    truth = base.uns["simulation"]["terms"]
     columns = ["target", "kind", "tf", "ligand", "receptor", "range"]
-    pd.testing.assert_frame_equal(stored["terms"][columns].astype(str), truth[columns].astype(str))
+    table = base.uns["modulators"]["table"]
+    pd.testing.assert_frame_equal(
+        stored["terms"].loc[stored["terms"]["kind"] != "intercept", columns].astype(str).reset_index(drop=True),
+        table[columns].astype(str),
+    )
     assert fitted.obsm["betas"].dtype == np.float32
-    assert fitted.obsm["betas"].shape == fitted.obsm["betas_sd"].shape == (240, len(truth))
+    assert fitted.obsm["betas"].shape == fitted.obsm["betas_sd"].shape == (240, len(table) + len(TARGETS))
     assert len(stored["scores"]) == 12
     assert list(stored["scores"]["target"].unique()) == TARGETS
     assert set(stored["scores"]["cell_type"]) == set(TYPES)
@@ -109,7 +113,7 @@ def test_uncertainty(fitted):
                 assert np.all((here == 0) == (betas[np.ix_(rows, columns)] == 0))
             else:
                 assert np.isnan(here).all()
-    truth = fitted.obsm["true_betas"]
+    truth = align_betas(fitted.obsm["true_betas"], fitted.uns["simulation"]["terms"], terms)
     active = truth.any(axis=0) & (terms["kind"] != "intercept").to_numpy()
     inside = np.abs(betas - truth)[:, active] <= 1.96 * sd[:, active]
     assert np.nanmean(inside) > 0.7
