@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: apply.
 COLUMNS = ("target", "kind", "tf", "ligand", "receptor", "range")
 KINDS = {"tf": Kind.TF, "lr": Kind.LR, "tfl": Kind.TFL, "receptor": Kind.RECEPTOR}
-#: Kinds whose terms are adjustment: the receptor of a pair by itself.
+#: The kind whose terms are adjustment: the receptor of a pair by itself.
 ADJUSTMENT = "receptor"
 INTERCEPT = "intercept"
 # kinds whose local gene is a receptor
