@@ -13,17 +13,21 @@ def recovery(adata: ad.AnnData) -> pd.DataFrame:
     """Compare fitted with true coefficients, one row per kind of modulator.
 
     The correlation is that of the fitted with the true field over cells, both centred within cell types, for modulators
-    that truly act; the positives are modulators that the fit calls active.
+    that truly act; the positives are modulators that the fit calls active. What the simulation does not have, such as
+    receptors by themselves, does not act.
     """
     fitted_terms, true_terms = (
         table[KEYS].astype(str).assign(column=np.arange(len(table)), active=table["active"].astype(bool).to_numpy())
         for table in (adata.uns["betas"]["terms"], adata.uns["simulation"]["terms"])
     )
-    both = fitted_terms.merge(true_terms, on=KEYS, suffixes=("", "_true"))
+    both = fitted_terms.merge(true_terms, on=KEYS, suffixes=("", "_true"), how="left")
     both = both[both["kind"] != "intercept"].reset_index(drop=True)
     types = adata.obs["cell_type"].to_numpy()
     fitted = centred(np.asarray(adata.obsm["betas"])[:, both["column"]], types)
-    true = centred(np.asarray(adata.obsm["true_betas"])[:, both["column_true"]], types)
+    known = both["column_true"].notna().to_numpy()
+    both["active_true"] = both["active_true"].eq(True)
+    true = np.zeros(fitted.shape)
+    true[:, known] = centred(np.asarray(adata.obsm["true_betas"])[:, both.loc[known, "column_true"].astype(int)], types)
     both["correlation"] = correlation(fitted, true)
     rows = {
         kind: {

@@ -132,3 +132,22 @@ def _fitted() -> AnnData:
 def adata(_fitted: AnnData) -> AnnData:
     """Copy the small tissue; folders that need another one define their own."""
     return _fitted.copy()
+
+
+@pytest.fixture
+def with_receptors(_fitted: AnnData) -> AnnData:
+    """Add to the small tissue what a fit adds by default: the receptor of each pair by itself, in every target."""
+    adata = _fitted.copy()
+    terms, betas = adata.uns["betas"]["terms"], adata.obsm["betas"]
+    rng = np.random.default_rng(5)
+    tables, values = [], []
+    for target in dict.fromkeys(terms["target"].astype(str)):
+        own = (terms["target"] == target).to_numpy()
+        receptors = terms.loc[own, "receptor"].astype(str).replace("", np.nan).dropna().unique()
+        added = pd.DataFrame({"kind": "receptor", "tf": "", "ligand": "", "receptor": receptors, "range": ""})
+        added = added.assign(target=target, importance=0.5, evidence=1.0, active=True)
+        tables += [terms[own].astype({c: str for c in added if c not in ("importance", "evidence", "active")}), added]
+        values += [betas[:, own], rng.normal(0.3, 0.1, (len(betas), len(added))).astype(np.float32)]
+    adata.obsm["betas"] = np.concatenate(values, axis=1)
+    adata.uns["betas"] = {**adata.uns["betas"], "terms": pd.concat(tables, ignore_index=True)}
+    return adata

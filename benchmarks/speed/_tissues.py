@@ -21,7 +21,8 @@ def prepared(n_cells: int, n_types: int, n_targets: int, n_modulators: int, *, s
     """A simulated tissue that is ready for a fit, with about ``n_modulators`` modulators per target.
 
     A target has its own factors, drawn from three times as many and its true ones among them, all pairs, and the
-    ligand-TF terms of its factors; so targets share regressors about as much as those of a real panel do.
+    ligand-TF terms of its factors; so targets share regressors about as much as those of a real panel do. Receptors by
+    themselves are left out.
     """
     n_tfs, n_pairs = round(0.3 * n_modulators), round(0.55 * n_modulators)
     adata = st.datasets.simulated_tissue(
@@ -45,5 +46,5 @@ def prepared(n_cells: int, n_types: int, n_targets: int, n_modulators: int, *, s
     kept = grn.assign(order=order).groupby("target", sort=False)["order"].rank() <= n_tfs
     st.pp.spatial_weights(adata)
     st.pp.received_ligands(adata, lr)
-    st.pp.modulators(adata, grn[kept.to_numpy()], ligand_tf=ligand_tf)
+    st.pp.modulators(adata, grn[kept.to_numpy()], ligand_tf=ligand_tf, main_effects=False)
     return adata

@@ -53,6 +53,9 @@ n_propagation
 derivative
     ``"product_rule"`` linearises each regressor at the state of the previous round, ``"exact"`` takes the difference of
     the fitted model itself; they agree to first order.
+adjusted
+    Let changes pass through adjustment terms too (a receptor by itself, as :func:`spacetravlr.pp.modulators` adds
+    them), on which no claim of cause rests; left out by default.
 screen_mode
     ``"knockout"`` sets a gene to zero, ``"overexpression"`` to its largest expression in the tissue.
 scale_factor

@@ -68,6 +68,15 @@ def test_modulators_of_some_targets(adata):
     assert st.get.modulators(adata, target="PAX5").shape == (11 * 4, whole.shape[1])
 
 
+def test_receptors_by_themselves(with_receptors):
+    table = st.get.modulators(with_receptors, target="CD79A", effects=True)
+    alone = table[(table["kind"] == "receptor") & (table["cell_type"] == "all")].set_index("modulator")
+    assert {"CXCR4", "NOTCH1"} <= set(alone.index)
+    expression = with_receptors[:, "CXCR4"].layers["log1p"].ravel()
+    np.testing.assert_allclose(alone.loc["CXCR4", "modulator_sd"], expression.std(), rtol=1e-4)
+    assert "beta_CXCR4" in st.get.betas(with_receptors, "CD79A")
+
+
 def test_scores(adata):
     table = st.get.scores(adata)
     pd.testing.assert_frame_equal(table, adata.uns["betas"]["scores"])

@@ -83,6 +83,25 @@ def test_splash_is_the_finite_difference_of_predict(frame, tables):
         np.testing.assert_allclose(splashed[gene], slope / step, atol=1e-6)
 
 
+def test_adjustment_is_predicted_with_and_passes_nothing_on(with_receptors, frame, tables):
+    expression, received = tables
+    wider = BetaFrame.from_model(read_betas(with_receptors), "CD79A")
+    alone = wider.columns.difference(frame.columns)
+    assert set(alone) == {"beta_CXCR4", "beta_CCR7", "beta_CX3CR1", "beta_CXCR5", "beta_NOTCH1"}
+    assert wider.modulator_genes == frame.modulator_genes
+    added = sum(wider[c] * expression[c.removeprefix("beta_")] for c in alone)
+    np.testing.assert_allclose(wider.predict(*tables), frame.predict(*tables) + added, atol=1e-4)
+    pd.testing.assert_frame_equal(wider.splash(*tables), frame.splash(*tables))
+    # receptors that are not expressed have no slope to compare
+    wider, expression, step = wider.astype(float), expression + 0.1, 1e-5
+    splashed = wider.splash(expression, received, adjusted=True)
+    for gene in ("CXCR4", "NOTCH1"):
+        bumped = expression.copy()
+        bumped[gene] += step
+        slope = (wider.predict(bumped, received) - wider.predict(expression, received)) / step
+        np.testing.assert_allclose(splashed[gene], slope, atol=1e-6)
+
+
 def test_splash_matches_rows_by_name(frame, tables):
     expression, received = tables
     whole = frame.splash(expression, received)

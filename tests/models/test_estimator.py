@@ -54,7 +54,7 @@ def test_predictions_fit_the_target(base):
     for i, row in enumerate(terms.itertuples()):
         if row.kind == "intercept":
             continue
-        x[:, i] = expression[row.receptor if row.kind == "lr" else row.tf]
+        x[:, i] = expression[row.receptor or row.tf]
         if row.ligand:
             x[:, i] *= received[f"{row.ligand}|contact" if row.range == "contact" else row.ligand]
     predicted = (x * betas.to_numpy()).sum(axis=1)

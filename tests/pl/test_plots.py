@@ -183,6 +183,13 @@ def test_modulator_bars_of_pairs(adata):
     assert width == pytest.approx(mean * score.std(ddof=0), rel=1e-3)
 
 
+def test_receptors_by_themselves_have_a_name_and_a_colour(with_receptors):
+    ax = st.pl.modulators(with_receptors, "CD79A", cell_type="all", value="mean", n_top=30)
+    assert "CXCR4 (receptor)" in [label.get_text() for label in ax.get_yticklabels()]
+    assert "receptor by itself" in [text.get_text() for text in ax.figure.legends[0].get_texts()]
+    assert st.pl.betas(with_receptors, "CD79A", "CXCR4").get_title().startswith("CXCR4 (receptor)")
+
+
 def test_distance_profile(done):
     ax = st.pl.perturbation(done, "PAX5", kind="distance")
     x, y = ax.lines[0].get_data()

@@ -115,6 +115,8 @@ def written_out(
         for ligand, receptor, reach in pairs.itertuples(index=False):
             if target not in (ligand, receptor) and any(mean[receptor] > threshold for mean in means.values()):
                 found.add((target, "lr", "", ligand, receptor, reach))
+                if receptor not in regulators:
+                    found.add((target, "receptor", "", "", receptor, ""))
         if scores is None:
             continue
         for tf in regulators:
@@ -131,7 +133,7 @@ def written_out(
     return found
 
 
-def test_three_groups(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) -> None:
+def test_the_groups(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) -> None:
     modulators(adata, grn, ligand_tf=scores)
     assert {r for r in rows(adata) if r[0] == "TGT1"} == {
         ("TGT1", "tf", "TF1", "", "", ""),
@@ -145,12 +147,38 @@ def test_three_groups(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) -
         ("TGT1", "tfl", "TF1", "LIG3", "", "secreted"),
         ("TGT1", "tfl", "TF2", "LIG2", "", "contact"),
         ("TGT1", "tfl", "TF2", "LIG3", "", "secreted"),
+        ("TGT1", "receptor", "", "", "REC1", ""),  # of two pairs
+        ("TGT1", "receptor", "", "", "REC2", ""),  # and TF2, of a third, is in the TF group
     }
+    assert ("TGT2", "receptor", "", "", "TF2", "") in rows(adata)
     # by default every gene with a regulator: not TF1 (itself only), not ALONE
     assert list(adata.uns["modulators"]["table"]["target"].unique()) == ["TF2", "LIG3", "TGT1", "TGT2"]
     # neither gene of a pair is the target, and a ligand does not act on itself through a TF
     assert not any("TF2" in r[1:] for r in rows(adata) if r[0] == "TF2")
     assert not any("LIG3" in r[1:] for r in rows(adata) if r[0] == "LIG3")
+
+
+def test_every_product_has_its_local_part_beside_it(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) -> None:
+    modulators(adata, grn, ligand_tf=scores)
+    for _, table in adata.uns["modulators"]["table"].astype(str).groupby("target"):
+        alone = table[table["ligand"] == ""]
+        genes = alone["tf"] + alone["receptor"]
+        assert genes.is_unique
+        assert set(table["tf"]) | set(table["receptor"]) == {*genes, ""}
+        # and nothing else: a receptor without a pair of this target would adjust for nothing
+        assert set(alone["receptor"]) - {""} <= set(table.loc[table["kind"] == "lr", "receptor"])
+        assert table["target"].iloc[0] not in set(genes)
+
+
+def test_the_published_form(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) -> None:
+    modulators(adata, grn, ligand_tf=scores)
+    modulators(adata, grn, ligand_tf=scores, main_effects=False, key_added="published")
+    whole, table = (adata.uns[key]["table"] for key in ("modulators", "published"))
+    assert list(table["kind"].cat.categories) == ["tf", "lr", "tfl"]
+    kept = whole[whole["kind"] != "receptor"].astype(str).reset_index(drop=True)
+    pd.testing.assert_frame_equal(table.astype(str), kept)
+    assert adata.uns["published"]["params"]["main_effects"] is False
+    assert len(whole) > len(table)
 
 
 @pytest.mark.parametrize("padding", [0, 1000])
@@ -176,7 +204,7 @@ def test_against_the_rules_written_out(padding: int, seed: int) -> None:
     for options in chosen:
         modulators(adata, grn.sample(frac=1, random_state=seed), ligand_tf=scores, **options)
         assert rows(adata) == written_out(adata, grn, scores, targets, **options)
-    assert len(adata.uns["modulators"]["table"]["kind"].unique()) == 3
+    assert len(adata.uns["modulators"]["table"]["kind"].unique()) == 4
 
 
 def test_large_panels_leave_out_what_the_network_explains(grn: pd.DataFrame, scores: pd.DataFrame) -> None:
@@ -198,7 +226,7 @@ def test_without_scores_there_are_no_ligand_tf_terms(
     with caplog.at_level(logging.INFO, logger="spacetravlr"):
         modulators(adata, grn)
     assert "there are no ligand-TF modulators" in caplog.text
-    assert {r[1] for r in rows(adata)} == {"tf", "lr"}
+    assert {r[1] for r in rows(adata)} == {"tf", "lr", "receptor"}
     pd.testing.assert_frame_equal(adata.uns["received_ligands_tfl"], before)
 
 
@@ -252,7 +280,7 @@ def test_named_targets(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) 
     modulators(adata, grn, ligand_tf=scores, targets=["TGT2", "ALONE", "TGT2"])
     assert list(adata.uns["modulators"]["table"]["target"].unique()) == ["TGT2", "ALONE"]
     # pairs act on a gene without a regulator too
-    assert {r[1] for r in rows(adata) if r[0] == "ALONE"} == {"lr"}
+    assert {r[1] for r in rows(adata) if r[0] == "ALONE"} == {"lr", "receptor"}
     # a target's terms do not depend on which others are listed
     chosen = {r for r in rows(adata) if r[0] == "TGT2"}
     modulators(adata, grn, ligand_tf=scores)
@@ -266,10 +294,10 @@ def test_what_is_written(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame
     assert all(isinstance(t, pd.CategoricalDtype) for t in table.dtypes)
     assert params == {
         "cluster_key": "cell_type", "layer": "imputed", "receptor_threshold": 0.01, "n_top": 3, "cutoff": 0.01,
-        "received_key": "received_ligands",
+        "main_effects": True, "received_key": "received_ligands",
     }  # fmt: skip
-    # each target's rows are contiguous, TF before LR before TFL
-    order = table["target"].cat.codes.to_numpy() * 3 + table["kind"].cat.codes.to_numpy()
+    # each target's rows are contiguous, TF before LR before TFL before receptors
+    order = table["target"].cat.codes.to_numpy() * 4 + table["kind"].cat.codes.to_numpy()
     assert (np.diff(order) >= 0).all()
     design = build_design(table, adata.var_names)
     assert len(design.targets.term) == len(table)
@@ -342,7 +370,7 @@ def test_a_network_of_another_organism(adata: AnnData) -> None:
         modulators(adata, grn)
     # a gene named by the user still has its pairs
     modulators(adata, grn, targets=["TGT1"])
-    assert {r[1] for r in rows(adata)} == {"lr"}
+    assert {r[1] for r in rows(adata)} == {"lr", "receptor"}
 
 
 @pytest.mark.parametrize("names", [{"TF1": "TF1(+)"}, {"TF1": "TF1_extended (12g)"}, {"TF1": "TF1_ELSE"}])
@@ -396,7 +424,7 @@ def test_a_simulated_tissue_gives_exactly_its_candidates() -> None:
     st.pp.spatial_weights(adata)
     st.pp.received_ligands(adata, priors.ligand_receptor)
     full = adata.uns["received_ligands_tfl"].copy()
-    st.pp.modulators(adata, priors.grn, ligand_tf=priors.ligand_tf)
+    st.pp.modulators(adata, priors.grn, ligand_tf=priors.ligand_tf, main_effects=False)
     terms = adata.uns["simulation"]["terms"].query("kind != 'intercept'")
     columns = ["target", "kind", "tf", "ligand", "receptor", "range"]
     assert rows(adata) == set(terms[columns].astype(str).itertuples(index=False, name=None))
@@ -417,7 +445,7 @@ def test_real_section(data_dir: Path) -> None:
     grn = st.priors.fetch_base_grn(confidence="ABC")
     st.pp.modulators(adata, grn, ligand_tf=data_dir / "nichenet_like_ligand_tf_human.parquet", cluster_key="region")
     table = adata.uns["modulators"]["table"]
-    assert set(table["kind"].unique()) == {"tf", "lr", "tfl"}
+    assert set(table["kind"].unique()) == {"tf", "lr", "tfl", "receptor"}
     assert {*table["target"], *table["tf"], *table["ligand"], *table["receptor"]} <= {*adata.var_names, ""}
     tfl = table[table["kind"] == "tfl"]
     assert tfl.groupby(["target", "tf"], observed=True).size().max() <= 5

@@ -79,11 +79,14 @@ def test_what_is_written(base, fitted):
     assert_equal(trimmed, base)
     stored = fitted.uns["betas"]
     assert set(stored) == {"terms", "scores", "training", "params", "store", "bodies", "fitted_on"}
-    truth = base.uns["simulation"]["terms"]
     columns = ["target", "kind", "tf", "ligand", "receptor", "range"]
-    pd.testing.assert_frame_equal(stored["terms"][columns].astype(str), truth[columns].astype(str))
+    table = base.uns["modulators"]["table"]
+    pd.testing.assert_frame_equal(
+        stored["terms"].loc[stored["terms"]["kind"] != "intercept", columns].astype(str).reset_index(drop=True),
+        table[columns].astype(str),
+    )
     assert fitted.obsm["betas"].dtype == np.float32
-    assert fitted.obsm["betas"].shape == fitted.obsm["betas_sd"].shape == (240, len(truth))
+    assert fitted.obsm["betas"].shape == fitted.obsm["betas_sd"].shape == (240, len(table) + len(TARGETS))
     assert len(stored["scores"]) == 12
     assert list(stored["scores"]["target"].unique()) == TARGETS
     assert set(stored["scores"]["cell_type"]) == set(TYPES)
@@ -92,6 +95,42 @@ def test_what_is_written(base, fitted):
     assert stored["params"]["cluster_key"] == "cell_type"
     assert stored["params"]["received_key"] == "received_ligands"
     assert stored["params"]["body"] == "surface"
+
+
+def test_receptors_by_themselves_are_fitted(base):
+    """The terms table says so; a table of an earlier version, without them, is fitted as ``main_effects=False``."""
+    assert set(base.uns["modulators"]["table"]["kind"]) == {"tf", "lr", "tfl", "receptor"}
+    published, earlier = base.copy(), base.copy()
+    grn, _, ligand_tf = st.datasets.simulated_priors(base)
+    st.pp.modulators(published, grn, ligand_tf=ligand_tf, main_effects=False)
+    stored = earlier.uns["modulators"]
+    del stored["params"]["main_effects"]
+    stored["table"] = stored["table"][stored["table"]["kind"] != "receptor"]
+    whole, one, other = (_fit(adata, body="seed") for adata in (base, published, earlier))
+    np.testing.assert_array_equal(one.obsm["betas"], other.obsm["betas"])
+    terms = whole.uns["betas"]["terms"]
+    kept = (terms["kind"] != "receptor").to_numpy()
+    assert one.obsm["betas"].shape[1] == kept.sum() < len(kept)
+    assert whole.obsm["betas"][:, ~kept].any()
+    assert terms.loc[~kept, "importance"].max() > 0
+
+
+def test_a_pair_gets_no_credit_for_what_its_receptor_goes_along_with(base):
+    """A target that is the receptor and noise, without any ligand."""
+    found = []
+    for main_effects in (False, True):
+        adata = base.copy()
+        pair = adata.uns["simulation"]["ligand_receptor"].iloc[0]
+        noise = np.random.default_rng(0).normal(scale=0.1, size=adata.n_obs)
+        made = np.maximum(adata[:, pair["receptor"]].layers["log1p"].ravel() + noise + 1, 0)
+        adata.layers["log1p"][:, adata.var_names.get_loc("PAX5")] = made
+        grn, _, ligand_tf = st.datasets.simulated_priors(base)
+        st.pp.modulators(adata, grn, ligand_tf=ligand_tf, main_effects=main_effects)
+        terms = _fit(adata, ["PAX5"]).uns["betas"]["terms"]
+        own = terms[(terms["receptor"] == pair["receptor"]) & (terms["kind"] == "lr")]
+        found.append(float(own["importance"].sum()))
+    assert found[0] > 0.5
+    assert found[1] < 0.1 * found[0]
 
 
 def test_uncertainty(fitted):
@@ -109,8 +148,16 @@ def test_uncertainty(fitted):
                 assert np.all((here == 0) == (betas[np.ix_(rows, columns)] == 0))
             else:
                 assert np.isnan(here).all()
-    truth = fitted.obsm["true_betas"]
-    active = truth.any(axis=0) & (terms["kind"] != "intercept").to_numpy()
+
+
+def test_intervals_hold_the_true_coefficients(base):
+    """Of the model that the tissue was simulated from; a regulator that was not found counts as outside."""
+    adata = base.copy()
+    grn, _, ligand_tf = st.datasets.simulated_priors(base)
+    st.pp.modulators(adata, grn, ligand_tf=ligand_tf, main_effects=False)
+    fitted = _fit(adata, uncertainty=True)
+    sd, betas, truth = fitted.obsm["betas_sd"], fitted.obsm["betas"], fitted.obsm["true_betas"]
+    active = truth.any(axis=0) & (fitted.uns["betas"]["terms"]["kind"] != "intercept").to_numpy()
     inside = np.abs(betas - truth)[:, active] <= 1.96 * sd[:, active]
     assert np.nanmean(inside) > 0.7
 

@@ -43,6 +43,17 @@ def test_what_was_done_is_written_down(adata):
     assert (stored["layer"], stored["n_propagation"], stored["label"]) == ("log1p", 2, "IRF4=max, STAT3 x 0.5")
 
 
+def test_adjustment_is_taken_in_when_asked_for(with_receptors):
+    adata = with_receptors
+    st.tl.perturb(adata, "CXCR4")
+    st.tl.perturb(adata, "CXCR4", adjusted=True, key_added="adjusted")
+    assert [adata.uns[key]["adjusted"] for key in ("perturbed", "adjusted")] == [False, True]
+    assert np.abs(adata.layers["adjusted"] - adata.layers["perturbed"]).max() > 0.1
+    for adjusted, key in ((False, "perturbed"), (True, "adjusted")):
+        (found,) = st.tl.perturb_batch(adata, ["CXCR4"], adjusted=adjusted)
+        np.testing.assert_allclose(found.simulated, adata.layers[key], atol=1e-6)
+
+
 def test_the_perturbed_cells_are_known_by_name(adata, tmp_path):
     st.tl.perturb(adata, "FOXO1", cells="cell_type == 'T/NK'")
     adata.write_h5ad(tmp_path / "perturbed.h5ad")

@@ -184,6 +184,20 @@ def test_a_folder_of_another_screen_is_refused(adata, tmp_path):
         st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"])
 
 
+def test_adjustment_is_part_of_what_a_screen_is(with_receptors, tmp_path):
+    adata = with_receptors
+    plain = st.tl.genome_screen(adata, save_to=tmp_path, genes=["CXCR4"])
+    with pytest.raises(ValueError, match=r"another adjusted \(False, now True\)"):
+        st.tl.genome_screen(adata, save_to=tmp_path, genes=["CXCR4"], adjusted=True)
+    screen = st.tl.genome_screen(adata, genes=["CXCR4"], adjusted=True)
+    assert [s.uns["screen"]["adjusted"] for s in (plain, screen)] == [False, True]
+    change = st.GeneFactory(adata, adjusted=True).perturb("CXCR4").change_frame()
+    np.testing.assert_allclose(screen[:, change.columns].X.ravel(), change.mean(), rtol=1e-4, atol=1e-6)
+    assert np.abs(screen.X - plain.X).max() > 0.1
+    again = st.GeneFactory(adata, adjusted=True).genome_screen(None, genes=["CXCR4"])
+    np.testing.assert_array_equal(again.X, screen.X)
+
+
 def test_files_hold_every_cell_when_asked(adata, tmp_path):
     st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"], save_cells=True)
     with np.load(tmp_path / "FOXO1.npz") as stored:

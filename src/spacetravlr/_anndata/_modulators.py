@@ -15,11 +15,16 @@ from spacetravlr._validators import assert_genes, assert_key
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Columns of a modulator table. ``kind`` is "tf", "lr" or "tfl" ("intercept" too in the terms of a fit); ``tf``,
-#: ``ligand``, ``receptor`` hold gene names and ``range`` "secreted" or "contact"; "" where a column does not apply.
+#: Columns of a modulator table. ``kind`` is "tf", "lr", "tfl" or "receptor" ("intercept" too in the terms of a fit);
+#: ``tf``, ``ligand``, ``receptor`` hold gene names and ``range`` "secreted" or "contact"; "" where a column does not
+#: apply.
 COLUMNS = ("target", "kind", "tf", "ligand", "receptor", "range")
-KINDS = {"tf": Kind.TF, "lr": Kind.LR, "tfl": Kind.TFL}
+KINDS = {"tf": Kind.TF, "lr": Kind.LR, "tfl": Kind.TFL, "receptor": Kind.RECEPTOR}
+#: The kind whose terms are adjustment: the receptor of a pair by itself.
+ADJUSTMENT = "receptor"
 INTERCEPT = "intercept"
+# kinds whose local gene is a receptor
+_OF_RECEPTORS = [Kind.LR, Kind.RECEPTOR]
 
 
 class Design(NamedTuple):
@@ -60,8 +65,9 @@ def build_design(table: pd.DataFrame, genes: pd.Index, targets: Sequence[str] | 
     rows = np.flatnonzero((kind_of_row >= 0) & (position >= 0))
     kind_of_row, position = kind_of_row[rows], position[rows]
 
-    is_lr, has_signal = kind_of_row == Kind.LR, kind_of_row != Kind.TF
-    local = np.where(is_lr, receptor.genes(genes, rows, is_lr), tf.genes(genes, rows, ~is_lr))
+    is_receptor = np.isin(kind_of_row, _OF_RECEPTORS)
+    has_signal = np.isin(kind_of_row, [Kind.LR, Kind.TFL])
+    local = np.where(is_receptor, receptor.genes(genes, rows, is_receptor), tf.genes(genes, rows, ~is_receptor))
     ligand_gene = ligand.genes(genes, rows, has_signal)
     contact = signal_range.look_up({_keys.CONTACT: 1})[rows] == 1
     pairs = np.unique(np.stack([ligand_gene[has_signal], contact[has_signal]], axis=1), axis=0).astype(np.int64)
@@ -127,14 +133,14 @@ def terms_table(design: Design) -> pd.DataFrame:
     local = np.where(is_term, terms.gene[term] if len(terms) else -1, -1)
     ligand = np.where(signal >= 0, signals.ligand[signal] if len(signals) else -1, -1)
     contact = np.where(signal >= 0, signals.contact[signal] if len(signals) else False, False)
-    labels = np.array(["tf", "lr", "tfl", INTERCEPT], dtype=object)
+    labels = np.array([*KINDS, INTERCEPT], dtype=object)
     return pd.DataFrame(
         {
             "target": pd.Categorical(names[targets.gene[target]]),
             "kind": pd.Categorical(labels[kind], categories=list(labels)),
             "tf": pd.Categorical(names[np.where(np.isin(kind, [Kind.TF, Kind.TFL]), local, -1)]),
             "ligand": pd.Categorical(names[ligand]),
-            "receptor": pd.Categorical(names[np.where(kind == Kind.LR, local, -1)]),
+            "receptor": pd.Categorical(names[np.where(np.isin(kind, _OF_RECEPTORS), local, -1)]),
             "range": pd.Categorical(
                 np.where(signal < 0, "", np.where(contact, _keys.CONTACT, _keys.SECRETED)),
                 categories=["", _keys.SECRETED, _keys.CONTACT],
@@ -148,7 +154,8 @@ def column_names(table: pd.DataFrame) -> list[str]:
     """Names of the published method for the rows of one target's terms table.
 
     ``beta0``, ``beta_<TF>``, ``beta_<ligand>$<receptor>``, ``beta_<ligand>#<TF>``; a contact pair whose secreted twin
-    is also a term is told apart as ``beta_<ligand>|contact$<receptor>``.
+    is also a term is told apart as ``beta_<ligand>|contact$<receptor>``. The receptor of a pair by itself, which the
+    published method does not have, is ``beta_<receptor>``.
     """
     names = []
     for row in table.itertuples(index=False):
@@ -156,6 +163,8 @@ def column_names(table: pd.DataFrame) -> list[str]:
             names.append("beta0")
         elif row.kind == "tf":
             names.append(f"beta_{row.tf}")
+        elif row.kind == ADJUSTMENT:
+            names.append(f"beta_{row.receptor}")
         else:
             separator, local = ("$", row.receptor) if row.kind == "lr" else ("#", row.tf)
             plain = f"beta_{row.ligand}{separator}{local}"

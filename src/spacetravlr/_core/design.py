@@ -2,16 +2,20 @@ r"""The regressors of the model as typed index arrays.
 
 Every regressor is a local gene times, at most, one received signal (how-it-works, section 3):
 
-======  ======================  ==========================
-kind    ``gene``                ``signal``
-======  ======================  ==========================
-TF      transcription factor    ``-1`` (none)
-LR      receptor                the ligand's received signal
-TFL     transcription factor    the ligand's received signal
-======  ======================  ==========================
+========  ======================  ==========================
+kind      ``gene``                ``signal``
+========  ======================  ==========================
+TF        transcription factor    ``-1`` (none)
+LR        receptor                the ligand's received signal
+TFL       transcription factor    the ligand's received signal
+RECEPTOR  receptor of LR terms    ``-1`` (none)
+========  ======================  ==========================
 
 so that a regressor's value is :math:`z_{jm} = x_{j,\mathrm{gene}(m)} L_{j,\mathrm{signal}(m)}`, with :math:`L = 1`
-for TF.
+for TF and RECEPTOR.
+RECEPTOR terms are adjustment: they take up what goes along with a receptor, so that an LR term has only what its
+product adds, and are part of what a model predicts. No claim of cause rests on them, and a change does not pass
+through them unless asked for.
 Distinct regressors are held once (:class:`Terms`) and targets point into them (:class:`Targets`).
 """
 
@@ -36,6 +40,7 @@ class Kind(IntEnum):
     TF = 0
     LR = 1
     TFL = 2
+    RECEPTOR = 3
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Terms:
     gene: Ints
     """Gene index of the local factor: the TF, or the receptor."""
     signal: Ints
-    """Index into :class:`Signals` of the received factor, -1 for TF terms."""
+    """Index into :class:`Signals` of the received factor, -1 for TF and RECEPTOR terms."""
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -68,6 +73,15 @@ class Terms:
     def take(self, index: Ints) -> Terms:
         """The terms at ``index``, in that order."""
         return Terms(self.kind[index], self.gene[index], self.signal[index])
+
+    @property
+    def causal(self) -> Bools:
+        """Which terms pass a change on: all but those of adjustment."""
+        return np.asarray(self.kind) != Kind.RECEPTOR
+
+    def with_adjustment(self) -> Terms:
+        """The same terms, those of adjustment as if they were regulators, so that they pass changes on too."""
+        return Terms(np.where(self.causal, self.kind, Kind.TF).astype(np.int8), self.gene, self.signal)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def betas(
     Returns
     -------
     Cells x regressors, with columns ``beta0``, ``beta_<TF>``, ``beta_<ligand>$<receptor>`` and
-    ``beta_<ligand>#<TF>``, in original units of expression.
+    ``beta_<ligand>#<TF>``, and ``beta_<receptor>`` for receptors by themselves, in original units of expression.
 
     Raises
     ------

@@ -55,7 +55,8 @@ def modulators(
     columns
 
     ``target``, ``modulator``, ``kind``, ``tf``, ``ligand``, ``receptor``, ``range``
-        Which term; ``modulator`` is its short name, such as ``TGFB1$TGFBR1``.
+        Which term; ``modulator`` is its short name, such as ``TGFB1$TGFBR1``. Terms of the kind ``"receptor"`` are
+        adjustment: the receptor of a pair by itself, on which no claim of cause rests.
     ``cell_type``, ``n_cells``, ``mean``, ``mean_abs``, ``sd``
         Coefficient over the cells of the type, in original units of expression.
     ``modulator_sd``, ``effect``

@@ -34,7 +34,8 @@ class BetaFrame(pd.DataFrame):
     """Coefficients of one target, cells x regressors.
 
     Columns are named as in the published method: ``beta0`` (the intercept), ``beta_<TF>``,
-    ``beta_<ligand>$<receptor>`` and ``beta_<ligand>#<TF>``. It is a :class:`pandas.DataFrame` in every respect, and
+    ``beta_<ligand>$<receptor>`` and ``beta_<ligand>#<TF>``; ``beta_<receptor>`` is the receptor of a pair by itself,
+    which is adjustment. It is a :class:`pandas.DataFrame` in every respect, and
     remembers its target and what its columns mean through slicing, copying and pickling.
 
     Attributes
@@ -125,6 +126,7 @@ class BetaFrame(pd.DataFrame):
         received_tfl: pd.DataFrame | None = None,
         scale_factor: float = 1.0,
         beta_cap: float | None = None,
+        adjusted: bool = False,
     ) -> pd.DataFrame:
         r"""Compute how much the target changes per unit of each modulator in the same cell.
 
@@ -136,7 +138,7 @@ class BetaFrame(pd.DataFrame):
             \partial H / \partial R_i &= \sum_{k: receptor(k)=i} b^{LR}_k L_k \; [R_i > 0] \\
             \partial H / \partial L_i &= \sum_{k: ligand(k)=i} b^{LR}_k R_k + \sum_{p: ligand(p)=i} b^{TFL}_p TF_p
 
-        A gene in several roles gets the sum.
+        A gene in several roles gets the sum. A receptor by itself is adjustment and no role, unless ``adjusted``.
 
         Parameters
         ----------
@@ -151,6 +153,8 @@ class BetaFrame(pd.DataFrame):
             Multiplies the parts that come from ligand-receptor and ligand-TF terms.
         beta_cap
             Clips the summed derivatives to ``[-beta_cap, beta_cap]``.
+        adjusted
+            Add the coefficients of receptors by themselves, so that the result is the derivative of :meth:`predict`.
 
         Returns
         -------
@@ -166,7 +170,7 @@ class BetaFrame(pd.DataFrame):
         inputs = self._inputs(expression, received, received_tfl)
         result = splash(
             inputs.betas,
-            inputs.terms,
+            inputs.terms.with_adjustment() if adjusted else inputs.terms,
             inputs.signals,
             expression=inputs.expression,
             received=inputs.received,
@@ -178,7 +182,7 @@ class BetaFrame(pd.DataFrame):
     def predict(
         self, expression: pd.DataFrame, received: pd.DataFrame, *, received_tfl: pd.DataFrame | None = None
     ) -> pd.Series:
-        """Evaluate the model: the intercept plus every coefficient times its regressor.
+        """Evaluate the model: the intercept plus every coefficient times its regressor, adjustment among them.
 
         Parameters
         ----------

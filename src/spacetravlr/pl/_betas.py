@@ -59,7 +59,8 @@ def betas(
     %(target_one)s
     modulator
         One modulator or several: ``"FOXO1"``, ``"CXCL12$CXCR4"`` (ligand and receptor) or ``"CCL19#EBF1"`` (ligand and
-        transcription factor), ``"beta0"`` for the intercept. By default the most important ones.
+        transcription factor), ``"CXCR4"`` (a receptor by itself), ``"beta0"`` for the intercept. By default the most
+        important ones.
     n_top
         How many maps when no modulator is named.
     %(betas_key)s

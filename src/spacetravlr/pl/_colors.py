@@ -25,8 +25,13 @@ DIVERGING = "RdBu_r"
 SEQUENTIAL = "viridis"
 # told apart by people who see colours differently, too (Paul Tol's bright and vibrant schemes)
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#4477aa", "#ee7733", "#228833", "#aa3377", "#bbbbbb"
-KIND_COLORS = {"tf": BLUE, "lr": ORANGE, "tfl": GREEN}
-KIND_LABELS = {"tf": "transcription factor", "lr": "ligand-receptor pair", "tfl": "ligand-TF pair"}
+KIND_COLORS = {"tf": BLUE, "lr": ORANGE, "tfl": GREEN, "receptor": PURPLE}
+KIND_LABELS = {
+    "tf": "transcription factor",
+    "lr": "ligand-receptor pair",
+    "tfl": "ligand-TF pair",
+    "receptor": "receptor by itself",
+}
 ROLE_COLORS = {"tf": BLUE, "ligand": ORANGE, "receptor": PURPLE}
 ROLE_LABELS = {"tf": "transcription factor", "ligand": "ligand", "receptor": "receptor"}
 RANGE_COLORS = {_keys.SECRETED: BLUE, _keys.CONTACT: ORANGE}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from spacetravlr import _keys
+from spacetravlr._anndata._modulators import ADJUSTMENT
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -89,12 +90,17 @@ def clean(ax: Axes) -> None:
 
 
 def term_labels(rows: Any) -> list[str]:
-    """Readable names of modulators: ``FOXO1``, ``CXCL12-CXCR4``, ``CCL19 x EBF1``; contact pairs say so."""
+    """Readable names of modulators: ``FOXO1``, ``CXCL12-CXCR4``, ``CCL19 x EBF1``, ``CXCR4 (receptor)``.
+
+    Contact pairs say so.
+    """
     labels = []
     for row in rows.itertuples(index=False):
         contact = " (contact)" if row.range == _keys.CONTACT else ""
         if row.kind == "tf":
             labels.append(str(row.tf))
+        elif row.kind == ADJUSTMENT:
+            labels.append(f"{row.receptor} (receptor)")
         elif row.kind == "lr":
             labels.append(f"{row.ligand}\N{EN DASH}{row.receptor}{contact}")
         elif row.kind == "tfl":

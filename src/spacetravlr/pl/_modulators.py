@@ -113,7 +113,9 @@ def modulators(
     kinds = [k for k in KIND_COLORS if any((b["kind"] == k).any() for b in shown)]
     handles = [Patch(color=KIND_COLORS[k], label=KIND_LABELS[k]) for k in kinds]
     if ax is None:
-        axes[0].figure.legend(handles=handles, fontsize=7, loc="outside lower center", ncols=3, frameon=False)
+        axes[0].figure.legend(
+            handles=handles, fontsize=7, loc="outside lower center", ncols=2 if len(kinds) > 3 else 3, frameon=False
+        )
     else:
         axes[0].legend(handles=handles, fontsize=7, loc="best", framealpha=0.9, edgecolor="none")
     return finish(axes, title=title, return_fig=return_fig, save=save)

@@ -1,4 +1,4 @@
-"""The three groups of modulators (how-it-works, section 3) as integer tables; all genes are indices into ``genes``."""
+"""The groups of modulators (how-it-works, section 3) as integer tables; all genes are indices into ``genes``."""
 
 from __future__ import annotations
 
@@ -59,6 +59,13 @@ def lr_group(ligand: Ints, receptor: Ints, targets: Ints) -> tuple[Group, Ints]:
     keep = (targets[:, None] != ligand) & (targets[:, None] != receptor)
     rows, pair = np.nonzero(keep)
     return _group(rows, ligand=ligand[pair], receptor=receptor[pair]), pair
+
+
+def receptor_group(lr: Group, tf: Group, n_genes: int) -> Group:
+    """The receptor of each pair by itself, once per target, where it is no TF regulator of the target already."""
+    code = np.setdiff1d(lr.target * np.int64(n_genes) + lr.receptor, tf.target * np.int64(n_genes) + tf.tf)
+    rows, receptor = np.divmod(code, n_genes)
+    return _group(rows, receptor=receptor)
 
 
 def tfl_group(

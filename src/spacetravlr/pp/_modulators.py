@@ -12,7 +12,7 @@ import pandas as pd
 from spacetravlr import _keys
 from spacetravlr._anndata._columns import as_stored
 from spacetravlr._anndata._expression import get_expression, layer_name
-from spacetravlr._anndata._modulators import COLUMNS, KINDS
+from spacetravlr._anndata._modulators import ADJUSTMENT, COLUMNS, KINDS
 from spacetravlr._anndata._received import operators, read_received
 from spacetravlr._anndata._spatial import category_codes, unwrap
 from spacetravlr._docs import document
@@ -33,6 +33,7 @@ from spacetravlr.pp._modulator_groups import (
     gene_index,
     lr_group,
     panel_edges,
+    receptor_group,
     tf_group,
     tfl_group,
 )
@@ -62,20 +63,26 @@ def modulators(
     receptor_threshold: float = 0.01,
     n_top: int = 5,
     cutoff: float = 0.01,
+    main_effects: bool = True,
     received_key: str = _keys.RECEIVED,
     key_added: str = _keys.MODULATORS,
     copy: bool = False,
 ) -> AnnData | None:
     """List the genes and pairs that may control each target.
 
-    A target's modulators come in three groups:
+    A target's modulators come in three groups, and a fourth that holds adjustment only:
 
     - TF: its regulators in the base network that are in the panel, not the target itself;
     - LR: all ligand-receptor pairs of :func:`received_ligands` of which neither gene is the target and whose receptor
       has a mean above ``receptor_threshold`` in at least one cell type;
     - TFL: for each of its TF regulators the ``n_top`` ligands of the panel with the highest ligand-TF score above
       ``cutoff``, the target itself left out. In panels of 1,000 genes or more a pair is left out when the target or
-      the TF is itself a regulator of the ligand. A TFL term uses the secreted signal of its ligand where there is one.
+      the TF is itself a regulator of the ligand. A TFL term uses the secreted signal of its ligand where there is one;
+    - receptor: the receptor of each of its pairs by itself, unless it is one of the TF regulators.
+
+    A receptor goes along with many genes of its cell. Without the receptor by itself, a pair would get the credit for
+    that, whatever the neighbours send. Such terms carry no claim of cause: they are fitted, and perturbations leave
+    them out. The TF of a TFL term always stands by itself too, in the TF group.
 
     Parameters
     ----------
@@ -100,6 +107,8 @@ def modulators(
         Ligands per TF and target, at most.
     cutoff
         Ligand-TF scores must exceed it. The default is meant for NicheNet's published scale.
+    main_effects
+        Add the group of receptors. ``False`` is the published form.
     received_key
         ``key_added`` of :func:`received_ligands`.
     key_added
@@ -110,9 +119,9 @@ def modulators(
     -------
     ``None``, or the copy. Writes
 
-    - ``adata.uns[key_added]`` : dict with ``table`` (one row per target and modulator: ``target``, ``kind`` "tf", "lr"
-      or "tfl", ``tf``, ``ligand``, ``receptor``, ``range``; categorical, "" where a column does not apply) and
-      ``params``;
+    - ``adata.uns[key_added]`` : dict with ``table`` (one row per target and modulator: ``target``, ``kind`` "tf", "lr",
+      "tfl" or "receptor", ``tf``, ``ligand``, ``receptor``, ``range``; categorical, "" where a column does not apply)
+      and ``params``;
     - ``adata.uns["received_ligands_tfl"]`` : columns are added for ligands that had no received signal (float32).
 
     Raises
@@ -133,7 +142,7 @@ def modulators(
     >>> st.pp.modulators(adata, priors.grn, ligand_tf=priors.ligand_tf)
     >>> table = adata.uns["modulators"]["table"]
     >>> table.query("target == 'PAX5'")["kind"].value_counts().to_dict()
-    {'tf': 14, 'lr': 12, 'tfl': 4}
+    {'tf': 14, 'lr': 12, 'receptor': 12, 'tfl': 4}
     """
     adata = unwrap(adata)
     assert_unique_names(adata)
@@ -168,6 +177,8 @@ def modulators(
             )
         received_tfl = _with_signals(adata, received_tfl, groups["tfl"], received_key, received.params["layer"] or None)
         contact["tfl"] = _acts_by_contact(groups["tfl"], received_tfl, genes)
+    if main_effects:
+        groups[ADJUSTMENT] = receptor_group(lr, tf, len(genes))
     table = _table(groups, contact, target_genes, genes)
     _check_empty(table, target_genes, genes)
 
@@ -177,12 +188,15 @@ def modulators(
         "receptor_threshold": float(receptor_threshold),
         "n_top": int(n_top),
         "cutoff": float(cutoff),
+        "main_effects": bool(main_effects),
         "received_key": received_key,
     }
     counts = table["kind"].value_counts()
     logger.info(
-        "%d targets with %d TF, %d ligand-receptor and %d ligand-TF modulators from %d expressed pairs.",
-        len(target_genes), *(int(counts.get(kind, 0)) for kind in KINDS), len(pairs),
+        "%d targets with %d TF, %d ligand-receptor and %d ligand-TF modulators from %d expressed pairs; %d receptors "
+        "by themselves.",
+        len(target_genes), *(int(counts.get(kind, 0)) for kind in ("tf", "lr", "tfl")), len(pairs),
+        int(counts.get(ADJUSTMENT, 0)),
     )  # fmt: skip
     adata = adata.copy() if copy else adata
     adata.uns[key_added] = {"table": table, "params": params}
@@ -269,7 +283,7 @@ def _acts_by_contact(group: Group, received: pd.DataFrame, genes: pd.Index) -> B
 
 
 def _table(groups: dict[str, Group], contact: dict[str, Bools], targets: Ints, genes: pd.Index) -> pd.DataFrame:
-    """Modulator table: targets in their order, each target's TF, then LR, then TFL terms."""
+    """Modulator table: targets in their order, each target's TF, then LR, then TFL terms, then receptors."""
     target = np.concatenate([g.target for g in groups.values()])
     order = np.argsort(target, kind="stable")
     kind = np.repeat([list(KINDS).index(k) for k in groups], [len(g.target) for g in groups.values()])[order]
@@ -277,7 +291,7 @@ def _table(groups: dict[str, Group], contact: dict[str, Bools], targets: Ints, g
     reach = np.concatenate([contact[k] + 1 if k in contact else np.zeros(len(g.target)) for k, g in groups.items()])
     frame = {
         "target": _categorical(targets[target[order]], genes),
-        "kind": pd.Categorical.from_codes(kind, pd.Index(list(KINDS))),
+        "kind": pd.Categorical.from_codes(kind, pd.Index([k for k in KINDS if k in groups or k != ADJUSTMENT])),
         **{c: _categorical(v, genes) for c, v in columns.items()},
         "range": pd.Categorical.from_codes(reach.astype(np.int8)[order], pd.Index(RANGES)),
     }

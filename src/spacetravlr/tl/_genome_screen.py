@@ -38,6 +38,7 @@ def genome_screen(
     received_key: str | None = None,
     layer: str | None = None,
     n_jobs: int | None = None,
+    adjusted: bool = False,
     client: Any = None,
     show_progress_bar: bool | None = None,
 ) -> AnnData:
@@ -66,6 +67,7 @@ def genome_screen(
     %(received_key)s
     %(layer_start)s
     %(n_jobs)s
+    %(adjusted)s
     %(client)s
     %(show_progress_bar)s
 
@@ -97,5 +99,7 @@ def genome_screen(
         mode=mode, n_propagation=n_propagation, derivative=derivative, genes=genes, cells=cells, batch_size=batch_size,
         save_cells=save_cells, client=client, show_progress_bar=show_progress_bar,
     )  # fmt: skip
-    model = FittedModel.read(unwrap(adata), betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs)
+    model = FittedModel.read(
+        unwrap(adata), betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs, adjusted=adjusted
+    )
     return run_screen(model, save_to, options)

@@ -35,6 +35,7 @@ def perturb(
     received_key: str | None = None,
     layer: str | None = None,
     n_jobs: int | None = None,
+    adjusted: bool = False,
     key_added: str = _keys.PERTURBED,
     copy: bool = False,
 ) -> AnnData | None:
@@ -48,7 +49,8 @@ def perturb(
         D'_{jg} = \sum_{m} b_{jgm} \left( L_{t-1}\, \Delta x + x_{t-1}\, \Delta L \right)_{jm}
 
     A gene that plays several roles passes its change on in each: as a TF or receptor the change of the cell's own
-    expression, as a ligand the change of what each cell receives.
+    expression, as a ligand the change of what each cell receives. As a receptor it acts through the ligands that the
+    cell receives, and not by itself.
 
     Parameters
     ----------
@@ -65,6 +67,7 @@ def perturb(
     %(received_key)s
     %(layer_start)s
     %(n_jobs)s
+    %(adjusted)s
     %(key_added)s
     %(copy)s
 
@@ -77,7 +80,7 @@ def perturb(
     ``adata.uns['perturbed']`` : dict
         ``genes``, ``values`` (NaN where a fold was asked for), ``folds`` (NaN where a value was), ``label``, ``cells``
         (table by cell name with the column ``perturbed``), ``layer`` ("" for ``X``), ``n_propagation``, ``derivative``,
-        ``betas_key``.
+        ``adjusted``, ``betas_key``.
 
     Raises
     ------
@@ -102,7 +105,9 @@ def perturb(
     >>> adata.uns["more"]["label"]
     'FOXO1=max'
     """
-    factory = GeneFactory(adata, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs)
+    factory = GeneFactory(
+        adata, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs, adjusted=adjusted
+    )
     result = factory.perturb(perturbation, fold=fold, cells=cells, n_propagation=n_propagation, derivative=derivative)
     table, layer = factory.adata, factory.model.layer
     before = table.X if layer is None else table.layers[layer]
@@ -127,5 +132,6 @@ def _record(factory: GeneFactory, result: Perturbation) -> dict[str, Any]:
         "layer": factory.model.layer or "",
         "n_propagation": result.n_propagation,
         "derivative": result.derivative,
+        "adjusted": factory.model.adjusted,
         "betas_key": factory.model.betas_key,
     }

@@ -30,6 +30,7 @@ def perturb_batch(
     received_key: str | None = None,
     layer: str | None = None,
     n_jobs: int | None = None,
+    adjusted: bool = False,
 ) -> list[Perturbation]:
     """Do several perturbations at once; the coefficients are read once for all of them.
 
@@ -48,6 +49,7 @@ def perturb_batch(
     %(received_key)s
     %(layer_start)s
     %(n_jobs)s
+    %(adjusted)s
 
     Returns
     -------
@@ -61,5 +63,7 @@ def perturb_batch(
     ValueError
         For negative or non-finite values, no gene, or no cell.
     """
-    factory = GeneFactory(adata, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs)
+    factory = GeneFactory(
+        adata, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs, adjusted=adjusted
+    )
     return factory.perturb_batch(perturbations, cells=cells, n_propagation=n_propagation, derivative=derivative)

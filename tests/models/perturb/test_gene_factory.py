@@ -68,6 +68,45 @@ def test_exact_is_the_difference_of_the_predictions(factory, adata):
     np.testing.assert_allclose(result.change_frame()["CD79A"], expected, atol=1e-4)
 
 
+def test_a_receptor_acts_through_its_pairs_only(factory, with_receptors):
+    """Its coefficient by itself is adjustment, so that a knockout is what it is without that."""
+    adjusting = st.GeneFactory(with_receptors)
+    assert adjusting.possible_targets() == factory.possible_targets()
+    for wanted in ("CXCR4", {"NOTCH1": "max", "FOXO1": 0}):
+        np.testing.assert_allclose(adjusting.perturb(wanted).change, factory.perturb(wanted).change, atol=1e-6)
+    np.testing.assert_allclose(adjusting.splash_betas("CD79A"), factory.splash_betas("CD79A"), atol=1e-6)
+
+
+def test_with_adjustment_a_knockout_is_the_difference_of_the_predictions(with_receptors):
+    adata = with_receptors
+    factory = st.GeneFactory(adata, adjusted=True)
+    result = factory.perturb("CXCR4", n_propagation=1, derivative="exact")
+    names = adata.obs_names
+    x0 = pd.DataFrame(result.baseline.astype(float), index=names, columns=adata.var_names)
+    received = pd.DataFrame(factory.tissue.received.astype(float), names, factory.model.design.signal_names)
+    frame = st.get.betas(adata, "CD79A").astype(float)
+    expected = frame.predict(x0.assign(CXCR4=0.0), received) - frame.predict(x0, received)
+    expected = np.clip(x0["CD79A"] + expected, 0, x0["CD79A"].max()) - x0["CD79A"]
+    np.testing.assert_allclose(result.change_frame()["CD79A"], expected, atol=1e-4)
+    without = st.GeneFactory(adata).perturb("CXCR4", n_propagation=1, derivative="exact")
+    assert np.abs(without.change - result.change).max() > 0.1
+    extra = factory.splash_betas("CD79A")["CXCR4"] - st.GeneFactory(adata).splash_betas("CD79A")["CXCR4"]
+    np.testing.assert_allclose(extra, frame["beta_CXCR4"], atol=1e-5)
+
+
+def test_a_receptor_without_a_pair_can_be_perturbed_with_adjustment_only(with_receptors):
+    adata = with_receptors
+    terms = adata.uns["betas"]["terms"]
+    kept = ~((terms["kind"] == "lr") & (terms["receptor"] == "CXCR4")).to_numpy()
+    adata.obsm["betas"], adata.uns["betas"]["terms"] = adata.obsm["betas"][:, kept], terms[kept]
+    assert "CXCR4" not in st.tl.possible_targets(adata)
+    with pytest.warns(UserWarning, match="'CXCR4' is no TF, ligand or receptor of any model"):
+        assert not st.GeneFactory(adata).perturb("CXCR4").change_frame().drop(columns="CXCR4").to_numpy().any()
+    factory = st.GeneFactory(adata, adjusted=True)
+    assert "CXCR4" in factory.possible_targets()
+    assert factory.perturb("CXCR4").change_frame()["CD79A"].abs().max() > 0.1
+
+
 def test_perturbed_genes_end_at_the_wanted_value(factory, adata):
     # CXCL13 has a model of its own, which does not move it where it is held
     result = factory.perturb({"CXCL13": 0.4, "FOXO1": "max"}, fold={"STAT3": 0.5}, cells="cell_type == 'B'")

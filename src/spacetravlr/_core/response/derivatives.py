@@ -115,7 +115,8 @@ def splash(
 ) -> Splash:
     """Compute the derivative of one target with respect to every gene that plays a role in its model.
 
-    A gene in several roles gets the sum; its roles as a ligand are per unit of its received signal.
+    A gene in several roles gets the sum; its roles as a ligand are per unit of its received signal. Terms of adjustment
+    are left out (see :meth:`~spacetravlr._core.design.Terms.with_adjustment`).
 
     Parameters
     ----------
@@ -138,6 +139,8 @@ def splash(
     -------
     The genes, ascending, and cells x genes in the dtype of ``betas``.
     """
+    if not terms.causal.all():
+        betas, terms = betas[:, terms.causal], terms.take(np.flatnonzero(terms.causal))
     paired = terms.signal >= 0
     ligand = signals.ligand[terms.signal[paired]] if paired.any() else np.empty(0, dtype=np.int64)
     genes = np.unique(np.concatenate([terms.gene, ligand])).astype(np.int64)

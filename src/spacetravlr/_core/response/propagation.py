@@ -21,7 +21,8 @@ the change of the cell's own expression, its roles as ligand the change of what 
 
 Terms are shared by targets, so each round writes the change of every distinct term once a cell and a target costs one
 short dot product. A batch of perturbations reads the coefficients once. Only the genes that play a role are needed
-before the last round, and only signals whose ligand changed are received again.
+before the last round, and only signals whose ligand changed are received again. Terms of adjustment pass nothing on
+(:attr:`~spacetravlr._core.design.Terms.causal`).
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def received_signals(expression: Floats, signals: Signals, field: Field) -> Floa
 def roles(terms: Terms, signals: Signals) -> Ints:
     """Indices of genes that can pass a change on: TFs, receptors and ligands, ascending."""
     used = terms.signal[terms.signal >= 0]
-    return np.unique(np.concatenate([terms.gene, signals.ligand[used]])).astype(np.int64)
+    return np.unique(np.concatenate([terms.gene[terms.causal], signals.ligand[used]])).astype(np.int64)
 
 
 def propagate(

@@ -100,7 +100,9 @@ def update_targets(
     gene_changed = changed(now.own)
     signal_changed = np.append(changed(now.received), False)  # the last one answers for signal -1
     gene_row = np.searchsorted(rows.roles, terms.gene)
-    active = gene_changed[gene_row] | signal_changed[terms.signal] if len(terms) else np.zeros(0, dtype=bool)
+    active = terms.causal  # the others have no row where their gene plays no other role
+    moved = gene_changed[gene_row[active]] | signal_changed[terms.signal[active]]
+    active[active] = moved
     entries = _entries(targets, wanted, active)
     reached, group = wanted[entries.targets], None
     set_zero(out, np.setdiff1d(np.arange(len(rows.out)), np.searchsorted(rows.out, targets.gene[reached])))

@@ -44,6 +44,7 @@ class GeneFactory:
         Key of the received ligands, whose operators carry a change from cell to cell; what the fit used by default.
     %(layer_start)s
     %(n_jobs)s
+    %(adjusted)s
 
     Attributes
     ----------
@@ -66,9 +67,15 @@ class GeneFactory:
         received_key: str | None = None,
         layer: str | None = None,
         n_jobs: int | None = None,
+        adjusted: bool = False,
     ) -> None:
         self.model = FittedModel.read(
-            unwrap(adata), betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs
+            unwrap(adata),
+            betas_key=betas_key,
+            received_key=received_key,
+            layer=layer,
+            n_jobs=n_jobs,
+            adjusted=adjusted,
         )
 
     def __repr__(self) -> str:
@@ -124,7 +131,9 @@ class GeneFactory:
         received = pd.DataFrame(model.tissue.received, index=cells, columns=model.design.signal_names)
         expression = pd.DataFrame(model.expression[:, index], index=cells, columns=needed)
         with numba_threads(model.n_jobs):
-            return frame.splash(expression, received, scale_factor=scale_factor, beta_cap=beta_cap)
+            return frame.splash(
+                expression, received, scale_factor=scale_factor, beta_cap=beta_cap, adjusted=model.adjusted
+            )
 
     @document
     def perturb(

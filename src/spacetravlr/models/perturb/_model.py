@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from spacetravlr._anndata._modulators import Design
+    from spacetravlr._core.design import Terms
     from spacetravlr._core.response.propagation import InputChange
     from spacetravlr._core.response.round import Baseline
     from spacetravlr._types import Bools, Floats, Ints
@@ -56,6 +57,8 @@ class FittedModel:
     """Whether perturbations start from the expression of the fit; ``False`` where a user asked for another layer."""
     same_signals: bool = True
     """Whether signals are received as in the fit; ``False`` where a user asked for others."""
+    adjusted: bool = False
+    """Whether changes pass through adjustment terms too."""
 
     @classmethod
     def read(
@@ -66,6 +69,7 @@ class FittedModel:
         received_key: str | None = None,
         layer: str | None = None,
         n_jobs: int | None = None,
+        adjusted: bool = False,
     ) -> FittedModel:
         """Read a fit from an AnnData; what the fit used is the default of ``received_key`` and ``layer``.
 
@@ -99,12 +103,18 @@ class FittedModel:
             n_jobs=n_jobs,
             same_layer=same_layer,
             same_signals=same_signals,
+            adjusted=bool(adjusted),
         )
 
     @property
     def design(self) -> Design:
         """The regressors, with gene indices into :attr:`genes`."""
         return self.fit.design
+
+    @property
+    def terms(self) -> Terms:
+        """The regressors as changes pass through them: those of adjustment too where they are asked for."""
+        return self.design.terms.with_adjustment() if self.adjusted else self.design.terms
 
     @property
     def genes(self) -> pd.Index:
@@ -114,13 +124,13 @@ class FittedModel:
     @property
     def role_genes(self) -> Ints:
         """Indices of the genes whose change reaches other genes: TFs, ligands and receptors."""
-        return roles(self.design.terms, self.design.signals)
+        return roles(self.terms, self.design.signals)
 
     @cached_property
     def expression(self) -> Floats:
         """Expression that perturbations start from, cells x genes, float32; the genes of the model are checked."""
         values = get_expression(self.adata, layer=self.layer, check=False)
-        used = np.union1d(self.role_genes, self.design.targets.gene)
+        used = np.union1d(self.role_genes, np.union1d(self.design.terms.gene, self.design.targets.gene))
         check_expression(values[:, used], self.genes[used], layer=self.layer)
         return values
 
@@ -156,7 +166,7 @@ class FittedModel:
     @cached_property
     def simulator(self) -> Simulator:
         """The numbers that perturbations are computed from."""
-        return Simulator(self.tissue, self.design.terms, self.design.targets, betas=self.fit.betas, n_jobs=self.n_jobs)
+        return Simulator(self.tissue, self.terms, self.design.targets, betas=self.fit.betas, n_jobs=self.n_jobs)
 
     def possible_targets(self) -> list[str]:
         """Genes that can be perturbed: TFs, ligands and receptors of the model, in the order of ``var``."""

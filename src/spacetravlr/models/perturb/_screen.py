@@ -61,6 +61,7 @@ def run_screen(model: FittedModel, save_to: str | PathLike[str] | None, options:
     from tqdm.auto import tqdm
 
     options.check(model.genes)
+    run = {**options.run, "adjusted": model.adjusted}
     chosen_genes = options.chosen_genes(model.possible_targets())
     mask = select_cells(options.cells, model.adata.obs)
     groups, cell_types = model.cell_types()
@@ -68,7 +69,7 @@ def run_screen(model: FittedModel, save_to: str | PathLike[str] | None, options:
     if save_to is not None:
         folder = ScreenFolder.open(
             save_to,
-            {**options.run, "save_cells": bool(options.save_cells)},
+            {**run, "save_cells": bool(options.save_cells)},
             fingerprint(model, mask, groups),
             model.genes,
         )
@@ -111,7 +112,7 @@ def run_screen(model: FittedModel, save_to: str | PathLike[str] | None, options:
                 results[result.gene] = result
                 bar.update()
     ordered = [results[g] for g in chosen_genes]
-    return screen_table(model, ordered, run=options.run, cells=mask, cell_types=cell_types, groups=groups)
+    return screen_table(model, ordered, run=run, cells=mask, cell_types=cell_types, groups=groups)
 
 
 def run_batch(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from spacetravlr._anndata._modulators import ADJUSTMENT
 from spacetravlr.models._held_out import held_out_r2
 from spacetravlr.models.perturb._model import FittedModel
 from spacetravlr.models.perturb._screen_files import ScreenResult
@@ -96,6 +97,7 @@ def _obs(
 ) -> pd.DataFrame:
     index = pd.Index([r.gene for r in results], name="perturbation")
     table = model.fit.table
+    table = table if model.adjusted else table[table["kind"].astype(str) != ADJUSTMENT]
     position = model.genes.get_indexer(index)
     others = genes[None, :] != position[:, None]
     modelled = others & np.isin(genes, model.fit.design.targets.gene)
