@@ -112,6 +112,12 @@ def log_base(adata: AnnData) -> float:
     return base
 
 
+def is_smoothed(adata: AnnData, layer: str) -> bool:
+    """Whether ``st.pp.impute`` wrote the layer, by the note that it leaves."""
+    note = adata.uns.get(layer, {}) if layer else {}
+    return hasattr(note, "get") and {"n_neighbors", "n_steps"} <= set(note)
+
+
 def get_expression(
     adata: AnnData, genes: Sequence[str] | None = None, *, layer: str | None = None, check: bool = True
 ) -> Floats:

@@ -102,6 +102,41 @@ def block_means(values: Floats, block: Ints) -> Floats:
     return np.asarray(sums / np.bincount(code)[:, None])
 
 
+def ratio_interval(numerator: Floats, denominator: Floats, block: Ints, level: float = 0.9) -> tuple[Floats, Floats]:
+    """Interval of one minus a ratio of sums over cells, by leaving out one spatial block after another.
+
+    The jackknife's standard error with the t distribution of as many degrees of freedom as there are blocks, less one.
+
+    Parameters
+    ----------
+    numerator, denominator
+        Cells x targets.
+    block
+        Spatial block of each cell.
+    level
+        Coverage.
+
+    Returns
+    -------
+    Lower and upper ends, (targets,); NaN with fewer than two blocks or without a denominator.
+    """
+    distinct, code = np.unique(block, return_inverse=True)
+    n = len(distinct)
+    of_blocks = [
+        np.stack([values[code == b].sum(axis=0, dtype=np.float64) for b in range(n)])
+        for values in (numerator, denominator)
+    ]
+    above, below = (sums.sum(axis=0) for sums in of_blocks)
+    if n < 2:
+        return np.full(len(above), np.nan), np.full(len(above), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        without = (above - of_blocks[0]) / (below - of_blocks[1])
+        error = np.sqrt((n - 1) / n * ((without - without.mean(axis=0)) ** 2).sum(axis=0))
+        middle = np.where(below > _FLAT, 1 - above / below, np.nan)
+    reach = float(special.stdtrit(n - 1, 0.5 + level / 2)) * error
+    return middle - reach, middle + reach
+
+
 def paired_block_p(gain: Floats, block: Ints) -> Floats:
     """One-sided p-value that a gain (cells x targets) is not above zero, from its means over spatial blocks.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+_LEAST_CEILING = 0.02  # below it, a target has no signal that could be explained
+
 
 def target_scores(scores: pd.DataFrame) -> pd.DataFrame:
     """Summarise scores over cell types.
@@ -19,10 +21,12 @@ def target_scores(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    One row per target: ``n_cells``, ``n_report``, ``sst_report``, the R2 columns, ``kept`` (the body of most cells)
+    One row per target: ``n_cells``, ``n_report``, ``sst_report``, the R2 columns, with counts ``ceiling``,
+    ``explained`` and what else is known of the whole target, ``kept`` (the body of most cells)
     and ``kept_fraction`` (part of the cells for which anything was kept).
     """
-    numeric = [c for c in scores.columns if c.startswith("r2_")]
+    numeric = [c for c in scores.columns if c.startswith("r2_") or c == "ceiling"]
+    of_target = [c for c in ("explained_low", "explained_high", "evidence_gain", "p_terms") if c in scores.columns]
     totals = [c for c in ("n_cells", "n_report", "sst_report") if c in scores.columns]
     weight_name = next((c for c in ("sst_report", "n_report", "n_cells") if c in scores.columns), None)
     rows = {}
@@ -33,6 +37,10 @@ def target_scores(scores: pd.DataFrame) -> pd.DataFrame:
             values = group[column].to_numpy(float)
             good = np.isfinite(values) & (weight > 0)
             row[column] = float(np.average(values[good], weights=weight[good])) if good.any() else np.nan
+        row |= {c: group[c].iloc[0] for c in of_target}
+        if "ceiling" in row:
+            ceiling = float(row["ceiling"])  # type: ignore[arg-type]
+            row["explained"] = float(row["r2_kept"]) / ceiling if ceiling >= _LEAST_CEILING else np.nan  # type: ignore[arg-type]
         if "kept" in group:
             cells = group["n_cells"].to_numpy(float) if "n_cells" in group else np.ones(len(group))
             by_body = pd.Series(cells, index=group["kept"].astype(str).to_numpy()).groupby(level=0).sum()
@@ -45,11 +53,11 @@ def target_scores(scores: pd.DataFrame) -> pd.DataFrame:
 def held_out_r2(scores: pd.DataFrame, genes: pd.Index, cell_type: str | None = None) -> np.ndarray:
     """Accuracy of the model of each gene, in one cell type or over all; NaN for genes without a model.
 
-    The held-out R2 of what was kept; of coefficients that were transferred, the R2 at the cells they were transferred
-    to (``r2_query``), whatever they reached in the reference.
+    The held-out R2 of what was kept, against un-imputed values where it is known; of coefficients that were
+    transferred, the R2 at the cells they were transferred to (``r2_query``), whatever they reached in the reference.
     """
-    column = "r2_query" if "r2_query" in scores else "r2_kept"
-    if column not in scores:
+    column = next((c for c in ("r2_query", "r2_kept_raw", "r2_kept") if c in scores), "")
+    if not column:
         return np.full(len(genes), np.nan)
     if column == "r2_query":
         weights = {"sst_report": "sst_query", "n_cells": "n_query"}

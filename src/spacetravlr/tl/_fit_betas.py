@@ -59,7 +59,12 @@ def fit_betas(
 
         H_j = b_{0j} + \sum_m b_{jm} TF_{jm} + \sum_k b_{jk} L_{jk} R_{jk} + \sum_p b_{jp} L_{jp} TF_{jp}
 
-    with coefficients that vary from cell to cell. Three bodies compete: a sparse group lasso in each cell type
+    with coefficients that vary from cell to cell. With ``counts_layer``, expression is taken as measured with counting
+    noise (:doc:`/how-it-works`, "Counts"): one hierarchy has a pooled effect of every regressor, with departures by
+    cell type and position, each shrunk as far as the data ask (*pooled*), on regressors from which the noise is taken
+    out. A target keeps it where its regressors add evidence to what type and smooth position explain.
+
+    Without, values are taken as exact, and three bodies compete: a sparse group lasso in each cell type
     (*seed*), smooth coefficient surfaces over cell type, niche and position (*surface*), and a network that refines the
     seed from the niche image (*network*). Each cell type of each target keeps the best on held-out spatial blocks, or
     none of them. Other blocks, which took no part in any choice, report the scores; the coefficients are then refitted
@@ -74,11 +79,18 @@ def fit_betas(
     targets
         Genes to model; all targets of the modulator table by default.
     body
-        ``"auto"``: seed, surface and network compete; ``"surface"``, ``"cnn"``, ``"vit"``: that one and the seed;
+        ``"auto"``: with counts the hierarchy, else seed, surface and network compete; ``"pooled"``: the hierarchy,
+        whether values are exact or not; for exact values ``"surface"``, ``"cnn"``, ``"vit"``: that one and the seed;
         ``"seed"``: the seed alone. A network that is asked for is compared on up to three choosing folds, one that
         competes on the last.
     layer
         Expression; what the modulators were made with by default.
+    counts_layer
+        Counts that ``layer`` is the log1p of, over a size factor of each cell (``"X"`` for ``adata.X``).
+    noise
+        ``"poisson"``: counts are Poisson draws around what a cell expresses; ``"none"``: values are exact, as in
+        simulations or protein imaging, and as the published program takes them. The first with ``counts_layer``, else
+        the second.
     raw_layer
         Un-imputed expression (``"X"`` for ``adata.X``): adds ``r2_kept_raw``, the held-out R2 against it.
     cluster_key
@@ -132,11 +144,15 @@ def fit_betas(
     ``adata.uns['betas']`` : dict
         ``terms`` (one row per column: target, kind, tf, ligand, receptor, range, ``importance``: standard deviation of
         the contribution within cell types in units of the target's, ``evidence``: log Bayes factor against absence of a
-        term that a delivered surface holds, otherwise NaN, ``active``: supported by that evidence or, for targets
-        that deliver no such surface, of more than 5 % of the median importance), ``scores`` (one row per target and
-        cell type: cells, held-out ``r2_zero``, ``r2_seed``, ``r2_surface``, ``r2_network``, ``r2_kept``, training R2,
-        ``kept``; with ``body="auto"``, ``r2_network`` only of targets that keep a network somewhere), ``training``
-        (learning curves), ``params``, ``store``, ``bodies``: what :func:`spacetravlr.tl.transfer_betas` evaluates,
+        term that a delivered surface holds, otherwise NaN, ``active``: supported by that evidence (with counts at odds
+        of nine to one) or, for targets that deliver no such surface, of more than 5 % of the median importance),
+        ``scores`` (one row per target and cell type: cells, held-out ``r2_zero``, ``r2_pooled``, ``r2_seed``,
+        ``r2_surface``, ``r2_network``, ``r2_kept``, training R2, ``kept``; with ``body="auto"``, ``r2_network`` only of
+        targets that keep a network somewhere; with counts ``ceiling``: share of the variance within the type that is
+        not counting noise, ``explained``: the part of it that is explained, with a 90 % interval over spatial blocks,
+        ``r2_field``: R2 of type and smooth position alone, ``evidence_gain`` and ``p_terms``: what the regressors add
+        to that), ``training`` (learning curves), ``params``, ``store``, ``bodies``: what
+        :func:`spacetravlr.tl.transfer_betas` evaluates,
         small beside the coefficients (with ``store`` the blocks of targets keep their own), and ``fitted_on``: sums of
         the expression and signals of each cell, from which whatever uses the coefficients sees that something else lies
         there now.

@@ -87,6 +87,24 @@ class GroupArd:
         self._cross = np.empty((self.n_groups, 0))  # groups x rows
         self._yy = float(self.y @ self.y)
 
+    @classmethod
+    def combined(cls, parts: Sequence[GroupArd], noise: float) -> GroupArd:
+        """The model of all cells of ``parts``, which have the same blocks; it holds products only, no rows.
+
+        Its variances are those of the first part. So folds of cells are put together without passing over them again.
+        """
+        first = parts[0]
+        out = cls(np.concatenate([part.y for part in parts]), noise, dtype=first._rows.dtype)
+        out._bounds = first._bounds  # their number counts
+        out._rows = first._rows[:0]
+        out.variances, out._shared = first.variances.copy(), first._shared
+        out._block, out._split = first._block, first._split
+        out._products = np.sum([part._products for part in parts], axis=0)
+        out._by_group = np.sum([part._by_group for part in parts], axis=0)
+        out._cross = np.sum([part._cross for part in parts], axis=0)
+        out._arrange()
+        return out
+
     def __len__(self) -> int:
         return len(self.variances)
 
@@ -170,7 +188,8 @@ class GroupArd:
         kept = mask[self._block]
         rows = np.flatnonzero(kept)
         first = int(np.argmin(kept))  # what lies before the first row to go stays where it is
-        self._rows[first : len(rows)] = self._rows[rows[first:]]
+        if len(self._rows):
+            self._rows[first : len(rows)] = self._rows[rows[first:]]
         self._products = self._products[np.ix_(rows, rows)]
         self._by_group = self._by_group[:, kept][:, :, kept[self._split]]
         self._cross, self._split = self._cross[:, kept], self._split[kept]

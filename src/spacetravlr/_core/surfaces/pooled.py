@@ -6,12 +6,12 @@ r"""One hierarchy of shrinkage: a pooled effect first, then cell types, then spa
 with one variance for all :math:`a_k` of a kind of term, one for their departures by cell type, one for those by
 position, and one each for the smooth intercepts :math:`f`, all learned from the evidence. No term is left out of the
 pooled effect: where measurements are noisy, choosing loses more than shrinking. Departures are for the terms with the
-clearest pooled effects, as many as ``max_features`` holds; for all of them on small problems.
+clearest pooled effects, as many as ``max_features`` holds: all of them on small problems.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -36,9 +36,9 @@ class PooledOptions:
     """Length scale of departures by position, among those on offer."""
     max_features: int = 400
     """Largest number of departures by position, over the terms of a target."""
-    n_steps: int = 10
+    n_steps: int = 8
     """Updates of the variances at each stage."""
-    n_refit_steps: int = 3
+    n_refit_steps: int = 2
     """Updates of the variances on other cells, from where they were."""
 
 
@@ -50,129 +50,134 @@ class PooledFits(NamedTuple):
     """The intercept alone."""
 
 
-class _Model:
-    """Blocks of one target and the model they are in."""
-
-    def __init__(self, x: Floats, y: Floats, functions: CellFunctions, scale: int) -> None:
-        self.x, self.functions, self.scale = x, functions, scale
-        self.model = GroupArd(y, max(float(np.var(y)), 1e-12), dtype=np.float32, groups=functions.bounds)
-        self.blocks: list[tuple[int, int]] = []
-
-    @property
-    def intercept(self) -> int:
-        return len(self.x)
-
-    def add(self, blocks: Sequence[tuple[int, int]], numbers: Sequence[int], variances: Sequence[float]) -> None:
-        rows = [self._rows(k, part) for k, part in blocks]
-        split = [part in (Part.TYPE, Part.TYPE_SPACE) for _, part in blocks]
-        self.model.add(rows, variances, split=split, shared=numbers)
-        self.blocks.extend(blocks)
-
-    def _rows(self, k: int, part: int) -> Floats:
-        space = self.functions.stack(self.scale)[slice(*self.functions.places(self.scale)[Part.SPACE : Part.SPACE + 2])]
-        if k == self.intercept:
-            return space if part == Part.TYPE_SPACE else self.functions.of(part, self.scale).T.astype(np.float32)
-        own = self.x[k : k + 1]
-        return space * own if part == Part.SPACE else own
-
-    def fit(self, posterior: Posterior, evidence: Floats) -> SurfaceFit:
-        places = [self.model.block(i) for i in range(len(self.blocks))]
-        return SurfaceFit(
-            blocks=list(self.blocks),
-            weights=[posterior.mean[place] for place in places],
-            amplitudes=np.ones((self.functions.n_types, self.intercept + 1)),
-            scale=self.scale,
-            evidence=evidence,
-            noise=float(self.model.noise),
-            log_evidence=posterior.log_evidence,
-            factor=posterior.factor[:, np.concatenate(places)],
-        )
-
-
-def fit_pooled(
-    x: Floats, kind: Ints, y: Floats, functions: CellFunctions, options: PooledOptions | None = None
-) -> tuple[PooledFits, dict[tuple[int, int], float]]:
-    """Fit the hierarchy of one target.
+class Hierarchy:
+    """The hierarchy of one target, fitted to folds of cells: each fold is passed over once.
 
     Parameters
     ----------
     x
-        Terms of variance one and mean zero within cell types, terms x cells (float32); cells in the order of their
-        types.
+        Terms of variance one and mean zero within cell types, terms x cells (float32).
     kind
         Kind of each term; terms of a kind share variances.
     y
-        Target of mean zero within cell types, (cells,).
+        Target of mean about zero within cell types, (cells,).
     functions
         What coefficients may depend on, at the same cells.
+    folds
+        Cells of each fold, in the order of their types.
     options
         How.
-
-    Returns
-    -------
-    The fits, and the variance of each block, for :func:`refit_pooled`.
     """
-    options = options or PooledOptions()
-    problem = _Model(x, y, functions, options.scale)
-    n_steps, intercept = options.n_steps, problem.intercept
-    smooth_blocks = [(intercept, Part.FINE), (intercept, Part.TYPE_SPACE)]
-    problem.add(smooth_blocks, [0, 1], [_START[part] for _, part in smooth_blocks])
-    nothing = np.append(np.full(len(x), -np.inf), np.inf)
-    smooth = problem.fit(problem.model.learn(n_steps), nothing)
-    posterior = None
-    if len(x):
-        problem.add([(k, Part.POOLED) for k in range(len(x))], kind.tolist(), [_START[Part.POOLED]] * len(x))
-        posterior = problem.model.learn(n_steps, exact=False)
-        chosen = _clearest(problem, posterior, options.max_features)
-        n_kinds = int(kind.max()) + 1
+
+    def __init__(
+        self,
+        x: Floats,
+        kind: Ints,
+        y: Floats,
+        functions: CellFunctions,
+        folds: Sequence[Ints],
+        options: PooledOptions | None = None,
+    ) -> None:
+        self.kind, self.options = np.asarray(kind), options or PooledOptions()
+        self.n_types, self.intercept = functions.n_types, len(x)
+        self._x = [x[:, rows] for rows in folds]
+        self._functions = [functions.take(rows) for rows in folds]
+        noise = max(float(np.var(y)), 1e-12)
+        self._parts = [
+            GroupArd(y[rows], noise, dtype=np.float32, groups=own.bounds)
+            for rows, own in zip(folds, self._functions, strict=True)
+        ]
+        self._blocks: list[tuple[int, int]] = []
+        self._noise = noise
+        self._start: dict[tuple[int, int], float] = {}
+        self._add([(self.intercept, p) for p in (Part.TYPE, Part.FINE, Part.TYPE_SPACE)], [0, 1, 2])
+        self._n_smooth = len(self._blocks)
+
+    def search(self, folds: Sequence[int]) -> PooledFits:
+        """Fit from the start, and choose which terms have departures."""
+        n_steps = self.options.n_steps
+        model = self._combined(folds)
+        smooth = self._fit(model, model.learn(n_steps, exact=False))
+        if not self.intercept:
+            return PooledFits(smooth, smooth)
+        self._add([(k, Part.POOLED) for k in range(self.intercept)], self.kind.tolist())
+        model = self._combined(folds)
+        posterior = model.learn(n_steps, exact=False)
+        self._remember(model)
+        chosen = self._clearest(model, posterior)
+        n_kinds = int(self.kind.max()) + 1
         departures = [(k, part) for part in (Part.TYPE, Part.SPACE) for k in chosen]
-        numbers = [int(kind[k]) + n_kinds * (part == Part.SPACE) for k, part in departures]
-        problem.add(departures, numbers, [_START[Part(part)] for _, part in departures])
-        posterior = problem.model.learn(n_steps)
-    full = smooth if posterior is None else problem.fit(posterior, _evidence(problem, posterior))
-    return PooledFits(full, smooth), dict(zip(problem.blocks, problem.model.variances.tolist(), strict=True))
+        self._add(departures, [int(self.kind[k]) + n_kinds * (part == Part.SPACE) for k, part in departures])
+        model = self._combined(folds)
+        posterior = model.learn(n_steps, exact=False)
+        self._remember(model)
+        return PooledFits(self._fit(model, posterior), smooth)
 
+    def refit(self, folds: Sequence[int], *, evidence: bool = False) -> PooledFits:
+        """Fit the same parts on other folds, from the variances that were found; with ``evidence``, judge each term."""
+        n_steps = self.options.n_refit_steps
+        model = self._combined(folds)
+        alone = self._combined(folds)
+        alone.keep(np.arange(len(self._blocks)) < self._n_smooth)
+        smooth = self._fit(alone, alone.learn(n_steps, exact=False))
+        if not self.intercept:
+            return PooledFits(smooth, smooth)
+        posterior = model.learn(n_steps, exact=evidence)
+        return PooledFits(self._fit(model, posterior, evidence=evidence), smooth)
 
-def refit_pooled(
-    fits: PooledFits,
-    variances: dict[tuple[int, int], float],
-    x: Floats,
-    kind: Ints,
-    y: Floats,
-    functions: CellFunctions,
-    options: PooledOptions | None = None,
-) -> PooledFits:
-    """Fit the same blocks on other cells, from the variances that were found."""
-    options = options or PooledOptions()
-    problem = _Model(x, y, functions, options.scale)
-    n_kinds = int(kind.max(initial=0)) + 1
-    blocks = fits.full.blocks
-    of_intercept = [b for b in blocks if b[0] == problem.intercept]
-    problem.add(of_intercept, list(range(len(of_intercept))), [variances[b] for b in of_intercept])
-    nothing = np.append(np.full(len(x), -np.inf), np.inf)
-    smooth = problem.fit(problem.model.learn(options.n_refit_steps), nothing)
-    others = [b for b in blocks if b[0] != problem.intercept]
-    if not others:
-        return PooledFits(smooth, smooth)
-    problem.add(others, [int(kind[k]) + n_kinds * int(part) for k, part in others], [variances[b] for b in others])
-    posterior = problem.model.learn(options.n_refit_steps)
-    return PooledFits(problem.fit(posterior, _evidence(problem, posterior)), smooth)
+    def _add(self, blocks: Sequence[tuple[int, int]], numbers: Sequence[int]) -> None:
+        """Add parts of coefficients, those of the same number with one variance."""
+        split = [part in (Part.TYPE, Part.TYPE_SPACE) for _, part in blocks]
+        start = [_START[Part(part)] for _, part in blocks]
+        for x, functions, part in zip(self._x, self._functions, self._parts, strict=True):
+            part.add([self._rows(x, functions, *block) for block in blocks], start, split=split, shared=numbers)
+        self._blocks.extend(blocks)
+        self._start |= dict(zip(blocks, start, strict=True))
 
+    def _rows(self, x: Floats, functions: CellFunctions, k: int, part: int) -> Floats:
+        scale = self.options.scale
+        own = np.ones((1, x.shape[1]), dtype=np.float32) if k == self.intercept else x[k : k + 1]
+        if part in (Part.SPACE, Part.TYPE_SPACE):
+            return functions.stack(scale)[slice(*functions.places(scale)[Part.SPACE : Part.SPACE + 2])] * own
+        return functions.of(part, scale).T.astype(np.float32) if part == Part.FINE else own
 
-def _clearest(problem: _Model, posterior: Posterior, max_features: int) -> list[int]:
-    """Terms with the largest pooled effects in units of their error, as many as may have departures."""
-    n_functions = max(problem.functions.space[problem.scale].shape[1], 1)
-    pooled = {k: i for i, (k, part) in enumerate(problem.blocks) if part == Part.POOLED}
-    places = np.array([int(problem.model.block(i)[0]) for i in pooled.values()])
-    error = np.linalg.norm(posterior.factor[:, places], axis=0)
-    ranks = np.argsort(-np.abs(posterior.mean[places]) / np.maximum(error, 1e-12), kind="stable")
-    return sorted(np.array(list(pooled))[ranks[: max_features // n_functions]].tolist())
+    def _combined(self, folds: Sequence[int]) -> GroupArd:
+        model = GroupArd.combined([self._parts[f] for f in folds], self._noise)
+        model.variances = np.array([self._start[block] for block in self._blocks])
+        return model
 
+    def _remember(self, model: GroupArd) -> None:
+        self._start |= dict(zip(self._blocks, model.variances.tolist(), strict=True))
+        self._noise = float(model.noise)
 
-def _evidence(problem: _Model, posterior: Posterior) -> Floats:
-    """Log Bayes factor of each term, with all of its parts, against its absence."""
-    sets = [[i for i, (other, _) in enumerate(problem.blocks) if other == k] for k in range(problem.intercept)]
-    return np.append(problem.model.log_bayes_factors(posterior, sets), np.inf)
+    def _fit(self, model: GroupArd, posterior: Posterior, *, evidence: bool = False) -> SurfaceFit:
+        blocks = self._blocks[: len(model)]
+        places = [model.block(i) for i in range(len(blocks))]
+        factors = np.full(self.intercept + 1, -np.inf)
+        factors[-1] = np.inf
+        if evidence:
+            sets = [[i for i, (other, _) in enumerate(blocks) if other == k] for k in range(self.intercept)]
+            factors[:-1] = model.log_bayes_factors(posterior, sets)
+        return SurfaceFit(
+            blocks=list(blocks),
+            weights=[posterior.mean[place] for place in places],
+            amplitudes=np.ones((self.n_types, self.intercept + 1)),
+            scale=self.options.scale,
+            evidence=factors,
+            noise=float(model.noise),
+            log_evidence=posterior.log_evidence,
+            factor=posterior.factor[:, np.concatenate(places)],
+        )
+
+    def _clearest(self, model: GroupArd, posterior: Posterior) -> list[int]:
+        """Terms with the largest pooled effects in units of their error, as many as may have departures."""
+        n_functions = max(self._functions[0].space[self.options.scale].shape[1], 1)
+        pooled = [i for i, (_, part) in enumerate(self._blocks) if part == Part.POOLED]
+        places = np.array([int(model.block(i)[0]) for i in pooled])
+        error = np.linalg.norm(posterior.factor[:, places], axis=0)
+        ranks = np.argsort(-np.abs(posterior.mean[places]) / np.maximum(error, 1e-12), kind="stable")
+        terms = np.array([self._blocks[i][0] for i in pooled])
+        return sorted(terms[ranks[: self.options.max_features // n_functions]].tolist())
 
 
 def uncentred(fit: SurfaceFit, offsets: Floats) -> SurfaceFit:
@@ -190,33 +195,22 @@ def uncentred(fit: SurfaceFit, offsets: Floats) -> SurfaceFit:
     """
     n_types, intercept = offsets.shape[0], fit.amplitudes.shape[1] - 1
     starts = np.cumsum([0, *(len(w) for w in fit.weights)])
-    n_old = int(starts[-1])
-    n_space = next((len(w) // n_types for (_, part), w in zip(fit.blocks, fit.weights, strict=True)
-                    if part == Part.TYPE_SPACE), 0)  # fmt: skip
-    surface = next((int(starts[i]) for i, b in enumerate(fit.blocks) if b == (intercept, Part.TYPE_SPACE)), -1)
-    to_new = np.vstack([np.eye(n_old), np.zeros((n_types, n_old))])  # the intercept's type part comes last
+    n = int(starts[-1])
+    places = dict(zip(fit.blocks, starts[:-1].tolist(), strict=True))
+    level, surface = places[intercept, Part.TYPE], places[intercept, Part.TYPE_SPACE]
+    to_new = np.eye(n)
     for (k, part), start, w in zip(fit.blocks, starts[:-1].tolist(), fit.weights, strict=True):
         if k == intercept:
             continue
         for c in range(n_types):
             if part == Part.POOLED:
-                to_new[n_old + c, start] -= offsets[c, k]
+                to_new[level + c, start] -= offsets[c, k]
             elif part == Part.TYPE:
-                to_new[n_old + c, start + c] -= offsets[c, k]
+                to_new[level + c, start + c] -= offsets[c, k]
             else:
-                rows = surface + c * n_space + np.arange(n_space)
-                to_new[rows, start + np.arange(len(w))] -= offsets[c, k]
-    weights = to_new @ np.concatenate([np.zeros(0), *fit.weights])
-    return SurfaceFit(
-        blocks=[*fit.blocks, (intercept, int(Part.TYPE))],
-        weights=[*np.split(weights[:n_old], starts[1:-1]), weights[n_old:]],
-        amplitudes=fit.amplitudes,
-        scale=fit.scale,
-        evidence=fit.evidence,
-        noise=fit.noise,
-        log_evidence=fit.log_evidence,
-        factor=fit.factor @ to_new.T,
-    )
+                to_new[surface + c * len(w) + np.arange(len(w)), start + np.arange(len(w))] -= offsets[c, k]
+    weights = to_new @ np.concatenate(fit.weights)
+    return replace(fit, weights=np.split(weights, starts[1:-1]), factor=fit.factor @ to_new.T)
 
 
 def rescaled(fit: SurfaceFit, units: Floats) -> SurfaceFit:
@@ -224,13 +218,5 @@ def rescaled(fit: SurfaceFit, units: Floats) -> SurfaceFit:
     factors = np.append(units, 1.0)
     per_block = [factors[k] for k, _ in fit.blocks]
     per_weight = np.repeat(per_block, [len(w) for w in fit.weights])
-    return SurfaceFit(
-        blocks=fit.blocks,
-        weights=[w * f for w, f in zip(fit.weights, per_block, strict=True)],
-        amplitudes=fit.amplitudes,
-        scale=fit.scale,
-        evidence=fit.evidence,
-        noise=fit.noise,
-        log_evidence=fit.log_evidence,
-        factor=fit.factor * per_weight,
-    )
+    weights = [w * f for w, f in zip(fit.weights, per_block, strict=True)]
+    return replace(fit, weights=weights, factor=fit.factor * per_weight)

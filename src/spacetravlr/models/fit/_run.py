@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spacetravlr._anndata._expression import is_smoothed
 from spacetravlr._anndata._fit import FitData, read_fit_data
 from spacetravlr._resources import available_memory, multiplication_rate, spoken
 from spacetravlr._settings import settings as package_settings
-from spacetravlr._utils import resolve_n_jobs
+from spacetravlr._utils import resolve_n_jobs, warn
 from spacetravlr.io._store import BetaStore
 from spacetravlr.models.bodies._inputs import FitInputs
 from spacetravlr.models.fit._estimate import (
@@ -55,6 +56,11 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
         cluster_key=options.cluster_key,
         modulators_key=options.modulators_key,
     )
+    if is_smoothed(adata, str(tissue.params["layer"])):
+        warn(
+            f"adata.layers[{tissue.params['layer']!r}] is imputed: a target and its regulators share noise there, so "
+            "that held-out scores are high and knockouts wrong; fit measured values with `counts_layer=`."
+        )
     counts = np.bincount(tissue.cell_type, minlength=len(tissue.type_names))
     small = [name for name, count in zip(tissue.type_names, counts, strict=True) if count < options.min_cells]
     if small:

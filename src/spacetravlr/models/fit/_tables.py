@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spacetravlr._core.scores import centred_by_type, r2, squared_errors, squares_within_types
+from spacetravlr._core.scores import (
+    centred_by_type,
+    paired_block_p,
+    r2,
+    ratio_interval,
+    squared_errors,
+    squares_within_types,
+    sums_by_type,
+    type_means,
+)
 from spacetravlr.models.bodies._registry import BODY_NAMES
 from spacetravlr.models.fit._choose import of_kept
 
@@ -18,6 +27,7 @@ if TYPE_CHECKING:
     from spacetravlr.models.bodies._base import Body, BodyResult
     from spacetravlr.models.bodies._inputs import FitInputs
 
+_LEAST_CEILING = 0.02  # below it, a type has no signal that could be explained
 _ACTIVE_SHARE = 0.05  # of the median importance, where there is no evidence: the threshold of the published analyses
 
 
@@ -97,10 +107,53 @@ def scores_of_block(
         raw = inputs.raw[report][:, block.index]
         raw_errors = {b: squared_errors(raw, r.prediction[report], types, n_types) for b, r in bodies.items()}
         columns["r2_kept_raw"] = r2(of_kept(kept, raw_errors), squares_within_types(raw, types, n_types))
+    columns |= _noise_columns(block, inputs, bodies, kept)
     for body in BODY_NAMES[1:]:
         columns[f"r2_train_{body}"] = _training_r2(block, inputs, bodies[body]) if body in bodies else missing
     columns["kept"] = np.array(BODY_NAMES, dtype=object)[kept.ravel()]
     return pd.DataFrame(columns)
+
+
+def _noise_columns(
+    block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, BodyResult], kept: Ints
+) -> dict[str, Floats]:
+    """What is known where the noise of expression is: nothing where it is taken as exact.
+
+    ``ceiling`` is the share of the variance within a type that is not counting noise, ``explained`` the part of it that
+    the model explains, with an interval over all types of the target. ``r2_field`` is the R2 of type and smooth
+    position alone, and ``p_terms`` the p-value that terms predict no better than that.
+    """
+    calibration = inputs.calibration
+    if calibration is None:
+        return {}
+    report, n_types = inputs.report, inputs.n_types
+    types, y = inputs.cell_type[report], block.y[report].astype(np.float64)
+    noise = calibration.noise[report][:, inputs.targets.gene[block.index]].astype(np.float64)
+    total = squares_within_types(block.y[report], types, n_types)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ceiling = np.where(total > 0, np.clip(1 - sums_by_type(noise, types, n_types) / total, 0, 1), np.nan)
+    squared = {b: (y - r.prediction[report]) ** 2 for b, r in bodies.items()}
+    of_cells = kept.T[types]
+    error = np.select([of_cells == BODY_NAMES.index(b) for b in squared], list(squared.values()))
+    means = type_means(y, types, n_types, np.ones(len(y), dtype=bool))
+    about_mean = (y - means[types]) ** 2
+    signal = about_mean - noise
+    low, high = ratio_interval(error - noise, signal, inputs.cv_block[report])
+    explained = r2(sums_by_type(error - noise, types, n_types), sums_by_type(signal, types, n_types))
+    out = {
+        "ceiling": ceiling.ravel(),
+        "explained": np.where(ceiling.ravel() >= _LEAST_CEILING, explained, np.nan),
+        "explained_low": np.repeat(low, n_types),
+        "explained_high": np.repeat(high, n_types),
+    }
+    known = next((r for r in bodies.values() if r.without_terms is not None), None)
+    if known is not None and known.without_terms is not None and known.evidence_gain is not None:
+        choosing = ~report
+        gain = (block.y - known.without_terms) ** 2 - (block.y - known.prediction) ** 2
+        out["r2_field"] = r2(squared_errors(y, known.without_terms[report], types, n_types), total)
+        out["evidence_gain"] = np.repeat(known.evidence_gain, n_types)
+        out["p_terms"] = np.repeat(paired_block_p(gain[choosing], inputs.cv_block[choosing]), n_types)
+    return out
 
 
 def _training_r2(block: BlockDesign, inputs: FitInputs, body: BodyResult) -> Floats:
