@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -98,6 +99,7 @@ def evaluate(
             if values is not None
         }
         of_ligands[name] = compare_ligands(found.ligands, measured, seed=seed)
+        print(f"{name}: rank {of_ligands[name]['rank']}", file=sys.stderr, flush=True)
 
     for layer, tissue in tissues.items():
         plain = effects.correlation(tissue, question, layer)
