@@ -7,6 +7,7 @@ neighbour, so that dense and thin regions of expression space are smoothed alike
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,8 +44,25 @@ def markov_matrix(
     -------
     CSR float32, cells x cells, rows summing to one.
     """
-    n = len(embedding)
-    near, distance = nearest_neighbours(embedding, n_neighbors, groups=groups, rng_seed=rng_seed, n_jobs=n_jobs)
+    return next(markov_matrices(embedding, [n_neighbors], groups=groups, rng_seed=rng_seed, n_jobs=n_jobs))
+
+
+def markov_matrices(
+    embedding: Floats,
+    n_neighbors: Sequence[int],
+    *,
+    groups: Ints | None = None,
+    rng_seed: int = 0,
+    n_jobs: int | None = None,
+) -> Iterator[sparse.csr_matrix]:
+    """:func:`markov_matrix` for several numbers of neighbours, which are searched once."""
+    near, distance = nearest_neighbours(embedding, max(n_neighbors), groups=groups, rng_seed=rng_seed, n_jobs=n_jobs)
+    for k in n_neighbors:
+        yield _markov(near[:, :k], distance[:, :k])
+
+
+def _markov(near: Ints, distance: Floats) -> sparse.csr_matrix:
+    n = len(near)
     found = near >= 0
     size = found.sum(axis=1)
     width = distance[np.arange(n), (np.maximum(size, 1) - 1) // 2][:, None]
@@ -73,6 +91,16 @@ def diffuse(markov: sparse.csr_matrix, values: Floats | sparse.csr_matrix, n_ste
             part = markov @ part
         out[:, first : first + chunk] = part
     return out
+
+
+def group_means(values: Floats | sparse.csr_matrix, groups: Ints) -> Floats:
+    """Mean of each cell's group in the place of its values, dense float32."""
+    names, codes = np.unique(groups, return_inverse=True)
+    n = len(codes)
+    member = sparse.csr_matrix((np.ones(n), (codes, np.arange(n))), shape=(len(names), n))
+    total: Any = member @ values
+    means = (total.toarray() if sparse.issparse(total) else total) / np.bincount(codes)[:, None]
+    return np.asarray(means, dtype=np.float32)[codes]
 
 
 def keep_totals(imputed: Floats, totals: Floats, *, log_factor: float | None) -> Floats:

@@ -95,12 +95,12 @@ def _halves(counts: Any, fraction: float, rng: np.random.Generator, where: str) 
         counts = counts.compute()
     if not sparse.issparse(counts):
         dense = np.asarray(counts)
-        _assert_counts(dense, where)
+        assert_counts(dense, where)
         kept = thin(dense, fraction, rng).astype(dense.dtype)
         return kept, dense - kept
     whole = counts.tocsr(copy=True)
     whole.sum_duplicates()  # molecules are drawn once per entry, in one order
-    _assert_counts(whole.data, where)
+    assert_counts(whole.data, where)
     first, second = whole, whole.copy()
     first.data = thin(whole.data, fraction, rng).astype(whole.dtype)
     second.data = second.data - first.data
@@ -109,7 +109,8 @@ def _halves(counts: Any, fraction: float, rng: np.random.Generator, where: str) 
     return first, second
 
 
-def _assert_counts(values: Any, where: str) -> None:
+def assert_counts(values: Any, where: str) -> None:
+    """Raise ``ValueError`` when values are no counts."""
     if values.size and not (np.isfinite(values).all() and values.min() >= 0 and np.all(values == np.round(values))):
         msg = f"Expected {where} to hold raw counts (whole numbers, at least zero), found other values."
         raise ValueError(msg)
