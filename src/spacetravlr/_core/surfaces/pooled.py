@@ -34,7 +34,7 @@ class PooledOptions:
 
     scale: int = 0
     """Length scale of departures by position, among those on offer."""
-    max_features: int = 400
+    max_features: int = 200
     """Largest number of departures by position, over the terms of a target."""
     n_steps: int = 8
     """Updates of the variances at each stage."""

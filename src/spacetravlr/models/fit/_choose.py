@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spacetravlr._core.scores import shrunk_error_ratio, shrunk_standard_error, squared_errors
+from spacetravlr._core.scores import paired_block_p, shrunk_error_ratio, shrunk_standard_error, squared_errors
 from spacetravlr.models.bodies._registry import BODY_NAMES
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # Log evidence that the terms of a target together must add to type and smooth position. Where nothing regulates, trials
 # on simulated tissues gave up to 4; where targets have sharp domains of their own, up to 8.
 _LEAST_EVIDENCE = 10.0
+# And the largest p-value that they predict held-out cells no better: a few cells with many counts, which are not what the
+# model expects, can bring hundreds of units of evidence on genes that are rare.
+_LARGEST_P = 0.1
 _PRIOR_CELLS = 50  # held-out cells of a type at which its own errors weigh as much as those over all types
 # Part of the type mean's error: what differs by less is a tie, and the simpler body stays. A network that stopped where
 # it began differs from its seed by rounding, some 1e-6.
@@ -86,8 +89,9 @@ def _terms_help(block: BlockDesign, body: BodyResult, rows: Bools) -> Bools:
     assert body.without_terms is not None
     assert body.evidence_gain is not None
     y = block.y[rows].astype(np.float64)
-    gain = ((y - body.without_terms[rows]) ** 2 - (y - body.prediction[rows]) ** 2).mean(axis=0)
-    return np.asarray((body.evidence_gain > _LEAST_EVIDENCE) & (gain > 0))
+    gain = (y - body.without_terms[rows]) ** 2 - (y - body.prediction[rows]) ** 2
+    p = paired_block_p(gain, inputs.cv_block[rows])
+    return np.asarray((body.evidence_gain > _LEAST_EVIDENCE) & (p < _LARGEST_P))
 
 
 def of_kept(kept: Ints, values: Mapping[str, Floats]) -> Floats:
