@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for figures and the .h5ad")
     parser.add_argument("--microns-per-unit", type=float, default=1.0, help="what one unit of the coordinates is")
     parser.add_argument("--targets", type=int, default=20, help="genes to model on your section")
-    parser.add_argument("--body", default="auto", help="auto, surface, cnn or vit")
+    parser.add_argument("--body", default="auto", help="auto or pooled; for values without counts surface, cnn or vit")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     mpl.use("Agg")
@@ -85,8 +85,9 @@ def fit(case: Case, *, microns_per_unit: float, body: str, rng: int) -> None:
     counts = adata.uns["modulators"]["table"].groupby("kind", observed=True).size()
     print("modulators: " + ", ".join(f"{n} {kind}" for kind, n in counts.items()))
     with stage("fit"):
-        # on measured values: imputed ones give high scores whatever the regulation is
-        st.tl.fit_betas(adata, body=body, rng=rng)
+        # counts where they are at hand: their noise is taken into account
+        counts_layer = "counts" if "counts" in adata.layers else None
+        st.tl.fit_betas(adata, body=body, counts_layer=counts_layer, rng=rng)
 
 
 def report_scores(adata: ad.AnnData) -> None:
@@ -94,7 +95,19 @@ def report_scores(adata: ad.AnnData) -> None:
     scores = st.get.scores(adata)
     print(f"\nHeld-out R2 over {scores['target'].nunique()} targets, one row per target and cell type (median):")
     columns = [name for name in scores.columns if name.startswith("r2_") and scores[name].notna().any()]
-    medians = scores[columns].median().rename({"r2_network": "r2_network, where kept"})
+    columns += [name for name in ("ceiling", "explained") if name in scores]
+    medians = (
+        scores[columns]
+        .median()
+        .rename(
+            {
+                "r2_network": "r2_network, where kept",
+                "r2_field": "r2_field, type and position",
+                "ceiling": "ceiling, not counting noise",
+                "explained": "explained, of the ceiling",
+            }
+        )
+    )
     print(medians.to_string(float_format="{:.3f}".format))
     print("kept: " + ", ".join(f"{kind} {n}" for kind, n in scores["kept"].value_counts().items()))
 

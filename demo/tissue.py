@@ -34,8 +34,8 @@ class Case(NamedTuple):
 
 
 def simulated(*, rng: int) -> Case:
-    """A tissue in which every regulator of every target is known."""
-    adata = st.datasets.simulated_tissue(rng=rng)
+    """A tissue of counts in which every regulator of every target is known."""
+    adata = st.datasets.simulated_tissue(n_cells=4000, depth=2.0, programs=0.3, rng=rng)
     grn, ligand_receptor, ligand_tf = st.datasets.simulated_priors(adata)
     return Case(adata, grn, ligand_receptor, ligand_tf, None, cutoff=0.01)
 

@@ -34,6 +34,4 @@ def test_on_a_section(tmp_path: Path, data_dir: Path) -> None:
     lung = st.io.read(data_dir / "human_nsclc_cosmx.h5ad")
     corner = np.argsort(np.asarray(lung.obsm["spatial"]).sum(axis=1))[:800]
     lung[corner].copy().write_h5ad(tmp_path / "corner.h5ad")
-    assert "Held-out R2 over 3 targets" in run(
-        tmp_path, "--data", str(tmp_path / "corner.h5ad"), "--targets", "3", "--body", "surface"
-    )
+    assert "Held-out R2 over 3 targets" in run(tmp_path, "--data", str(tmp_path / "corner.h5ad"), "--targets", "3")

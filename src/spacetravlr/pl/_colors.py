@@ -35,7 +35,7 @@ KIND_LABELS = {
 ROLE_COLORS = {"tf": BLUE, "ligand": ORANGE, "receptor": PURPLE}
 ROLE_LABELS = {"tf": "transcription factor", "ligand": "ligand", "receptor": "receptor"}
 RANGE_COLORS = {_keys.SECRETED: BLUE, _keys.CONTACT: ORANGE}
-BODY_COLORS = {"surface": BLUE, "network": ORANGE}
+BODY_COLORS = {"pooled": GREEN, "surface": BLUE, "network": ORANGE}
 CURVE_COLORS = {"train": BLUE, "validation": ORANGE}
 
 _R_GREY = re.compile(r"gr[ae]y(\d{1,3})")

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from spacetravlr.get._scores import Per
     from spacetravlr.pl._figure import Drawn
 
-_MARKERS = {"surface": "o", "network": "^"}
+_MARKERS = {"pooled": "s", "surface": "o", "network": "^"}
+#: What refined coefficients are compared with, by their column: its name, and what they are called.
+_REFERENCES = {
+    "r2_field": ("type and smooth position alone", "with regulators"),
+    "r2_seed": ("the seed", "of the refinement"),
+}
 #: Differences of R2 below this are rounding, not an improvement.
 _TIE = 1e-3
 #: Models far below the mean of the data are drawn at this value: how far below says nothing.
@@ -47,10 +52,12 @@ def scores(
     return_fig: bool = False,
     save: str | PathLike[str] | None = None,
 ) -> Drawn:
-    """Compare the refined coefficients with the seed on held-out blocks.
+    """Compare the refined coefficients with the seed, or those of counts with none, on held-out blocks.
 
-    One marker per target, cell type and body; above the diagonal the refinement beats the seed. Filled markers are what
-    the fit kept. Values below -0.5 are drawn at -0.5. Differences of at most 0.001 count as ties.
+    One marker per target, cell type and body; above the diagonal the refinement beats the seed. Of a fit to counts,
+    what type and smooth position explain is compared with what regulators add to them, and a dash is the ceiling: what
+    is not counting noise. Filled markers are what the fit kept. Values below -0.5 are drawn at -0.5. Differences of at
+    most 0.001 count as ties.
 
     Parameters
     ----------
@@ -79,11 +86,12 @@ def scores(
     """
     table = get.scores(adata, target=target, per=per, betas_key=betas_key, table_key=table_key)
     bodies = [b for b in _MARKERS if f"r2_{b}" in table and table[f"r2_{b}"].notna().any()]
-    if not bodies or not table["r2_seed"].notna().any():
+    reference = next((c for c in _REFERENCES if c in table and table[c].notna().any()), None)
+    if not bodies or reference is None:
         msg = "Expected the scores to hold the held-out R2 of a seed and of a refinement, found none to compare."
         raise ValueError(msg)
     ax = new_axes(ax, figsize, (4.4, 4.2))
-    seed = table["r2_seed"].to_numpy(float).clip(_FLOOR)
+    seed = table[reference].to_numpy(float).clip(_FLOOR)
     lowest, highest = [], []
     for body in bodies:
         color, marker = BODY_COLORS[body], _MARKERS[body]
@@ -102,15 +110,18 @@ def scores(
         if known.any():
             lowest.append(min(seed[known].min(), refined[known].min()))
             highest.append(max(seed[known].max(), refined[known].max()))
+    if "ceiling" in table:
+        ceiling = table["ceiling"].to_numpy(float)
+        ax.scatter(seed, ceiling, s=30, marker="_", color="0.6", zorder=0, label="ceiling: not counting noise")
+        highest.append(float(np.nanmax(ceiling, initial=0.0)))
     low, high = min([*lowest, 0.0]), max([*highest, 0.1])
     margin = 0.05 * (high - low)
     ends = (low - margin, high + margin)
     ax.plot(ends, ends, color="black", lw=0.8, ls="--", zorder=0)
     for line in (ax.axhline, ax.axvline):
         line(0, color="0.8", lw=0.8, zorder=0)
-    ax.set(
-        xlim=ends, ylim=ends, xlabel="held-out R² of the seed", ylabel="held-out R² of the refinement", aspect="equal"
-    )
+    alone, refined_name = _REFERENCES[reference]
+    ax.set(xlim=ends, ylim=ends, xlabel=f"held-out R² of {alone}", ylabel=f"held-out R² {refined_name}", aspect="equal")
     if "kept" in table:
         ax.scatter([], [], s=22, facecolor="none", edgecolor="black", label="hollow: not kept")
     ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.16))

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # Log evidence that the terms of a target together must add to type and smooth position. Where nothing regulates, trials
 # on simulated tissues gave up to 4; where targets have sharp domains of their own, up to 8.
 _LEAST_EVIDENCE = 10.0
-# And the largest p-value that they predict held-out cells no better: a few cells with many counts, which are not what the
-# model expects, can bring hundreds of units of evidence on genes that are rare.
+# And the largest p-value that they predict held-out cells no better: on rare genes a few cells with many counts, which
+# are not what the model expects, can bring hundreds of units of evidence.
 _LARGEST_P = 0.1
 _PRIOR_CELLS = 50  # held-out cells of a type at which its own errors weigh as much as those over all types
 # Part of the type mean's error: what differs by less is a tie, and the simpler body stays. A network that stopped where
@@ -58,7 +58,7 @@ def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, Bo
             continue
         rows = ~inputs.report & np.isfinite(bodies[body].prediction).all(axis=1)
         if bodies[body].without_terms is not None:
-            kept[_terms_help(block, bodies[body], rows)] = code
+            kept[_terms_help(block, inputs, bodies[body], rows)] = code
             continue
         counts = np.bincount(types[rows], minlength=inputs.n_types)
         errors = {b: _errors(block, inputs, bodies[b], rows) for b in BODY_NAMES[: code + 1] if b in bodies}
@@ -84,7 +84,7 @@ def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, Bo
     return kept
 
 
-def _terms_help(block: BlockDesign, body: BodyResult, rows: Bools) -> Bools:
+def _terms_help(block: BlockDesign, inputs: FitInputs, body: BodyResult, rows: Bools) -> Bools:
     """Whether the terms of each target add evidence, and predict held-out cells better than type and position do."""
     assert body.without_terms is not None
     assert body.evidence_gain is not None
