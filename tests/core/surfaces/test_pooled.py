@@ -7,8 +7,8 @@ import pytest
 
 from spacetravlr._core.surfaces.gp_basis import LENGTH_SCALES, spatial_basis
 from spacetravlr._core.surfaces.group_ard import GroupArd
-from spacetravlr._core.surfaces.model import CellFunctions, Part
-from spacetravlr._core.surfaces.pooled import fit_pooled, refit_pooled, rescaled, uncentred
+from spacetravlr._core.surfaces.model import CellFunctions
+from spacetravlr._core.surfaces.pooled import Hierarchy, rescaled, uncentred
 
 N, TYPES, TERMS = 1500, 3, 12
 
@@ -43,6 +43,11 @@ def problem(cells):
 
 
 KIND = np.repeat([0, 1], TERMS // 2)
+FOLD = np.random.default_rng(9).integers(0, 3, size=N)
+
+
+def hierarchy(x, y, functions, kind=KIND):
+    return Hierarchy(x, kind, y, functions, [np.flatnonzero(f == FOLD) for f in range(3)])
 
 
 def coefficients(fit, functions):
@@ -52,16 +57,27 @@ def coefficients(fit, functions):
 def test_finds_pooled_type_and_spatial_effects(cells, problem):
     functions, _ = cells
     x, b, y = problem
-    fits, _ = fit_pooled(x, KIND, y, functions)
-    found = coefficients(fits.full, functions)
-    np.testing.assert_allclose(found[:2].mean(axis=1), [0.4, -0.3], atol=0.08)
-    assert np.corrcoef(found[2], b[2])[0, 1] > 0.8
-    assert np.corrcoef(found[3], b[3])[0, 1] > 0.8
-    assert np.abs(found[4:]).max() < 0.12
-    evidence = fits.full.evidence[:-1]
-    assert (evidence[:4] > np.log(9)).all()
-    assert (evidence[4:] < np.log(9)).all()
-    assert fits.full.log_evidence > fits.smooth.log_evidence + 100
+    model = hierarchy(x, y, functions)
+    found = model.search([0, 1, 2])
+    assert found.full.log_evidence > found.smooth.log_evidence + 100
+    fit = model.refit([0, 1, 2], evidence=True).full
+    values = coefficients(fit, functions)
+    np.testing.assert_allclose(values[:2].mean(axis=1), [0.4, -0.3], atol=0.08)
+    assert np.corrcoef(values[2], b[2])[0, 1] > 0.8
+    assert np.corrcoef(values[3], b[3])[0, 1] > 0.8
+    assert np.abs(values[4:]).max() < 0.15
+    assert (fit.evidence[:4] > np.log(9)).all()
+    assert (fit.evidence[4:-1] < np.log(9)).all()
+
+
+def test_a_fit_to_some_folds_knows_nothing_of_the_others(cells, problem):
+    functions, _ = cells
+    x, _, y = problem
+    changed = np.where(FOLD == 2, 5 * np.random.default_rng(4).normal(size=N), y)
+    left, right = (hierarchy(x, v, functions) for v in (y, changed))
+    for one, other in zip(left.search([0, 1]), right.search([0, 1]), strict=True):
+        for a, b in zip(one.weights, other.weights, strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-3)
 
 
 @pytest.mark.parametrize("shape", ["nothing", "smooth", "domains"])
@@ -79,35 +95,17 @@ def test_terms_get_no_credit_for_a_field_of_the_target(cells, shape):
             y += functions.space[1][:, :10] @ rng.normal(size=10)
         if shape == "domains":
             y += 1.5 * rng.normal(size=9)[(coordinates // 334).astype(int) @ [3, 1]]
-        fits, _ = fit_pooled(x, KIND, centred(y, functions.cell_type), functions)
+        fits = hierarchy(x, centred(y, functions.cell_type), functions).search([0, 1, 2])
         gains.append(fits.full.log_evidence - fits.smooth.log_evidence)
         sizes.append(np.abs(coefficients(fits.full, functions)).max())
     assert max(gains) < 10
     assert np.median(sizes) < 0.1
 
 
-def test_variances_are_shared_by_the_terms_of_a_kind(cells, problem):
-    functions, _ = cells
-    x, _, y = problem
-    _, variances = fit_pooled(x, KIND, y, functions)
-    for part in (Part.POOLED, Part.TYPE, Part.SPACE):
-        for kind in (0, 1):
-            assert len({variances[k, part] for k in np.flatnonzero(kind == KIND)}) == 1
-    assert variances[0, Part.POOLED] > variances[6, Part.POOLED]
-
-
-def test_refit_on_the_same_cells_goes_on(cells, problem):
-    functions, _ = cells
-    x, _, y = problem
-    fits, variances = fit_pooled(x, KIND, y, functions)
-    again = refit_pooled(fits, variances, x, KIND, y, functions)
-    np.testing.assert_allclose(coefficients(again.full, functions), coefficients(fits.full, functions), atol=0.02)
-
-
 def test_the_same_predictions_from_terms_in_other_units(cells, problem):
     functions, _ = cells
     x, _, y = problem
-    fit = fit_pooled(x, KIND, y, functions)[0].full
+    fit = hierarchy(x, y, functions).search([0, 1, 2]).full
     rng = np.random.default_rng(2)
     offsets, units = rng.normal(size=(TYPES, TERMS)), rng.uniform(0.5, 2, size=TERMS)
     other = uncentred(rescaled(fit, units), offsets)
@@ -128,7 +126,9 @@ def test_the_same_predictions_from_terms_in_other_units(cells, problem):
 def test_without_terms_there_is_the_smooth_intercept(cells):
     functions, coordinates = cells
     y = centred(np.cos(2 * np.pi * coordinates[:, 0] / 1000), functions.cell_type)
-    fits, _ = fit_pooled(np.zeros((0, N), np.float32), np.zeros(0, int), y, functions)
+    model = hierarchy(np.zeros((0, N), np.float32), y, functions, np.zeros(0, int))
+    fits = model.search([0, 1, 2])
+    assert model.refit([0, 1]).full.blocks == fits.full.blocks
     assert fits.full is fits.smooth
     assert np.corrcoef(fits.smooth.prediction(np.zeros((N, 0)), functions), y)[0, 1] > 0.99
 
@@ -144,3 +144,22 @@ def test_a_shared_variance_is_that_of_one_large_block():
     np.testing.assert_allclose(left.mean, right.mean, rtol=1e-8)
     assert left.log_evidence == pytest.approx(right.log_evidence, rel=1e-10)
     assert apart.variances[0] == apart.variances[1]
+
+
+def test_parts_put_together_are_the_model_of_all_cells():
+    rng = np.random.default_rng(6)
+    rows, y = rng.normal(size=(5, 300)), rng.normal(size=300)
+    groups = np.repeat([0, 1], 150)
+    cells = [np.flatnonzero(np.arange(300) % 3 == f) for f in range(3)]
+    parts = [GroupArd(y[c], 1.0, groups=np.searchsorted(groups[c], [0, 1, 2])) for c in cells]
+    whole = GroupArd(y, 1.0, groups=np.array([0, 150, 300]))
+    for c, part in zip([*cells, np.arange(300)], [*parts, whole], strict=True):
+        part.add([rows[:2, c], rows[2:, c]], [0.1, 0.2], split=[True, False])
+    together = GroupArd.combined(parts, 1.0)
+    left, right = whole.learn(3), together.learn(3)
+    np.testing.assert_allclose(left.mean, right.mean, rtol=1e-8)
+    assert left.log_evidence == pytest.approx(right.log_evidence)
+    kept = np.array([True, False])
+    together.keep(kept)
+    whole.keep(kept)
+    np.testing.assert_allclose(together.learn(2).mean, whole.learn(2).mean, rtol=1e-8)
