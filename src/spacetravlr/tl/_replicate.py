@@ -42,10 +42,10 @@ def replicate(
     normalised, receives its ligands and is fitted as ``adata`` was: the same regressors, options and folds; cell types,
     weights and size factors stay. The halves share what the cells express and not the counting noise, so that a
     coefficient or an effect that comes out of one of them only is noise. What comes out of both need not be a cause
-    (:doc:`/how-it-works`, on limits). Each fit has half of the molecules; all of them together do somewhat better.
+    (:doc:`/how-it-works`, on limits). Each fit has half of the molecules; all of them together do better.
 
     Agreement of coefficients and effects is the correlation about zero, :math:`a \cdot b / (|a|\,|b|)`, since zero
-    means no effect.
+    means no effect; it is 0 where one half has none.
 
     Parameters
     ----------
