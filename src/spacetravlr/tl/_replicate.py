@@ -77,8 +77,9 @@ def replicate(
         ``active_jaccard``: active terms of both halves over those of either; ``kept_a``, ``kept_b``: the body that most
         cells of each half keep. Adjustment terms count for ``r2`` only.
     ``adata.uns['replicate']['effects']`` : DataFrame, one row per gene that was knocked out
-        ``mean_effects``: agreement of its mean effects on the targets; ``cell_effects``: of the effects on all targets
-        in all cells (NaN where there are none); ``size``: root mean square of the mean effects.
+        ``mean_effects``: agreement of its mean effects on the targets (of one target, that of the sign);
+        ``cell_effects``: of the effects on all targets in all cells (NaN where there are none); ``size``: root mean
+        square of the mean effects.
     ``adata.uns['replicate']['params']`` : dict
 
     With several splits all numbers are means over them, and columns ``*_sd`` have their standard deviations.
