@@ -61,6 +61,17 @@ def _transfer(adata, n_jobs):
     return [st.tl.transfer_betas(adata, query, n_jobs=n_jobs, copy=True).obsm["betas"]]
 
 
+def _replicate(_, n_jobs):
+    adata = st.datasets.simulated_tissue(n_cells=150, n_targets=2, n_tfs=4, n_active_tfs=3, depth=5.0, rng=1)
+    st.pp.spatial_weights(adata)
+    st.pp.received_ligands(adata, _pairs(adata), layer="log1p")
+    st.pp.modulators(adata, st.datasets.simulated_priors(adata)[0])
+    st.tl.fit_betas(adata, body="seed", n_jobs=1)
+    st.tl.replicate(adata, counts_layer="counts", genes=["FOXO1"], n_jobs=n_jobs)
+    found = adata.uns["replicate"]
+    return [found["targets"].select_dtypes("number"), found["effects"]]
+
+
 def _vectors(adata, n_jobs):
     st.tl.perturb(adata, "FOXO1", n_jobs=1)
     out = st.tl.perturbation_vectors(adata, basis="spatial", n_jobs=n_jobs, copy=True)
@@ -94,6 +105,7 @@ CASES: dict[str, list[Callable[..., list[Any]]]] = {
         lambda a, n: _fit(a, n, "cnn"),
     ],
     "st.tl.transfer_betas": [_transfer],
+    "st.tl.replicate": [_replicate],
     "st.tl.perturb": [
         lambda a, n: [st.tl.perturb(a, "FOXO1", n_jobs=n, copy=True).layers["perturbed"]],
         lambda a, n: [st.tl.perturb(a, "FOXO1", derivative="exact", n_jobs=n, copy=True).layers["perturbed"]],
@@ -145,7 +157,7 @@ def test_threads(adata, monkeypatch, name, case):
 
 
 #: Cases that call other functions first, on threads of their own.
-_PREPARED = {"st.tl.fit_betas", "st.tl.transfer_betas", "st.tl.perturbation_vectors"}
+_PREPARED = {"st.tl.fit_betas", "st.tl.replicate", "st.tl.transfer_betas", "st.tl.perturbation_vectors"}
 
 
 def _dense(values: Any) -> np.ndarray:

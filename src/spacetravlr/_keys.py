@@ -17,6 +17,7 @@ MODULATORS = "modulators"
 # what ``tl`` writes
 BETAS = "betas"
 PERTURBED = "perturbed"
+REPLICATE = "replicate"
 SIMULATION = "simulation"
 TRUE_BETAS = "true_betas"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spacetravlr._core.calibration import calibrate
-from spacetravlr._core.noise import counting_scale, log1p_variance
+from spacetravlr._core.noise import counting_scale, log1p_moments
 from spacetravlr._core.scores import centred_by_type
 from spacetravlr._core.surfaces.gp_basis import spatial_basis
 
@@ -15,10 +15,11 @@ N, TYPES, GENES = 3000, 3, 20
 
 @pytest.mark.parametrize("rate", [0.02, 0.5, 3.0, 30.0, 900.0])
 @pytest.mark.parametrize("scale", [0.3, 1.0, 4.0])
-def test_variance_of_log_normalised_counts(rate, scale):
+def test_moments_of_log_normalised_counts(rate, scale):
     draws = np.log1p(scale * np.random.default_rng(0).poisson(rate, size=400_000))
-    found = log1p_variance(np.array([[rate]]), np.array([scale]), np.zeros(1))[0, 0]
-    assert found == pytest.approx(draws.var(), rel=0.02)
+    mean, variance = log1p_moments(np.array([[rate]]), np.array([scale]), np.zeros(1))
+    assert mean[0, 0] == pytest.approx(draws.mean(), rel=0.02)
+    assert variance[0, 0] == pytest.approx(draws.var(), rel=0.02)
 
 
 def test_variance_is_averaged_over_an_uncertain_mean():
@@ -26,7 +27,7 @@ def test_variance_is_averaged_over_an_uncertain_mean():
     rate, dispersion = 4.0, 0.3
     means = rate * rng.lognormal(-0.5 * np.log1p(dispersion), np.sqrt(np.log1p(dispersion)), size=400)
     given = [np.log1p(rng.poisson(m, size=4000)).var() for m in means]
-    found = log1p_variance(np.array([[rate]]), np.ones(1), np.array([dispersion]))[0, 0]
+    found = log1p_moments(np.array([[rate]]), np.ones(1), np.array([dispersion]))[1][0, 0]
     assert found == pytest.approx(np.mean(given), rel=0.05)
 
 
@@ -113,3 +114,19 @@ def test_a_gene_that_only_noise_moves_is_its_mean_and_field():
     calibration = calibrate(np.log1p(counts), np.ones(N), cell_type, TYPES, functions, np.arange(4))
     expected = centred_by_type(calibration.expected(np.arange(4)), cell_type, TYPES)
     assert (expected.var(axis=0) < 0.05 * centred_by_type(np.log1p(counts), cell_type, TYPES).var(axis=0)).all()
+
+
+def test_depth_makes_no_genes_go_along_with_one_another():
+    rng = np.random.default_rng(7)
+    cell_type = rng.integers(0, TYPES, size=N)
+    sizes = rng.lognormal(0, 1.0, size=N)
+    level = rng.uniform(1.0, 4.0, size=(TYPES, 6))
+    measured = np.log1p(rng.poisson(sizes[:, None] * level[cell_type]) / sizes[:, None])
+    coordinates = rng.uniform(0, 1, size=(N, 2))
+    functions = spatial_basis(coordinates, 0.3).evaluate(coordinates)
+    calibration = calibrate(measured, 1 / sizes, cell_type, TYPES, functions, np.arange(6))
+    off_diagonal = ~np.eye(6, dtype=bool)
+    raw = np.corrcoef(centred_by_type(measured, cell_type, TYPES).T)[off_diagonal]
+    clean = np.corrcoef(calibration.residual.T)[off_diagonal]
+    assert raw.mean() > 0.05
+    assert abs(clean.mean()) < 0.01

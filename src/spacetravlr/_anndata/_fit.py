@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from spacetravlr._anndata._counts import assert_counts
 from spacetravlr._anndata._expression import get_expression, layer_name, log_base, read_matrix
 from spacetravlr._anndata._fitted_on import cell_sums, fitted_on
 from spacetravlr._anndata._modulators import Design, build_design, read_modulators
@@ -173,9 +174,7 @@ def _scale(adata: AnnData, genes: Ints, expression: Floats, layer: str | None, c
     counts = read_matrix(adata, None if counts_layer == "X" else counts_layer)[:, genes]
     counts = np.asarray(counts.toarray() if hasattr(counts, "toarray") else counts, dtype=np.float64)
     where = layer_name(None if counts_layer == "X" else counts_layer)
-    if not (np.isfinite(counts).all() and (counts >= 0).all() and (counts == np.round(counts)).all()):
-        msg = f"Expected {where} (`counts_layer`) to hold counts, found values that are negative or not whole numbers."
-        raise ValueError(msg)
+    assert_counts(counts, f"{where} (`counts_layer`)")
     try:
         scale = counting_scale(expression, counts)
     except ValueError as error:

@@ -13,8 +13,8 @@ distribution of :math:`z` is
 .. math:: z_{jg} = m_{g c(j)} + S_g(s_j) + d_{g c(j)} \big( f_g \cdot \eta_j + \sqrt{1 - |f_g|^2}\, \epsilon_{jg} \big)
 
 a mean for each cell type, a smooth field, a spread in each type, and factors that genes share. All of it is estimated
-from moments less the noise. The gene that is explained has no part in it: that would bring its own noise into its
-regulators, as imputation does.
+from moments less the noise, after what depth alone does to measured values is taken out. The gene that is explained has
+no part in it: that would bring its own noise into its regulators, as imputation does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numba as nb
 import numpy as np
 
 from spacetravlr._core.kernels import kernel, parallel_kernel
-from spacetravlr._core.noise import log1p_variance
+from spacetravlr._core.noise import log1p_moments
 from spacetravlr._core.scores import centred_by_type, sums_by_type
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ _MAX_FACTORS = 20
 _MAX_SHARED = 0.95  # of a gene's variation that factors may hold
 _PRIOR_CELLS = 50  # cells of a type at which its own spread weighs as much as that of all types
 _N_STEPS = 30
+_N_DEPTHS = 33
 _LEAST = 0.05  # least expected count, in units of the type's mean
 
 
@@ -43,10 +44,12 @@ _LEAST = 0.05  # least expected count, in units of the type's mean
 class Calibration:
     """Distribution of expression and noise; all arrays have one row per cell or per gene."""
 
+    offset: Floats
+    """What depth alone does to measured values, of mean zero in each type, cells x genes, float32."""
     mean: Floats
     """Type mean and smooth field, cells x genes, float32."""
     residual: Floats
-    """Measured less mean, cells x genes, float32."""
+    """Measured less offset and mean, cells x genes, float32."""
     noise: Floats
     """Variance of the noise, cells x genes, float32."""
     spread: Floats
@@ -101,18 +104,19 @@ def calibrate(
     unit
         Logarithm of the base that ``expression`` was taken to.
     """
-    x = np.asarray(expression, dtype=np.float64) * unit
-    means, residual = _type_and_field(x, functions, cell_type, n_types)
-    relative = np.expm1(x)
-    rate = np.maximum(relative - _type_and_field(relative, functions, cell_type, n_types)[1], 0.0)
-    of_type = (
-        sums_by_type(relative, cell_type, n_types).T / np.maximum(np.bincount(cell_type, minlength=n_types), 1)[:, None]
-    )
+    relative = np.expm1(np.asarray(expression, dtype=np.float64) * unit)
     depth = 1.0 / np.where(np.isfinite(scale) & (scale > 0), scale, np.nanmedian(scale))
+    cells = np.maximum(np.bincount(cell_type, minlength=n_types), 1)[:, None]
+    of_type = sums_by_type(relative, cell_type, n_types).T / cells
+    rate, _ = _type_and_field(relative, functions, cell_type, n_types)
     rate = depth[:, None] * np.maximum(rate, _LEAST * of_type[cell_type])
     counts = depth[:, None] * relative
     dispersion = ((counts - rate) ** 2 - rate).sum(axis=0) / np.maximum((rate**2).sum(axis=0), 1e-12)
-    noise = log1p_variance(rate, 1.0 / depth, np.clip(dispersion, 0.0, 4.0))
+    dispersion = np.clip(dispersion, 0.0, 4.0)
+    _, noise = log1p_moments(rate, 1.0 / depth, dispersion)
+    offset = _depth_offsets(of_type, depth, dispersion, cell_type)
+    x = np.asarray(expression, dtype=np.float64) * unit - offset
+    means, residual = _type_and_field(x, functions, cell_type, n_types)
     residual = residual.astype(np.float32)
     spread = _spread(residual, noise, cell_type, n_types)
     factors = np.zeros((x.shape[1], 0))
@@ -121,6 +125,7 @@ def calibrate(
         factors = np.zeros((x.shape[1], found.shape[1]))
         factors[regulators] = found
     return Calibration(
+        offset=(offset / unit).astype(np.float32),
         mean=(means / unit).astype(np.float32),
         residual=residual / np.float32(unit),
         noise=noise / np.float32(unit**2),
@@ -128,6 +133,28 @@ def calibrate(
         factors=factors,
         cell_type=cell_type,
     )
+
+
+def _depth_offsets(of_type: Floats, depth: Floats, dispersion: Floats, cell_type: Ints) -> Floats:
+    """What is expected of a cell of its depth more than of others of its type that express the same, cells x genes.
+
+    The logarithm is not linear: of two cells that express the same, the one with fewer counts has the lower mean. Depth
+    would make all genes go along with one another. Interpolated over a grid of depths, for each type and gene.
+    """
+    offset = np.empty((len(depth), of_type.shape[1]))
+    logs = np.log(depth)
+    for c in range(len(of_type)):
+        rows = np.flatnonzero(cell_type == c)
+        if not len(rows):
+            continue
+        grid = np.linspace(logs[rows].min(), logs[rows].max() + 1e-9, _N_DEPTHS)
+        mean, _ = log1p_moments(np.exp(grid)[:, None] * of_type[c], np.exp(-grid), dispersion)
+        place = (logs[rows] - grid[0]) / (grid[1] - grid[0])
+        left = np.minimum(place.astype(int), _N_DEPTHS - 2)
+        part = (place - left)[:, None]
+        offset[rows] = (1 - part) * mean[left] + part * mean[left + 1]
+        offset[rows] -= offset[rows].mean(axis=0)
+    return offset
 
 
 def _type_and_field(x: Floats, functions: Floats, cell_type: Ints, n_types: int) -> tuple[Floats, Floats]:

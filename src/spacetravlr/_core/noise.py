@@ -73,8 +73,8 @@ def counting_scale(values: Floats, counts: Floats) -> Floats:
     return scale
 
 
-def log1p_variance(rate: Floats, scale: Floats, dispersion: Floats) -> Floats:
-    """Variance of log-normalised counts around what is meant, cells x genes, float32.
+def log1p_moments(rate: Floats, scale: Floats, dispersion: Floats) -> tuple[Floats, Floats]:
+    """Mean of log-normalised counts, and their variance around what is meant, both cells x genes and float32.
 
     Parameters
     ----------
@@ -85,33 +85,39 @@ def log1p_variance(rate: Floats, scale: Floats, dispersion: Floats) -> Floats:
     dispersion
         Variance of each gene's mean count around ``rate``, in units of its square, (genes,).
     """
-    out = np.empty(rate.shape, dtype=np.float32)
-    _fill_variances(
-        np.ascontiguousarray(rate, np.float64), np.asarray(scale, np.float64), np.asarray(dispersion, np.float64), out
-    )
-    return out
+    mean, variance = np.empty(rate.shape, dtype=np.float32), np.empty(rate.shape, dtype=np.float32)
+    _fill_moments(
+        np.ascontiguousarray(rate, np.float64), np.asarray(scale, np.float64), np.asarray(dispersion, np.float64),
+        mean, variance,
+    )  # fmt: skip
+    return mean, variance
 
 
 @parallel_kernel
-def _fill_variances(rate, scale, dispersion, out):
+def _fill_moments(rate, scale, dispersion, mean, variance):
     for j in nb.prange(rate.shape[0]):
         for g in range(rate.shape[1]):
             tau = np.sqrt(np.log1p(dispersion[g]))
-            total = 0.0
+            first, second = 0.0, 0.0
             for node in range(_NODES.shape[0]):
-                mean = rate[j, g] * np.exp(tau * _NODES[node] - 0.5 * tau * tau)
-                total += _WEIGHTS[node] * _variance(mean, scale[j])
+                weight = _WEIGHTS[node]
                 if tau == 0.0:
-                    total /= _WEIGHTS[node]
-                    break
-            out[j, g] = total
+                    if _NODES[node] != 0.0:
+                        continue
+                    weight = 1.0
+                own = rate[j, g] * np.exp(tau * _NODES[node] - 0.5 * tau * tau)
+                expected, noise = _moments(own, scale[j])
+                first += weight * expected
+                second += weight * noise
+            mean[j, g], variance[j, g] = first, second
 
 
 @kernel
-def _variance(rate, scale):
-    """Variance of ``log1p(scale * k)`` for a Poisson ``k`` of mean ``rate``."""
+def _moments(rate, scale):
+    """Mean and variance of ``log1p(scale * k)`` for a Poisson ``k`` of mean ``rate``."""
     if rate > _MANY:
-        return scale * scale * rate / (1.0 + scale * rate) ** 2
+        variance = scale * scale * rate / (1.0 + scale * rate) ** 2
+        return np.log1p(scale * rate) - 0.5 * variance, variance
     reach = 7.0 * np.sqrt(rate) + 8.0
     low = max(0, int(rate - reach))
     log_p = low * np.log(rate) - rate if rate > 0 else (0.0 if low == 0 else -np.inf)
@@ -123,4 +129,4 @@ def _variance(rate, scale):
         first += p * value
         second += p * value * value
         p *= rate / (k + 1)
-    return max(second - first * first, 0.0)
+    return first, max(second - first * first, 0.0)

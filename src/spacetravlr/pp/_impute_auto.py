@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from spacetravlr._anndata._counts import assert_counts
 from spacetravlr._anndata._expression import layer_name, read_matrix
 from spacetravlr._core.molecular_cv import Problem, Setting, losses, normalised
 from spacetravlr._core.noise import thin
 from spacetravlr._utils import warn
-from spacetravlr.pp._split_counts import assert_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData

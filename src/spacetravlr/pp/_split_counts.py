@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from scipy import sparse
-
+from spacetravlr._anndata._counts import halves
 from spacetravlr._anndata._expression import layer_name
 from spacetravlr._anndata._spatial import unwrap
-from spacetravlr._core.noise import thin
 from spacetravlr._docs import document
 from spacetravlr._types import Rng
 from spacetravlr._utils import as_generator
@@ -81,36 +78,7 @@ def split_counts(
     if counts_layer is not None:
         assert_key(table, "layers", counts_layer, name="counts_layer")
     counts = table.X if counts_layer is None else table.layers[counts_layer]
-    first, second = _halves(counts, fraction, as_generator(rng), layer_name(counts_layer))
+    first, second = halves(counts, fraction, as_generator(rng), layer_name(counts_layer))
     out = table.copy() if copy else table
     out.layers[f"{key_added}_a"], out.layers[f"{key_added}_b"] = first, second
     return out if copy else None
-
-
-def _halves(counts: Any, fraction: float, rng: np.random.Generator, where: str) -> tuple[Any, Any]:
-    if counts is None:
-        msg = f"Expected {where} to hold counts, found None; pass `counts_layer=`."
-        raise ValueError(msg)
-    if hasattr(counts, "compute"):
-        counts = counts.compute()
-    if not sparse.issparse(counts):
-        dense = np.asarray(counts)
-        assert_counts(dense, where)
-        kept = thin(dense, fraction, rng).astype(dense.dtype)
-        return kept, dense - kept
-    whole = counts.tocsr(copy=True)
-    whole.sum_duplicates()  # molecules are drawn once per entry, in one order
-    assert_counts(whole.data, where)
-    first, second = whole, whole.copy()
-    first.data = thin(whole.data, fraction, rng).astype(whole.dtype)
-    second.data = second.data - first.data
-    for half in (first, second):
-        half.eliminate_zeros()
-    return first, second
-
-
-def assert_counts(values: Any, where: str) -> None:
-    """Raise ``ValueError`` when values are no counts."""
-    if values.size and not (np.isfinite(values).all() and values.min() >= 0 and np.all(values == np.round(values))):
-        msg = f"Expected {where} to hold raw counts (whole numbers, at least zero), found other values."
-        raise ValueError(msg)

@@ -6,6 +6,7 @@ from spacetravlr.tl._perturb import perturb
 from spacetravlr.tl._perturb_batch import perturb_batch
 from spacetravlr.tl._perturbation_vectors import perturbation_vectors
 from spacetravlr.tl._possible_targets import possible_targets
+from spacetravlr.tl._replicate import replicate
 from spacetravlr.tl._transfer_betas import transfer_betas
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "perturb_batch",
     "perturbation_vectors",
     "possible_targets",
+    "replicate",
     "transfer_betas",
 ]

@@ -88,6 +88,8 @@ class PooledBody(Body):
         x: Floats = np.ascontiguousarray((values / spread.astype(np.float32)).T)
         scale = float(block.y_spread[t])
         level = self._means[inputs.cell_type, t]
+        if inputs.calibration is not None:  # what the depth of a cell does to its measured value
+            level = level + inputs.calibration.offset[:, inputs.targets.gene[block.index[t]]]
         y = (block.y[:, t].astype(np.float64) - level) / scale
 
         def predict(fit: SurfaceFit, rows: Ints) -> Floats:

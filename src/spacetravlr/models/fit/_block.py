@@ -14,7 +14,7 @@ from spacetravlr.models.bodies._base import BlockTask, Body, EvaluationCells
 from spacetravlr.models.bodies._fitted import FittedBlock
 from spacetravlr.models.bodies._inputs import niches
 from spacetravlr.models.bodies._registry import BODY_NAMES, bodies_of, reads_functions
-from spacetravlr.models.fit._choose import choose_bodies
+from spacetravlr.models.fit._choose import choose_bodies, prediction_of_kept
 from spacetravlr.models.fit._tables import curves_of_block, scores_of_block, terms_of_block
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class BlockResult:
     """One row per target and cell type; ``cell_type`` holds codes."""
     training: pd.DataFrame
     """Learning curves: target, epoch, train, validation."""
+    held_out: Floats
+    """What is predicted of the reporting cells by the bodies that are kept, fitted without them: reporting cells x
+    targets, float32."""
     sd: Floats | None = None
     """Posterior standard deviations (cells x columns, float32), NaN where another body than a surface
     of its own was kept."""
@@ -95,6 +98,7 @@ def fit_targets(
     sd = None
     if options.uncertainty:
         sd = np.hstack([_deviations(t, kept, bodies, task) for t in range(len(block))])[:, columns]
+    held_out = prediction_of_kept(kept, results, inputs.cell_type, inputs.report)
     terms = terms_of_block(block, inputs, bodies, kept, betas, np.argsort(columns))
     return BlockResult(
         index=index,
@@ -102,6 +106,7 @@ def fit_targets(
         terms=terms.iloc[columns].reset_index(drop=True),
         scores=_in_order(scores_of_block(block, inputs, results, kept), by_name),
         training=_in_order(curves_of_block(block, inputs, bodies), by_name),
+        held_out=held_out[:, np.argsort(by_name)].astype(np.float32),
         sd=sd,
         bodies=fitted.state(),
     )

@@ -67,7 +67,7 @@ def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, Bo
         wins = ratios[body] < current - _TIE
         judged = bodies[body].judged
         if judged is not None or body == "network":
-            gain = (block.y[rows] - _prediction_of_kept(kept, bodies, types, rows)) ** 2 - (
+            gain = (block.y[rows] - prediction_of_kept(kept, bodies, types, rows)) ** 2 - (
                 block.y[rows] - bodies[body].prediction[rows]
             ) ** 2
             error = shrunk_standard_error(gain, errors["zero"], types[rows], inputs.n_types, _PRIOR_CELLS)
@@ -103,7 +103,8 @@ def of_kept(kept: Ints, values: Mapping[str, Floats]) -> Floats:
     return out
 
 
-def _prediction_of_kept(kept: Ints, bodies: Mapping[str, BodyResult], cell_type: Ints, rows: Bools) -> Floats:
+def prediction_of_kept(kept: Ints, bodies: Mapping[str, BodyResult], cell_type: Ints, rows: Bools) -> Floats:
+    """Prediction of each of ``rows`` by the body that its type keeps, cells x targets."""
     of_cells = kept.T[cell_type[rows]]
     out = np.empty(of_cells.shape)
     for code in np.unique(kept):

@@ -25,7 +25,7 @@ from spacetravlr.models.fit._lazy import lazy_betas
 from spacetravlr.models.fit._options import BLOCK_SIZE
 
 if TYPE_CHECKING:
-    from spacetravlr._types import Ints
+    from spacetravlr._types import Floats, Ints
 
 #: One in this many cells, in spatial blocks, tells a network when to stop. More of them cost training cells: with one
 #: in five, networks on small tissues often stayed with the seed where they were compared with it.
@@ -44,6 +44,9 @@ class FitResult:
     training: pd.DataFrame
     bodies: dict[str, Any]
     """What the bodies refer to (``reference``), and the bodies of each block unless they are in the store."""
+    held_out: Floats | None
+    """What is predicted of the reporting cells (in the order of the fit) by a fit without them, reporting cells x
+    targets; ``None`` with a store, which does not hold it."""
 
 
 def fit_inputs(tissue: FitData, *, n_folds: int, rng_seed: int, n_jobs: int | None = None) -> FitInputs:
@@ -166,7 +169,8 @@ def fit_tissue(
     if store is not None:
         arrays = _stored(store, parts, reference.view_of_fit(inputs, position))
     bodies = {"reference": reference.state(), **{block_name(b): part.bodies for b, part in done.items()}}
-    return FitResult(*arrays, *_tables(tissue, parts), bodies)
+    held_out = np.hstack([done[b].held_out for b in range(len(blocks))]) if store is None else None
+    return FitResult(*arrays, *_tables(tissue, parts), bodies, held_out)
 
 
 def _local(

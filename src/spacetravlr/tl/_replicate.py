@@ -1,0 +1,139 @@
+"""Whether a fit comes out again from other molecules."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from spacetravlr import _keys
+from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
+from spacetravlr._types import Rng
+from spacetravlr._utils import as_generator, resolve_n_jobs
+from spacetravlr.models._replicate import Recipe, compare, genes_to_knock_out, over_splits
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+logger = logging.getLogger(__name__)
+
+_MOST_GENES = 20
+
+
+@document
+def replicate(
+    adata: AnnData | SpatialData,
+    *,
+    counts_layer: str | None = None,
+    n_splits: int = 1,
+    genes: Sequence[str] | str | None = None,
+    betas_key: str = _keys.BETAS,
+    rng: Rng = 0,
+    n_jobs: int | None = None,
+    show_progress_bar: bool | None = None,
+    key_added: str = _keys.REPLICATE,
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Fit two independent halves of the counts, and tell how far they agree.
+
+    Each molecule goes to half :math:`A` or :math:`B` (:func:`spacetravlr.pp.split_counts`), and each half is
+    normalised, receives its ligands and is fitted as ``adata`` was: the same regressors, options and folds; cell types,
+    weights and size factors stay. The halves share what the cells express and not the counting noise, so that a
+    coefficient or an effect that comes out of one of them only is noise. What comes out of both need not be a cause
+    (:doc:`/how-it-works`, on limits). Each fit has half of the molecules; all of them together do better.
+
+    Agreement of coefficients and effects is the correlation about zero, :math:`a \cdot b / (|a|\,|b|)`, since zero
+    means no effect; it is 0 where one half has none.
+
+    Parameters
+    ----------
+    %(adata_fitted)s
+        What was fitted must be the log1p of counts over a size factor of each cell; imputation is not replayed.
+    counts_layer
+        Layer with raw counts (``"X"`` for ``adata.X``); by default the one that the fit was given.
+    n_splits
+        Splits into halves, each with two fits.
+    genes
+        Genes to knock out; by default the 20 with the largest importance.
+    %(betas_key)s
+    %(rng)s
+    %(n_jobs)s
+    %(show_progress_bar)s
+    %(key_added)s
+    %(copy)s
+
+    Returns
+    -------
+    ``None``, or the copy. Writes
+
+    ``adata.uns['replicate']['targets']`` : DataFrame, one row per target
+        ``r2``: share of the variance within cell types of one half that the fit of the other predicts, in blocks of the
+        tissue that the fit has not seen; ``reliability``: correlation of the target between the halves within types in
+        these blocks, the part of its variance that is not noise and so can be predicted at all; ``explained``: ``r2``
+        over ``reliability`` (NaN below a reliability of 0.02); ``coefficients``: agreement of the coefficients in all
+        cells, each times the standard deviation of its regressor within types (NaN where both halves have none);
+        ``active_jaccard``: active terms of both halves over those of either; ``kept_a``, ``kept_b``: the body that most
+        cells of each half keep. Adjustment terms count for ``r2`` only.
+    ``adata.uns['replicate']['effects']`` : DataFrame, one row per gene that was knocked out
+        ``mean_effects``: agreement of its mean effects on the targets (of one target, that of the sign);
+        ``cell_effects``: of the effects on all targets in all cells (NaN where there are none); ``size``: root mean
+        square of the mean effects.
+    ``adata.uns['replicate']['params']`` : dict
+
+    With several splits all numbers are means over them, and columns ``*_sd`` have their standard deviations.
+
+    Raises
+    ------
+    KeyError
+        When there are no coefficients, a layer does not exist, or ``genes`` cannot be perturbed.
+    ValueError
+        When counts are needed and none are named, values do not follow from the counts, or the coefficients were not
+        fitted here; before any long work.
+
+    Examples
+    --------
+    >>> import spacetravlr as st
+    >>> adata = st.datasets.simulated_tissue(n_cells=300, n_targets=2, depth=3.0, rng=0)
+    >>> grn, lr, _ = st.datasets.simulated_priors(adata)
+    >>> st.pp.spatial_weights(adata)
+    >>> st.pp.received_ligands(adata, lr, layer="log1p")
+    >>> st.pp.modulators(adata, grn)
+    >>> st.tl.fit_betas(adata, counts_layer="counts", show_progress_bar=False)
+    >>> st.tl.replicate(adata, genes=["FOXO1"], show_progress_bar=False)
+    >>> list(adata.uns["replicate"]["targets"].columns)
+    ['r2', 'reliability', 'explained', 'coefficients', 'active_jaccard', 'kept_a', 'kept_b']
+    """
+    table = unwrap(adata)
+    if n_splits < 1 or int(n_splits) != n_splits:
+        msg = f"Expected `n_splits` to be a whole number of at least 1, found `{n_splits}`."
+        raise ValueError(msg)
+    resolve_n_jobs(n_jobs)
+    recipe = Recipe.read(
+        table, betas_key=betas_key, counts_layer=counts_layer, n_jobs=n_jobs, show_progress_bar=show_progress_bar
+    )
+    knocked_out = genes_to_knock_out(recipe.model, genes, _MOST_GENES)
+    generator = as_generator(rng)
+    found = []
+    for _ in range(int(n_splits)):
+        first, second = (recipe.replay(half) for half in recipe.halves(generator))
+        found.append(compare(first, second, knocked_out, n_jobs))
+    targets, effects = over_splits(found)
+    medians = (targets["explained"], targets["coefficients"], effects["mean_effects"])
+    logger.info(
+        "medians over targets: explained %.2f, coefficients %.2f; over knockouts: mean effects %.2f",
+        *(column.quantile(0.5) for column in medians),
+    )
+    out = table.copy() if copy else table
+    out.uns[key_added] = {
+        "targets": targets,
+        "effects": effects,
+        "params": {
+            "betas_key": betas_key,
+            "counts_layer": recipe.counts_layer,
+            "n_splits": int(n_splits),
+            "rng_seed": int(rng) if isinstance(rng, int) else "",
+        },
+    }
+    return out if copy else None
