@@ -34,7 +34,7 @@ class PooledOptions:
 
     scale: int = 0
     """Length scale of departures by position, among those on offer."""
-    max_features: int = 200
+    max_features: int = 400
     """Largest number of departures by position, over the terms of a target."""
     n_steps: int = 8
     """Updates of the variances at each stage."""
@@ -113,10 +113,22 @@ class Hierarchy:
         self._remember(model)
         return PooledFits(self._fit(model, posterior), smooth)
 
-    def refit(self, folds: Sequence[int], *, evidence: bool = False) -> PooledFits:
-        """Fit the same parts on other folds, from the variances that were found; with ``evidence``, judge each term."""
+    def refit(self, folds: Sequence[int], *, departures: bool = True, evidence: bool = False) -> PooledFits:
+        """Fit again on other folds, from the variances that were found.
+
+        Parameters
+        ----------
+        folds
+            Which folds.
+        departures
+            With those that the search chose; without them no choice that saw other folds is made use of.
+        evidence
+            Judge each term.
+        """
         n_steps = self.options.n_refit_steps
         model = self._combined(folds)
+        if not departures:
+            model.keep(np.arange(len(self._blocks)) < self._n_smooth + self.intercept)
         alone = self._combined(folds)
         alone.keep(np.arange(len(self._blocks)) < self._n_smooth)
         smooth = self._fit(alone, alone.learn(n_steps, exact=False))
@@ -124,6 +136,12 @@ class Hierarchy:
             return PooledFits(smooth, smooth)
         posterior = model.learn(n_steps, exact=evidence)
         return PooledFits(self._fit(model, posterior, evidence=evidence), smooth)
+
+    @property
+    def chose(self) -> bool:
+        """Whether some terms have departures and others not, by what the search saw."""
+        n_departures = (len(self._blocks) - self._n_smooth - self.intercept) // 2
+        return 0 < n_departures < self.intercept
 
     def _add(self, blocks: Sequence[tuple[int, int]], numbers: Sequence[int]) -> None:
         """Add parts of coefficients, those of the same number with one variance."""
@@ -170,14 +188,18 @@ class Hierarchy:
         )
 
     def _clearest(self, model: GroupArd, posterior: Posterior) -> list[int]:
-        """Terms with the largest pooled effects in units of their error, as many as may have departures."""
+        """Terms with the largest pooled effects in units of their error, as many as may have departures.
+
+        Half as many where not all terms can have them: what is left out then costs little, and each costs much.
+        """
         n_functions = max(self._functions[0].space[self.options.scale].shape[1], 1)
         pooled = [i for i, (_, part) in enumerate(self._blocks) if part == Part.POOLED]
         places = np.array([int(model.block(i)[0]) for i in pooled])
         error = np.linalg.norm(posterior.factor[:, places], axis=0)
         ranks = np.argsort(-np.abs(posterior.mean[places]) / np.maximum(error, 1e-12), kind="stable")
         terms = np.array([self._blocks[i][0] for i in pooled])
-        return sorted(terms[ranks[: self.options.max_features // n_functions]].tolist())
+        most = self.options.max_features // n_functions
+        return sorted(terms[ranks[: most if most >= len(terms) else most // 2]].tolist())
 
 
 def uncentred(fit: SurfaceFit, offsets: Floats) -> SurfaceFit:

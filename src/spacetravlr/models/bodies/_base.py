@@ -54,7 +54,7 @@ class BodyResult:
     """Predictions of step 2 at the cells it was fitted on; cells x targets, NaN elsewhere."""
     without_terms: Floats | None = None
     """The same as ``prediction`` by what the body makes of type and position alone, where it is kept by a test against
-    that."""
+    that. Choosing cells are then predicted without any part that was chosen by looking at them."""
     evidence_gain: Floats | None = None
     """Log evidence that the terms of each target add to that (targets,)."""
     judged: Bools | None = None

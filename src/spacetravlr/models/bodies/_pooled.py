@@ -105,7 +105,8 @@ class PooledBody(Body):
             result.train[self._folds[fold], t] = predict(found.full, self._folds[fold])
         for fold in (report, *choosing):
             task.pool.check()
-            fits = found if fold == report else hierarchy.refit([f for f in choosing if f != fold])
+            others = [f for f in choosing if f != fold]
+            fits = found if fold == report else hierarchy.refit(others, departures=not hierarchy.chose)
             result.prediction[self._folds[fold], t] = predict(fits.full, self._folds[fold])
             result.without_terms[self._folds[fold], t] = predict(fits.smooth, self._folds[fold])
         final = hierarchy.refit([*choosing, report], evidence=True).full

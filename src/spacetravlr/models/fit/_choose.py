@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LEAST_EVIDENCE = 10.0
 # And the largest p-value that they predict held-out cells no better: on rare genes a few cells with many counts, which
 # are not what the model expects, can bring hundreds of units of evidence.
-_LARGEST_P = 0.1
+_LARGEST_P = 0.05
 _PRIOR_CELLS = 50  # held-out cells of a type at which its own errors weigh as much as those over all types
 # Part of the type mean's error: what differs by less is a tie, and the simpler body stays. A network that stopped where
 # it began differs from its seed by rounding, some 1e-6.
