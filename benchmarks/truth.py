@@ -14,7 +14,7 @@ log-normalised values; *imputed*, the seed (``body="seed"``) on imputed values, 
 *pooled least squares*, one coefficient per regulator and an intercept per type; *ridge per type* and *GWR*, see
 :mod:`benchmarks.baselines`; *oracle*, surfaces on the values before counting.
 
-* **R2**: held out, against measured values.
+* **R2**: held out, against measured values. The oracle predicts expression, not counts: its R2 may be negative.
 * **fields**: correlation of coefficients with the true ones within cell types, over active terms.
 * **TPR, FPR**: truly active and truly zero terms called active, without the terms of adjustment. Pooled least squares
   calls what has p < 0.01; ridge and GWR have the published rule (importance above 5 % of the median active one).
@@ -27,7 +27,7 @@ log-normalised values; *imputed*, the seed (``body="seed"``) on imputed values, 
 
 ``--nulls``: tissues where nothing regulates, with several causes of targets that are no regulators, and tissues whose
 target counts are shuffled within types; **spurious** is the size (rms) of knock-out effects over that of true ones in a
-tissue with regulation of the same size.
+tissue with regulation of the same size, and **R2** what the fit reports: against the values that it was fitted to.
 
 Results are added to the file ``--results`` as they come; what it holds is not run again.
 """
