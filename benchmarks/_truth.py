@@ -34,7 +34,7 @@ class Fitted(NamedTuple):
     called: np.ndarray | None
     """Modulators called active; ``None`` where a method makes no such call."""
     r2: float
-    """Held-out R2 against measured values, mean over targets."""
+    """Held-out R2 against measured values, mean over targets; NaN where nothing was fitted."""
     seconds: float
     """Per target."""
     reported: float = np.nan
@@ -293,5 +293,7 @@ WAYS: dict[str, Way] = {
     "pooled least squares": Way(lambda case: fit_baseline(case, pooled, significance=True), "log1p"),
     "ridge per type": Way(lambda case: fit_baseline(case, BASELINES["ridge"]), "log1p"),
     "GWR": Way(lambda case: fit_baseline(case, BASELINES["GWR"]), "log1p", 2_000),
+    # what is left of the error when only the values are measured
+    "true coefficients": Way(lambda case: Fitted(case.betas, case.active, np.nan, np.nan), "log1p"),
     "oracle: exact values": Way(lambda case: fit_package(case, "exact", body="surface"), "exact", 10_000),
 }

@@ -12,7 +12,7 @@ regulators from cell to cell follows common programs. Seeds start at 100: no def
 Ways of fitting: *this package* with ``counts_layer``; *without noise model*, its surfaces (``body="surface"``) on
 log-normalised values; *imputed*, the seed (``body="seed"``) on imputed values, the regression of the published way;
 *pooled least squares*, one coefficient per regulator and an intercept per type; *ridge per type* and *GWR*, see
-:mod:`benchmarks.baselines`; *oracle*, surfaces on the values before counting.
+:mod:`benchmarks.baselines`; *true coefficients*, at measured values; *oracle*, surfaces on the values before counting.
 
 * **R2**: held out, against measured values. The oracle predicts expression, not counts: its R2 may be negative.
 * **fields**: correlation of coefficients with the true ones within cell types, over active terms.
