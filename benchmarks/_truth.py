@@ -142,7 +142,7 @@ class Case:
         return genes, sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=shape)
 
     def knockouts(self, betas: np.ndarray, layer: str) -> np.ndarray:
-        """Effect of each knock-out on each target in one round, cells x genes x targets (float32)."""
+        """Effect of each knockout on each target in one round, cells x genes x targets (float32)."""
         data, columns = self.values(layer)
         contributions = data.values[:, columns] * betas
         effects = -(self._indicator.T @ contributions.T).T
@@ -205,7 +205,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def profile_match(estimate: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Mean correlation of knock-out profiles (genes x targets) with their own truth, and with those of other genes."""
+    """Mean correlation of knockout profiles (genes x targets) with their own truth, and with those of other genes."""
     does = np.ptp(truth, axis=1) > 0
     centred = [m[does] - m[does].mean(axis=1, keepdims=True) for m in (estimate, truth)]
     units = [m / np.maximum(np.linalg.norm(m, axis=1, keepdims=True), 1e-12) for m in centred]

@@ -18,15 +18,15 @@ log-normalised values; *imputed*, the seed (``body="seed"``) on imputed values, 
 * **fields**: correlation of coefficients with the true ones within cell types, over active terms.
 * **TPR, FPR**: truly active and truly zero terms called active, without the terms of adjustment. Pooled least squares
   calls what has p < 0.01; ridge and GWR have the published rule (importance above 5 % of the median active one).
-* **effects**: correlation of knock-out effects (one round, each gene, cell and target) with the true ones, which follow
+* **effects**: correlation of knockout effects (one round, each gene, cell and target) with the true ones, which follow
   from true coefficients and exact values. Estimates are at the values that were fitted. **TFs, receptors, ligands**:
   the same for genes of that role. **slope**: of estimates on truth; **calibration**: of truth on estimates, one for a
   posterior mean.
-* **matched**: correlation of a knock-out's profile (mean effect on each target) with its own true one, less that with
+* **matched**: correlation of a knockout's profile (mean effect on each target) with its own true one, less that with
   those of other genes.
 
 ``--nulls``: tissues where nothing regulates, with several causes of targets that are no regulators, and tissues whose
-target counts are shuffled within types; **spurious** is the size (rms) of knock-out effects over that of true ones in a
+target counts are shuffled within types; **spurious** is the size (rms) of knockout effects over that of true ones in a
 tissue with regulation of the same size, and **R2** what the fit reports: against the values that it was fitted to.
 
 Results are added to the file ``--results`` as they come; what it holds is not run again.
@@ -164,7 +164,7 @@ def table(results: pd.DataFrame, settings: list[str], methods: list[str], measur
 
 
 def plot(results: pd.DataFrame, path: Path) -> None:
-    """Draw power over cells and depth: correlation of knock-out effects, and terms found at the achieved FPR."""
+    """Draw power over cells and depth: correlation of knockout effects, and terms found at the achieved FPR."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -173,24 +173,25 @@ def plot(results: pd.DataFrame, path: Path) -> None:
 
     mean = results.drop(columns="seed").groupby(["setting", "method"]).mean()
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    for method, line in (("this package", "-"), ("pooled least squares", "--")):
+    lines = {"this package": "-", "pooled least squares": "--"}
+    for method, line in lines.items():
         for i, depth in enumerate(DEPTHS):
             found = [s for s in SETTINGS if (s.depth, s.programs) == (depth, 0.5) and (str(s), method) in mean.index]
-            sizes = [s.n_cells for s in found]
+            look = {"color": f"C{i}", "marker": "o", "mfc": f"C{i}" if line == "-" else "white"}
             for ax, key in zip(axes, ("effects", "tpr"), strict=True):
                 heights = [mean.loc[(str(s), method), key] for s in found]
-                ax.plot(sizes, heights, line, marker="o", color=f"C{i}", label=f"{method}, depth {depth:g}")
-                if key == "tpr":
-                    for s, height in zip(found, heights, strict=True):
-                        false = mean.loc[(str(s), method), "fpr"]
-                        ax.annotate(
-                            f"{false:.2f}", (s.n_cells, height), xytext=(0, 5), textcoords="offset points",
-                            ha="center", fontsize=7, color=f"C{i}",
-                        )  # fmt: skip
-    axes[0].set(ylabel="correlation of knock-out effects with the true ones")
-    axes[1].set(ylabel="share of active terms found (TPR)", title="numbers: FPR")
+                ax.plot([s.n_cells for s in found], heights, line, label=f"{method}, depth {depth:g}", **look)
+            for s in found:
+                tpr, fpr = mean.loc[(str(s), method), ["tpr", "fpr"]]
+                best = max(mean.loc[(str(s), m), "tpr"] for m in lines if (str(s), m) in mean.index)
+                axes[1].annotate(
+                    f"{fpr:.2f}", (s.n_cells, tpr), xytext=(0, 5 if tpr == best else -12),
+                    textcoords="offset points", ha="center", fontsize=7, color=f"C{i}",
+                )  # fmt: skip
+    axes[0].set(ylabel="correlation with the true effects", title="knockout effects")
+    axes[1].set(ylabel="TPR", title="active terms that are found; numbers: FPR")
     for ax in axes:
-        ax.set(xscale="log", xlabel="cells", ylim=(0, 1))
+        ax.set(xscale="log", xlabel="cells", ylim=(-0.06, 1.06), xlim=(900, 70_000))
         ax.set_xticks(sorted({s.n_cells for s in SETTINGS}))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
