@@ -191,7 +191,7 @@ def plot(results: pd.DataFrame, path: Path) -> None:
     axes[0].set(ylabel="correlation with the true effects", title="knockout effects")
     axes[1].set(ylabel="TPR", title="active terms that are found; numbers: FPR")
     for ax in axes:
-        ax.set(xscale="log", xlabel="cells", ylim=(-0.06, 1.06), xlim=(900, 70_000))
+        ax.set(xscale="log", xlabel="cells", ylim=(-0.1, 1.08), xlim=(900, 70_000))
         ax.set_xticks(sorted({s.n_cells for s in SETTINGS}))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
