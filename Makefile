@@ -6,6 +6,7 @@ VENV := .venv$(addprefix -,$(PYTHON_MINOR))
 BIN := $(VENV)/bin
 PYTEST_JOBS ?= 2
 BENCH ?= speed hold recovery real_tissue external
+BENCH ?= speed hold recovery truth real_tissue
 DEMO_OUT ?= demo_output
 
 # real sections and prior tables, where there are any beside the checkout
@@ -21,6 +22,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CON
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test coverage lint format types docs notebooks notebooks-check bench bench-speed bench-hold bench-recovery bench-real_tissue bench-external constraints build clean
+.PHONY: help demo test coverage lint format types docs notebooks notebooks-check bench bench-speed bench-hold bench-recovery bench-truth bench-real_tissue constraints build clean
 .SECONDARY:
 
 help:
@@ -29,6 +31,7 @@ help:
 	@echo "make test [PYTHON=python3.13] [PYTEST_ARGS=...]   the tests alone; another Python has its own environment"
 	@echo "make notebooks                                    execute the tutorials and keep their outputs"
 	@echo "make bench [BENCH='speed hold recovery real_tissue external']   time and memory, interrupted fits, recovery, real sections, perturbed cells"
+	@echo "make bench [BENCH='speed hold recovery truth real_tissue']   time and memory, interrupted fits, recovery, counts against the truth, real sections"
 
 # where pyenv rules, it runs a version that is not the active one only when told to
 $(BIN)/python:
@@ -87,6 +90,10 @@ bench-hold: $(VENV)/.stamp-test
 
 bench-recovery: $(VENV)/.stamp-test
 	$(BIN)/python -m benchmarks.recovery --out docs/_tables/recovery.md
+
+bench-truth: $(VENV)/.stamp-test
+	$(BIN)/python -m benchmarks.truth --results docs/_tables/truth.csv --out docs/_tables/truth.md --figure docs/_static/truth.png
+	$(BIN)/python -m benchmarks.truth --nulls --results docs/_tables/truth_nulls.csv --out docs/_tables/truth_nulls.md
 
 bench-real_tissue: $(VENV)/.stamp-test
 	$(if $(SPACETRAVLR_DATA),$(BIN)/python -m benchmarks.real_tissue --out docs/_tables/real_tissue.md --figures docs/_static/real)

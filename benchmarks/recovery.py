@@ -136,7 +136,7 @@ def run_body(adata: AnnData, truth: Truth, body: str, n_jobs: int | None) -> dic
     start = time.perf_counter()
     st.tl.fit_betas(fitted, body=body, rng=SEED, n_folds=N_FOLDS, n_jobs=n_jobs)
     reported = fitted.uns["betas"]["params"]
-    assert (reported["seed"], reported["n_folds"]) == (SEED, N_FOLDS)
+    assert (reported["rng_seed"], reported["n_folds"]) == (SEED, N_FOLDS)
     seconds = time.perf_counter() - start
     betas, table = common.fit_table(fitted)
     called = common.align_betas(table["active"].to_numpy(float)[None], table, truth.terms)[0] > 0

@@ -88,7 +88,7 @@ class Hierarchy:
             for rows, own in zip(folds, self._functions, strict=True)
         ]
         self._blocks: list[tuple[int, int]] = []
-        self._noise = noise
+        self._noise = self._first_noise = noise
         self._start: dict[tuple[int, int], float] = {}
         self._add([(self.intercept, p) for p in (Part.TYPE, Part.FINE, Part.TYPE_SPACE)], [0, 1, 2])
         self._n_smooth = len(self._blocks)
@@ -113,35 +113,34 @@ class Hierarchy:
         self._remember(model)
         return PooledFits(self._fit(model, posterior), smooth)
 
-    def refit(self, folds: Sequence[int], *, departures: bool = True, evidence: bool = False) -> PooledFits:
-        """Fit again on other folds, from the variances that were found.
+    def refit(self, folds: Sequence[int], *, blind: bool = False, evidence: bool = False) -> PooledFits:
+        """Fit again on other folds.
 
         Parameters
         ----------
         folds
             Which folds.
-        departures
-            With those that the search chose; without them no choice that saw other folds is made use of.
+        blind
+            Make no use of what the search found: learn all variances anew, and leave out departures where only some
+            terms have them. Otherwise go on from the variances that were found.
         evidence
             Judge each term.
         """
-        n_steps = self.options.n_refit_steps
-        model = self._combined(folds)
-        if not departures:
-            model.keep(np.arange(len(self._blocks)) < self._n_smooth + self.intercept)
-        alone = self._combined(folds)
+        n_steps = self.options.n_steps if blind else self.options.n_refit_steps
+        model, alone = self._combined(folds), self._combined(folds)
+        if blind:
+            for part in (model, alone):
+                part.variances = np.array([_START[Part(p)] for _, p in self._blocks])
+                part.noise = self._first_noise
+            n_departures = (len(self._blocks) - self._n_smooth - self.intercept) // 2
+            if n_departures < self.intercept:
+                model.keep(np.arange(len(self._blocks)) < self._n_smooth + self.intercept)
         alone.keep(np.arange(len(self._blocks)) < self._n_smooth)
         smooth = self._fit(alone, alone.learn(n_steps, exact=False))
         if not self.intercept:
             return PooledFits(smooth, smooth)
         posterior = model.learn(n_steps, exact=evidence)
         return PooledFits(self._fit(model, posterior, evidence=evidence), smooth)
-
-    @property
-    def chose(self) -> bool:
-        """Whether some terms have departures and others not, by what the search saw."""
-        n_departures = (len(self._blocks) - self._n_smooth - self.intercept) // 2
-        return 0 < n_departures < self.intercept
 
     def _add(self, blocks: Sequence[tuple[int, int]], numbers: Sequence[int]) -> None:
         """Add parts of coefficients, those of the same number with one variance."""

@@ -106,7 +106,7 @@ class PooledBody(Body):
         for fold in (report, *choosing):
             task.pool.check()
             others = [f for f in choosing if f != fold]
-            fits = found if fold == report else hierarchy.refit(others, departures=not hierarchy.chose)
+            fits = found if fold == report else hierarchy.refit(others, blind=True)
             result.prediction[self._folds[fold], t] = predict(fits.full, self._folds[fold])
             result.without_terms[self._folds[fold], t] = predict(fits.smooth, self._folds[fold])
         final = hierarchy.refit([*choosing, report], evidence=True).full
