@@ -27,6 +27,7 @@ from lightning.pytorch import Callback
 import spacetravlr as st
 from spacetravlr._temporary import temporary_name
 from spacetravlr.io._store import BetaStore
+from spacetravlr.models.bodies._registry import BODY_NAMES
 from spacetravlr.models.fit import _block, _lazy
 from spacetravlr.models.fit import _tissue as fitting
 
@@ -321,7 +322,9 @@ def test_other_forms_of_the_coefficients(base, in_memory, tmp_path, fitted_block
 def test_bodies_are_evaluated_in_chunks_and_from_several_threads(base, tmp_path, monkeypatch):
     network = st.nn.NetworkConfig(n_epochs=3, batch_size=64, learning_rate=0.02, device="cpu")
     options = {"body": "cnn", "network": network, "uncertainty": False, "block_size": 2}
-    monkeypatch.setattr(_block, "choose_bodies", lambda block, *_: np.full((len(block), 2), 3))
+    monkeypatch.setattr(
+        _block, "choose_bodies", lambda block, *_: np.full((len(block), 2), BODY_NAMES.index("network"))
+    )
     memory = _fit(base, None, **options)
     monkeypatch.setattr(_lazy, "_BYTES", 4 * 20 * 40)
     out = _fit(base, tmp_path / "betas.zarr", store_as="bodies", **options)

@@ -131,7 +131,7 @@ def test_regulation_comes_out_again(measured):
     found = targets[targets["coefficients"].notna()]
     assert len(found) >= 2
     assert (found["coefficients"] > 0.5).all()
-    assert (found["active_jaccard"] > 0.2).all()
+    assert found["active_jaccard"].mean() > 0.3
     assert (found["explained"] > found["r2"]).all()
     np.testing.assert_allclose(targets["explained"], targets["r2"] / targets["reliability"])
     # all else is as it was

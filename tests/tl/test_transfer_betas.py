@@ -10,6 +10,7 @@ import pytest
 from anndata.tests.helpers import assert_equal
 
 import spacetravlr as st
+from spacetravlr.models.bodies._registry import BODY_NAMES
 from spacetravlr.models.fit import _block
 
 TARGETS = ["PAX5", "CD79A", "MS4A1", "CD19"]
@@ -37,7 +38,9 @@ def base():
 
 def _fit(adata, body, **options):
     network = st.nn.NetworkConfig(n_epochs=3, batch_size=64, learning_rate=0.02, device="cpu")
-    kept = {"seed": 1, "surface": 2, "mixed": np.arange(12).reshape(4, 3) % 4}.get(body, 3)
+    codes = {name: BODY_NAMES.index(name) for name in ("zero", "seed", "surface", "network")}
+    in_turn = np.array(list(codes.values()))[np.arange(12).reshape(4, 3) % 4]
+    kept = (codes | {"mixed": in_turn}).get(body, codes["network"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_block, "choose_bodies", lambda block, *_: np.broadcast_to(kept, (4, 3))[block.index].copy())
         return st.tl.fit_betas(

@@ -42,7 +42,9 @@ def result(request, inputs):
         encoder="per_target" if request.param == "per_target" else "shared",
     )  # fmt: skip
     body = {"per_target": "cnn", "mixed": "auto"}.get(request.param, request.param)
-    kept = {"seed": 1, "surface": 2, "mixed": np.arange(12).reshape(4, 3) % 4}.get(request.param, 3)
+    codes = {name: BODY_NAMES.index(name) for name in ("zero", "seed", "surface", "network")}
+    in_turn = np.array(list(codes.values()))[np.arange(12).reshape(4, 3) % 4]
+    kept = (codes | {"mixed": in_turn}).get(request.param, codes["network"])
     settings = BodyOptions(body=body, network=network)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_block, "choose_bodies", lambda *_: np.broadcast_to(kept, (4, 3)).copy())
@@ -86,7 +88,7 @@ def test_the_state_is_kept_in_files(inputs, result, tmp_path):
 
 def test_a_state_holds_only_the_networks_that_were_kept(result):
     fitted = FittedBlock.from_state(result.bodies)
-    served = np.flatnonzero((fitted.kept == 3).any(axis=1))
+    served = np.flatnonzero((fitted.kept == BODY_NAMES.index("network")).any(axis=1))
     assert ("network" in fitted.varying) == bool(len(served))
     if len(served):
         np.testing.assert_array_equal(fitted.varying["network"].target, served)
