@@ -5,8 +5,7 @@ PYTHON_MINOR := $(patsubst python%,%,$(filter python3.%,$(notdir $(PYTHON))))
 VENV := .venv$(addprefix -,$(PYTHON_MINOR))
 BIN := $(VENV)/bin
 PYTEST_JOBS ?= 2
-BENCH ?= speed hold recovery real_tissue external
-BENCH ?= speed hold recovery truth real_tissue
+BENCH ?= speed hold recovery truth real_counts real_tissue external
 DEMO_OUT ?= demo_output
 
 # real sections and prior tables, where there are any beside the checkout
@@ -21,8 +20,7 @@ CONSTRAINTS = $(shell $(BIN)/python -c "import sys; print('-c constraints.txt' *
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint format types docs notebooks notebooks-check bench bench-speed bench-hold bench-recovery bench-real_tissue bench-external constraints build clean
-.PHONY: help demo test coverage lint format types docs notebooks notebooks-check bench bench-speed bench-hold bench-recovery bench-truth bench-real_tissue constraints build clean
+.PHONY: help demo test coverage lint format types docs notebooks notebooks-check bench bench-speed bench-hold bench-recovery bench-truth bench-real_counts bench-real_tissue bench-external constraints build clean
 .SECONDARY:
 
 help:
@@ -30,8 +28,7 @@ help:
 	@echo "make coverage | lint | types | docs | build       what continuous integration checks"
 	@echo "make test [PYTHON=python3.13] [PYTEST_ARGS=...]   the tests alone; another Python has its own environment"
 	@echo "make notebooks                                    execute the tutorials and keep their outputs"
-	@echo "make bench [BENCH='speed hold recovery real_tissue external']   time and memory, interrupted fits, recovery, real sections, perturbed cells"
-	@echo "make bench [BENCH='speed hold recovery truth real_tissue']   time and memory, interrupted fits, recovery, counts against the truth, real sections"
+	@echo "make bench [BENCH='speed hold recovery truth real_counts real_tissue external']   time and memory, interrupted fits, recovery, counts against the truth, real sections, perturbed cells"
 
 # where pyenv rules, it runs a version that is not the active one only when told to
 $(BIN)/python:
@@ -97,6 +94,9 @@ bench-truth: $(VENV)/.stamp-test
 
 bench-real_tissue: $(VENV)/.stamp-test
 	$(if $(SPACETRAVLR_DATA),$(BIN)/python -m benchmarks.real_tissue --out docs/_tables/real_tissue.md --figures docs/_static/real)
+
+bench-real_counts: $(VENV)/.stamp-test
+	$(if $(SPACETRAVLR_DATA),$(BIN)/python -m benchmarks.real_counts --out docs/_tables/real_counts.md)
 
 bench-external: $(VENV)/.stamp-test
 	$(if $(wildcard $(SPACETRAVLR_DATA)/external/.),$(BIN)/python -m benchmarks.external --out docs/_tables/external.md)
