@@ -123,12 +123,17 @@ class Press(pl.Callback):
 def test_ctrl_c_ends_a_training_and_nothing_else(small, tmp_path, monkeypatch, raising):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     press = Press(raising=raising)
+    # a process that was started in the background ignores Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     handler, threads = signal.getsignal(signal.SIGINT), torch.get_num_threads()
     config = NetworkConfig(n_epochs=500, patience=500, device="cpu", trainer_kwargs={"callbacks": [press]})
-    with pytest.raises(KeyboardInterrupt):
-        fit_block(small, config, n_jobs=1)
-    assert time.monotonic() - press.at < 10
-    assert signal.getsignal(signal.SIGINT) is handler
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit_block(small, config, n_jobs=1)
+        assert time.monotonic() - press.at < 10
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert torch.get_num_threads() == threads
     assert not list(tmp_path.iterdir())
 
