@@ -81,6 +81,7 @@ def replicate(
         ``cell_effects``: of the effects on all targets in all cells (NaN where there are none); ``size``: root mean
         square of the mean effects.
     ``adata.uns['replicate']['params']`` : dict
+        The options.
 
     With several splits all numbers are means over them, and columns ``*_sd`` have their standard deviations.
 
