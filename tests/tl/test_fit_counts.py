@@ -200,6 +200,14 @@ def test_plot_of_scores_shows_the_ceiling(fitted):
     assert any("ceiling" in label for label in labels)
 
 
+def test_the_estimator_of_one_target_takes_counts(adata, fitted):
+    model = st.SpatialCellularProgramsEstimator(
+        adata, "PAX5", counts_layer="counts", show_progress_bar=False, n_jobs=1
+    ).fit()
+    expected = st.get.betas(fitted, "PAX5")
+    np.testing.assert_allclose(model.get_betas()["beta_FOXO1"], expected["beta_FOXO1"], atol=1e-4)
+
+
 def test_what_is_kept_is_logged(adata, caplog):
     with caplog.at_level(logging.INFO, logger="spacetravlr"):
         fit(adata.copy(), targets=["PAX5"])
