@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
-from spacetravlr._core.noise import thin
+from spacetravlr._core.noise import counting_scale, thin
+
+if TYPE_CHECKING:
+    from spacetravlr._types import Floats
 
 
 def halves(counts: Any, fraction: float, rng: np.random.Generator, where: str) -> tuple[Any, Any]:
@@ -55,3 +58,34 @@ def assert_counts(values: Any, where: str) -> None:
     if values.size and not (np.isfinite(values).all() and values.min() >= 0 and np.all(values == np.round(values))):
         msg = f"Expected {where} to hold raw counts (whole numbers, at least zero), found other values."
         raise ValueError(msg)
+
+
+def scale_of_counts(values: Floats, counts: Any, *, layer: str, counts_layer: str, advice: str) -> Floats:
+    """Scale of the counts of each cell, from what they were normalised to; the median where a cell has no counts.
+
+    Parameters
+    ----------
+    values
+        Log-normalised counts, natural logarithms, cells x genes.
+    counts
+        The counts, an array or a sparse matrix.
+    layer, counts_layer
+        What both are called in messages.
+    advice
+        What to do where one does not follow from the other, with its punctuation.
+
+    Raises
+    ------
+    ValueError
+        When the values of a cell do not follow from its counts by one scale.
+    """
+    dense = np.asarray(counts.toarray() if sparse.issparse(counts) else counts, dtype=np.float64)
+    try:
+        scale = counting_scale(values, dense)
+    except ValueError as error:
+        msg = (
+            f"Expected {layer} to be the log1p of {counts_layer} over a size factor of each cell, found that "
+            f"{error}{advice}"
+        )
+        raise ValueError(msg) from error
+    return np.where(np.isfinite(scale), scale, np.nanmedian(scale))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
-from spacetravlr._anndata._counts import assert_counts
+from spacetravlr._anndata._counts import assert_counts, scale_of_counts
 from spacetravlr._anndata._expression import get_expression, layer_name, log_base, read_matrix
 from spacetravlr._anndata._fitted_on import cell_sums, fitted_on
 from spacetravlr._anndata._modulators import Design, build_design, read_modulators
@@ -16,7 +17,6 @@ from spacetravlr._anndata._order import CellOrder, sorted_section, sorted_terms
 from spacetravlr._anndata._received import read_received
 from spacetravlr._anndata._section import Section, read_section
 from spacetravlr._core.design import Targets, Terms
-from spacetravlr._core.noise import counting_scale
 from spacetravlr._validators import assert_genes, assert_unique_names
 
 if TYPE_CHECKING:
@@ -170,21 +170,16 @@ def read_fit_data(
 
 
 def _scale(adata: AnnData, genes: Ints, expression: Floats, layer: str | None, counts_layer: str) -> Floats:
-    """Scale of the counts of each cell, from what they were normalised to; raises ``ValueError`` where it is none."""
-    counts = read_matrix(adata, None if counts_layer == "X" else counts_layer)[:, genes]
-    counts = np.asarray(counts.toarray() if hasattr(counts, "toarray") else counts, dtype=np.float64)
-    where = layer_name(None if counts_layer == "X" else counts_layer)
-    assert_counts(counts, f"{where} (`counts_layer`)")
-    try:
-        scale = counting_scale(expression, counts)
-    except ValueError as error:
-        msg = (
-            f"Expected {layer_name(layer)} to be the log1p of {where} over a size factor of each cell, found that "
-            f"{error}; fit what `sc.pp.normalize_total` and `sc.pp.log1p` make of these counts, or leave out "
-            "`counts_layer`."
-        )
-        raise ValueError(msg) from error
-    return np.where(np.isfinite(scale), scale, np.nanmedian(scale))
+    """Scale of the counts of each cell; raises ``ValueError`` where expression does not follow from counts by one."""
+    source = None if counts_layer == "X" else counts_layer
+    counts = read_matrix(adata, source)[:, genes]
+    where = layer_name(source)
+    assert_counts(counts.data if sparse.issparse(counts) else counts, f"{where} (`counts_layer`)")
+    return scale_of_counts(
+        expression, counts, layer=layer_name(layer), counts_layer=where,
+        advice="; fit what `sc.pp.normalize_total` and `sc.pp.log1p` make of these counts, or leave out "
+        "`counts_layer`.",
+    )  # fmt: skip
 
 
 def _assert_same_ligands(adata: AnnData, design: Design, layer: str | None, received_layer: str | None) -> None:

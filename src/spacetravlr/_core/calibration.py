@@ -27,7 +27,7 @@ import numpy as np
 
 from spacetravlr._core.kernels import kernel, parallel_kernel
 from spacetravlr._core.noise import log1p_moments
-from spacetravlr._core.scores import centred_by_type, sums_by_type
+from spacetravlr._core.scores import centred_by_type, sums_by_type, type_means
 
 if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
@@ -106,9 +106,10 @@ def calibrate(
     """
     relative = np.expm1(np.asarray(expression, dtype=np.float64) * unit)
     depth = 1.0 / np.where(np.isfinite(scale) & (scale > 0), scale, np.nanmedian(scale))
-    cells = np.maximum(np.bincount(cell_type, minlength=n_types), 1)[:, None]
-    of_type = sums_by_type(relative, cell_type, n_types).T / cells
-    rate, _ = _type_and_field(relative, functions, cell_type, n_types)
+    of_type = type_means(relative, cell_type, n_types, np.ones(len(relative), dtype=bool))
+    basis = centred_by_type(functions, cell_type, n_types).astype(np.float64)
+    spectrum = np.linalg.eigh(basis.T @ basis)
+    rate, _ = _type_and_field(relative, basis, spectrum, cell_type, n_types)
     rate = depth[:, None] * np.maximum(rate, _LEAST * of_type[cell_type])
     counts = depth[:, None] * relative
     dispersion = ((counts - rate) ** 2 - rate).sum(axis=0) / np.maximum((rate**2).sum(axis=0), 1e-12)
@@ -116,7 +117,7 @@ def calibrate(
     _, noise = log1p_moments(rate, 1.0 / depth, dispersion)
     offset = _depth_offsets(of_type, depth, dispersion, cell_type)
     x = np.asarray(expression, dtype=np.float64) * unit - offset
-    means, residual = _type_and_field(x, functions, cell_type, n_types)
+    means, residual = _type_and_field(x, basis, spectrum, cell_type, n_types)
     residual = residual.astype(np.float32)
     spread = _spread(residual, noise, cell_type, n_types)
     factors = np.zeros((x.shape[1], 0))
@@ -157,17 +158,17 @@ def _depth_offsets(of_type: Floats, depth: Floats, dispersion: Floats, cell_type
     return offset
 
 
-def _type_and_field(x: Floats, functions: Floats, cell_type: Ints, n_types: int) -> tuple[Floats, Floats]:
+def _type_and_field(
+    x: Floats, basis: Floats, spectrum: tuple[Floats, Floats], cell_type: Ints, n_types: int
+) -> tuple[Floats, Floats]:
     r"""Mean of the type plus smooth field, and what is left, both cells x genes.
 
-    A ridge on the functions with one variance per gene, learned from the evidence. In the eigenbasis of the functions'
-    products, with eigenvalues :math:`\lambda` and projections :math:`c`, the weights are :math:`c v / (\sigma^2 + v
-    \lambda)`.
+    A ridge on a basis of mean zero in each type with one variance per gene, learned from the evidence. In the
+    eigenbasis of its products (``spectrum``), with eigenvalues :math:`\lambda` and projections :math:`c`, the weights
+    are :math:`c v / (\sigma^2 + v \lambda)`.
     """
     centred = centred_by_type(x, cell_type, n_types).astype(np.float64)
-    basis = centred_by_type(functions, cell_type, n_types).astype(np.float64)
-    values, vectors = np.linalg.eigh(basis.T @ basis)
-    values = np.maximum(values, 0.0)[:, None]
+    values, vectors = np.maximum(spectrum[0], 0.0)[:, None], spectrum[1]
     projected = vectors.T @ (basis.T @ centred)
     total, n = (centred**2).sum(axis=0), len(x)
     variance = noise = np.maximum(total / n, 1e-12)

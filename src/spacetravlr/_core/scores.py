@@ -10,6 +10,8 @@ from scipy import special
 if TYPE_CHECKING:
     from spacetravlr._types import Bools, Floats, Ints
 
+#: Share of the variance that is not noise below which there is nothing that could be explained.
+LEAST_CEILING = 0.02
 _FLAT = 1e-12  # sums of squares below this are those of a constant
 
 

@@ -299,8 +299,9 @@ def _causes(
     n, n_types = len(tissue.slide), int(tissue.cell_type.max()) + 1
     # a sender that is high in one type in some domains
     sent = [r.gamma(1.0, size=(int(tissue.domain.max()) + 1, n_types))[tissue.domain, tissue.cell_type] for r in rngs]
-    signals = received(tissue.coordinates, np.stack(sent, axis=1), radius=radius, slide=tissue.slide)
-    assert signals.shape == (n, n_targets)
+    signals: Floats = np.zeros((n, n_targets))
+    if kind == "ligand":
+        signals = received(tissue.coordinates, np.stack(sent, axis=1), radius=radius, slide=tissue.slide)
     return [hidden_cause(kind, tissue, signals[:, t], r) for t, r in enumerate(rngs)]
 
 

@@ -74,8 +74,7 @@ class SpatialCellularProgramsEstimator:
             As :func:`spacetravlr.tl.fit_betas`.
         """
         adata = unwrap(self.adata)
-        noise = "none" if self.options.get("counts_layer") is None else "poisson"
-        fit: Fit = run_fit(adata, self.target_gene, FitOptions(**{"noise": noise, **self.options}))
+        fit: Fit = run_fit(adata, self.target_gene, FitOptions.of(**self.options))
         values = np.asarray(fit.result.betas, dtype=np.float32)
         self.betas_ = BetaFrame.from_array(
             values, target=self.target_gene, terms=fit.result.terms, obs_names=adata.obs_names

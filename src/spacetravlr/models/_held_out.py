@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-_LEAST_CEILING = 0.02  # below it, a target has no signal that could be explained
+from spacetravlr._core.scores import LEAST_CEILING
 
 
 def target_scores(scores: pd.DataFrame) -> pd.DataFrame:
@@ -40,7 +40,7 @@ def target_scores(scores: pd.DataFrame) -> pd.DataFrame:
         row |= {c: group[c].iloc[0] for c in of_target}
         if "ceiling" in row:
             ceiling = float(row["ceiling"])  # type: ignore[arg-type]
-            row["explained"] = float(row["r2_kept"]) / ceiling if ceiling >= _LEAST_CEILING else np.nan  # type: ignore[arg-type]
+            row["explained"] = float(row["r2_kept"]) / ceiling if ceiling >= LEAST_CEILING else np.nan  # type: ignore[arg-type]
         if "kept" in group:
             cells = group["n_cells"].to_numpy(float) if "n_cells" in group else np.ones(len(group))
             by_body = pd.Series(cells, index=group["kept"].astype(str).to_numpy()).groupby(level=0).sum()

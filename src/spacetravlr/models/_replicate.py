@@ -13,14 +13,13 @@ from scipy import sparse
 
 from spacetravlr import _keys
 from spacetravlr._anndata._columns import as_stored
-from spacetravlr._anndata._counts import halves
+from spacetravlr._anndata._counts import halves, scale_of_counts
 from spacetravlr._anndata._expression import get_expression, layer_name, log_base, read_matrix
 from spacetravlr._anndata._modulators import ADJUSTMENT, COLUMNS, INTERCEPT
 from spacetravlr._anndata._received import operators
 from spacetravlr._anndata._spatial import read_weights_params
 from spacetravlr._core.design import term_values
-from spacetravlr._core.noise import counting_scale
-from spacetravlr._core.scores import centred_by_type, squared_errors, squares_within_types
+from spacetravlr._core.scores import LEAST_CEILING, centred_by_type, squared_errors, squares_within_types
 from spacetravlr._core.surfaces.search import SurfaceOptions
 from spacetravlr._utils import numba_threads
 from spacetravlr._validators import assert_genes, assert_key, listed
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 _FRACTION = 0.5
 _COUNTS = "counts"  # of a half
 #: Least reliability at which a share of it is told.
-_LEAST_RELIABILITY = 0.02
 _KNOCKOUTS_AT_ONCE = 5
 #: Settings of a fit that decide what comes out.
 _NEEDED = (
@@ -199,19 +197,13 @@ def _scale(
     adata: AnnData, genes: Ints, counts: Any, unit: float, layer: str | None, counts_layer: str | None
 ) -> Floats:
     """Scale of the counts of each cell; raises ``ValueError`` where values do not follow from counts by one."""
-    of_genes = counts[:, genes]
-    of_genes = of_genes.toarray() if sparse.issparse(of_genes) else of_genes
     values = get_expression(adata, list(adata.var_names[genes]), layer=layer).astype(np.float64)
-    try:
-        scale = counting_scale(values * unit, of_genes)
-    except ValueError as error:
-        msg = (
-            f"Expected {layer_name(layer)}, which was fitted, to be the log1p of {layer_name(counts_layer)} over a "
-            f"size factor of each cell, found that {error}. Imputation and other ways of normalising are not replayed: "
-            "fit what `sc.pp.normalize_total` and `sc.pp.log1p` make of the counts."
-        )
-        raise ValueError(msg) from error
-    return np.where(np.isfinite(scale), scale, np.nanmedian(scale))
+    return scale_of_counts(
+        values * unit, counts[:, genes], layer=f"{layer_name(layer)}, which was fitted,",
+        counts_layer=layer_name(counts_layer),
+        advice=". Imputation and other ways of normalising are not replayed: fit what `sc.pp.normalize_total` and "
+        "`sc.pp.log1p` make of the counts.",
+    )  # fmt: skip
 
 
 def _options(params: Mapping[str, Any], n_jobs: int | None, show_progress_bar: bool | None) -> FitOptions:
@@ -306,7 +298,7 @@ def _prediction(first: Replica, second: Replica) -> pd.DataFrame:
 
 def explained(table: pd.DataFrame) -> pd.Series:
     """Part of what can be predicted that is; NaN where next to nothing can be."""
-    return table["r2"] / table["reliability"].where(table["reliability"] >= _LEAST_RELIABILITY)
+    return table["r2"] / table["reliability"].where(table["reliability"] >= LEAST_CEILING)
 
 
 def _coefficients(first: Replica, second: Replica, n_jobs: int | None) -> pd.DataFrame:

@@ -177,9 +177,8 @@ def fit_betas(
     ['CD79A', 'PAX5']
     """
     table = unwrap(adata)
-    options = FitOptions(
-        body=body, layer=layer, counts_layer=counts_layer,
-        noise=noise or ("none" if counts_layer is None else "poisson"), raw_layer=raw_layer, cluster_key=cluster_key,
+    options = FitOptions.of(
+        body=body, layer=layer, counts_layer=counts_layer, noise=noise, raw_layer=raw_layer, cluster_key=cluster_key,
         modulators_key=modulators_key, score_threshold=score_threshold, n_folds=n_folds, min_cells=min_cells,
         group_penalty=group_penalty, l1_penalty=l1_penalty, solver=solver, network=network, block_size=block_size,
         store=store, store_as=store_as, client=client, uncertainty=uncertainty, rng=rng, n_jobs=n_jobs,

@@ -57,6 +57,8 @@ class BodyResult:
     that. Choosing cells are then predicted without any part that was chosen by looking at them."""
     evidence_gain: Floats | None = None
     """Log evidence that the terms of each target add to that (targets,)."""
+    p_terms: Floats | None = None
+    """p-value of each target that its terms predict held-out choosing cells no better than that (targets,)."""
     judged: Bools | None = None
     """Targets whose terms it judges by their evidence, so that it delivers fewer of them; ``None`` for none."""
 
@@ -165,6 +167,12 @@ class Body(ABC):
     def curves(self) -> dict[str, Floats]:
         """Learning curves, epochs x targets, by name; empty where nothing is trained in epochs."""
         return {}
+
+
+def by_type(inputs: FitInputs, mask: Bools | None = None) -> Ints:
+    """Cells (of ``mask``) with those of a type side by side, otherwise in their order."""
+    rows = np.arange(inputs.n_cells) if mask is None else np.flatnonzero(mask)
+    return rows[np.argsort(inputs.cell_type[rows], kind="stable")]
 
 
 def fitted_rows(inputs: FitInputs, fold: int) -> Bools:

@@ -130,10 +130,22 @@ class FitInputs(CellContext):
         if self.counting is None:
             return None
         smooth = self.bases[FIELD_SCALE].evaluate(self.coordinates, self.slides)
-        regulators = np.unique(self.terms.gene)
         return calibrate(
-            self.expression, self.counting.scale, self.cell_type, self.n_types, smooth, regulators, self.counting.unit
-        )
+            self.expression, self.counting.scale, self.cell_type, self.n_types, smooth, self.regulators,
+            self.counting.unit,
+        )  # fmt: skip
+
+    @cached_property
+    def regulators(self) -> Ints:
+        """Genes that are local factors of terms, in order."""
+        return np.unique(self.terms.gene)
+
+    @cached_property
+    def expected_regulators(self) -> Floats:
+        """What is expected of each regulator given all that was counted, cells x regulators."""
+        if self.calibration is None:
+            return self.expression[:, self.regulators]
+        return self.calibration.expected(self.regulators)
 
     def functions(self) -> CellFunctions:
         """What surfaces may depend on, at every cell."""

@@ -8,14 +8,14 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from spacetravlr._core.design import Terms, term_values
-from spacetravlr._core.scores import sums_by_type, type_means
+from spacetravlr._core.scores import paired_block_p, type_means
 from spacetravlr._core.surfaces.pooled import Hierarchy, rescaled, uncentred
-from spacetravlr.models.bodies._base import Body, BodyState, empty_result
+from spacetravlr.models.bodies._base import Body, BodyState, by_type, empty_result
 from spacetravlr.models.bodies._surface import SurfaceParts, original_deviations
 
 if TYPE_CHECKING:
     from spacetravlr._core.surfaces.model import SurfaceFit
-    from spacetravlr._types import Bools, Floats, Ints
+    from spacetravlr._types import Floats, Ints
 
 
 class _Fit(NamedTuple):
@@ -50,16 +50,18 @@ class PooledBody(Body):
         assert task.functions is not None
         self.result = empty_result(task.block)
         self.result.without_terms = self.result.prediction.copy()
-        order = np.argsort(inputs.cell_type, kind="stable")  # the model wants the cells of a type side by side
-        self._folds = [_rows(order, inputs.fold == fold) for fold in range(inputs.n_folds + 1)]
+        self._folds = [by_type(inputs, inputs.fold == fold) for fold in range(inputs.n_folds + 1)]
         # what differs between folds is learned by the intercept
         self._means = type_means(task.block.y, inputs.cell_type, inputs.n_types, ~inputs.report)
-        calibration = inputs.calibration
-        self._shared = None if calibration is None else calibration.expected(np.arange(inputs.expression.shape[1]))
+        if inputs.calibration is not None:
+            _ = inputs.expected_regulators  # before several threads ask for it
         with threadpool_limits(1):  # targets are the threads
             self._fits = list(task.pool.map(self._fit, range(len(task.block))))
         self.result.evidence_gain = np.array([fit.evidence_gain for fit in self._fits])
-        del self._folds, self._shared
+        choosing, y = ~inputs.report, task.block.y
+        gain = (y - self.result.without_terms) ** 2 - (y - self.result.prediction) ** 2
+        self.result.p_terms = paired_block_p(gain[choosing], inputs.cv_block[choosing])
+        del self._folds
 
     def state(self, t: int) -> BodyState:
         """Deliver the hierarchy of all cells."""
@@ -80,8 +82,7 @@ class PooledBody(Body):
         assert functions is not None
         values = self._regressors(t)
         kind = block.group[block.columns(t)]
-        counts = np.maximum(np.bincount(inputs.cell_type, minlength=inputs.n_types), 1)[:, None]
-        means = sums_by_type(values, inputs.cell_type, inputs.n_types).T / counts
+        means = type_means(values, inputs.cell_type, inputs.n_types, np.ones(inputs.n_cells, dtype=bool))
         values -= means[inputs.cell_type].astype(np.float32)
         spread = values.std(axis=0, dtype=np.float64)
         spread = np.where(spread > 1e-6 * block.spread[block.columns(t)], spread, np.inf)
@@ -126,11 +127,8 @@ class PooledBody(Body):
         terms = inputs.terms.take(np.sort(inputs.targets.terms_of(int(block.index[t]))))
         genes, local = np.unique(terms.gene, return_inverse=True)
         own = int(inputs.targets.gene[block.index[t]])
-        assert self._shared is not None
-        is_regulator = bool(calibration.factors[own].any())
-        expected = calibration.expected(genes, without=own) if is_regulator else self._shared[:, genes]
+        if calibration.factors[own].any():
+            expected = calibration.expected(genes, without=own)
+        else:
+            expected = inputs.expected_regulators[:, np.searchsorted(inputs.regulators, genes)]
         return term_values(expected, inputs.received, Terms(terms.kind, local, terms.signal))
-
-
-def _rows(order: Ints, mask: Bools) -> Ints:
-    return order[mask[order]]

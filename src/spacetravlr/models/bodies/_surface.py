@@ -16,6 +16,7 @@ from spacetravlr.models.bodies._base import (
     BodyState,
     EvaluationCells,
     Varying,
+    by_type,
     empty_result,
     fitted_rows,
 )
@@ -162,19 +163,13 @@ class SurfaceBody(Body):
         task, inputs = self.task, self.task.inputs
         assert task.functions is not None
         self.result = empty_result(task.block)
-        # searches want the cells of a type side by side
-        everything = np.argsort(inputs.cell_type, kind="stable")
-
-        def cells(mask: Bools) -> Ints:
-            return everything[mask[everything]]
-
         folds = range(inputs.n_folds + 1)
-        self._seen = [cells(fitted_rows(inputs, fold)) for fold in folds]
-        self._left_out = [cells(inputs.fold == fold) for fold in folds]
-        self._everything = everything
+        self._seen = [by_type(inputs, fitted_rows(inputs, fold)) for fold in folds]
+        self._left_out = [by_type(inputs, inputs.fold == fold) for fold in folds]
+        self._everything = by_type(inputs)
         self._at_seen = [task.functions.take(rows) for rows in self._seen]
         self._at_left_out = [task.functions.take(rows) for rows in self._left_out]
-        self._at_everything = task.functions.take(everything)
+        self._at_everything = task.functions.take(self._everything)
         self._standardised = np.ascontiguousarray(task.block.standardised().T)
         self._fits = list(task.pool.map(self._fit, range(len(task.block))))
         self.result.judged = np.array([not fit.departs for fit in self._fits], dtype=bool)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spacetravlr._core.scores import paired_block_p, shrunk_error_ratio, shrunk_standard_error, squared_errors
+from spacetravlr._core.scores import shrunk_error_ratio, shrunk_standard_error, squared_errors
 from spacetravlr.models.bodies._registry import BODY_NAMES
 
 if TYPE_CHECKING:
@@ -57,8 +57,9 @@ def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, Bo
         if body not in bodies:
             continue
         rows = ~inputs.report & np.isfinite(bodies[body].prediction).all(axis=1)
-        if bodies[body].without_terms is not None:
-            kept[_terms_help(block, inputs, bodies[body], rows)] = code
+        evidence, p = bodies[body].evidence_gain, bodies[body].p_terms
+        if evidence is not None and p is not None:
+            kept[(evidence > _LEAST_EVIDENCE) & (p < _LARGEST_P)] = code
             continue
         counts = np.bincount(types[rows], minlength=inputs.n_types)
         errors = {b: _errors(block, inputs, bodies[b], rows) for b in BODY_NAMES[: code + 1] if b in bodies}
@@ -82,16 +83,6 @@ def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, Bo
                 wins |= overall[:, None] & (ratios[body] < current + _DOUBT * error)
         kept[wins & (ratios[body] < 1 - threshold)] = code
     return kept
-
-
-def _terms_help(block: BlockDesign, inputs: FitInputs, body: BodyResult, rows: Bools) -> Bools:
-    """Whether the terms of each target add evidence, and predict held-out cells better than type and position do."""
-    assert body.without_terms is not None
-    assert body.evidence_gain is not None
-    y = block.y[rows].astype(np.float64)
-    gain = (y - body.without_terms[rows]) ** 2 - (y - body.prediction[rows]) ** 2
-    p = paired_block_p(gain, inputs.cv_block[rows])
-    return np.asarray((body.evidence_gain > _LEAST_EVIDENCE) & (p < _LARGEST_P))
 
 
 def of_kept(kept: Ints, values: Mapping[str, Floats]) -> Floats:

@@ -37,6 +37,12 @@ class FitOptions(BodyOptions):
     n_jobs: int | None = None
     show_progress_bar: bool | None = None
 
+    @classmethod
+    def of(cls, *, noise: Noise | None = None, counts_layer: str | None = None, **options: Any) -> FitOptions:
+        """Options in which the noise, unless it is said, is that of counts where they are named."""
+        implied: Noise = "none" if counts_layer is None else "poisson"
+        return cls(noise=noise or implied, counts_layer=counts_layer, **options)
+
     def checked(self) -> FitOptions:
         """Raise on what cannot be right, before any work, and settle what follows from something else.
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from spacetravlr._core.scores import (
+    LEAST_CEILING,
     centred_by_type,
-    paired_block_p,
     r2,
     ratio_interval,
     squared_errors,
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from spacetravlr.models.bodies._base import Body, BodyResult
     from spacetravlr.models.bodies._inputs import FitInputs
 
-_LEAST_CEILING = 0.02  # below it, a type has no signal that could be explained
 _ACTIVE_SHARE = 0.05  # of the median importance, where there is no evidence: the threshold of the published analyses
 
 
@@ -142,17 +141,15 @@ def _noise_columns(
     explained = r2(sums_by_type(error - noise, types, n_types), sums_by_type(signal, types, n_types))
     out = {
         "ceiling": ceiling.ravel(),
-        "explained": np.where(ceiling.ravel() >= _LEAST_CEILING, explained, np.nan),
+        "explained": np.where(ceiling.ravel() >= LEAST_CEILING, explained, np.nan),
         "explained_low": np.repeat(low, n_types),
         "explained_high": np.repeat(high, n_types),
     }
     known = next((r for r in bodies.values() if r.without_terms is not None), None)
-    if known is not None and known.without_terms is not None and known.evidence_gain is not None:
-        choosing = ~report
-        gain = (block.y - known.without_terms) ** 2 - (block.y - known.prediction) ** 2
+    if known is not None and known.without_terms is not None:
         out["r2_field"] = r2(squared_errors(y, known.without_terms[report], types, n_types), total)
-        out["evidence_gain"] = np.repeat(known.evidence_gain, n_types)
-        out["p_terms"] = np.repeat(paired_block_p(gain[choosing], inputs.cv_block[choosing]), n_types)
+        out["evidence_gain"] = np.repeat(np.asarray(known.evidence_gain), n_types)
+        out["p_terms"] = np.repeat(np.asarray(known.p_terms), n_types)
     return out
 
 
