@@ -53,6 +53,9 @@ n_propagation
 derivative
     ``"product_rule"`` linearises each regressor at the state of the previous round, ``"exact"`` takes the difference of
     the fitted model itself; they agree to first order.
+n_samples
+    Draws of the coefficients from their posterior to repeat the perturbation with, for standard errors; at most the
+    ``n_draws`` that the fit kept. None by default.
 adjusted
     Let changes pass through adjustment terms too (a receptor by itself, as :func:`spacetravlr.pp.modulators` adds
     them), on which no claim of cause rests; left out by default.

@@ -47,6 +47,11 @@ def transitions(key_added: str) -> str:
     return f"{key_added}_transitions"
 
 
+def perturbed_se(key_added: str) -> str:
+    """Layer of the standard errors of a perturbation."""
+    return f"{key_added}_se"
+
+
 def vectors(key_added: str, basis: str) -> str:
     """``obsm`` key of the arrows of a perturbation on an embedding."""
     return f"{key_added}_{basis}"

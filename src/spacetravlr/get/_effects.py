@@ -15,6 +15,7 @@ from spacetravlr._docs import document
 from spacetravlr._utils import warn
 from spacetravlr._validators import assert_genes, assert_key, assert_one_of
 from spacetravlr.models._held_out import held_out_r2
+from spacetravlr.models.perturb._sample_errors import ERRORS, SampleErrors
 from spacetravlr.models.perturb._screen import CHANGED
 from spacetravlr.models.perturb._screen_table import ROLES, SCREEN, type_layer
 
@@ -53,7 +54,9 @@ def perturbation_effect(
     ``"all"`` unless one of the groups is called so. Columns: ``gene``, ``group``,
     ``n_cells``, ``baseline``, ``simulated``, ``change`` (means over the cells of the group), ``mean_abs_change``,
     ``fraction_changed`` (cells whose change exceeds 1 % of the gene's largest expression), ``sd`` (of the baseline) and
-    ``perturbed`` (whether the gene was set by hand).
+    ``perturbed`` (whether the gene was set by hand). After ``st.tl.perturb(..., n_samples=)``, for all cells and the
+    cell types of the fit (NaN in other groups): ``se``, the standard error of ``change``; ``p`` and ``q``, that there
+    is none, the latter over the genes of the group; ``same_sign``, the part of the draws in which it has this sign.
 
     Raises
     ------
@@ -68,12 +71,15 @@ def perturbation_effect(
         assert_key(adata, "obs", groupby, name="groupby")
     change = after - before
     genes = np.flatnonzero(change.any(axis=0))
+    errors = SampleErrors.read(stored, adata.var_names[genes])
     by_hand = {str(g) for g in np.atleast_1d(stored["genes"])}
     size = np.abs(change[:, genes])
     large = size > CHANGED * before[:, genes].max(axis=0)
     parts = []
     for name, mask in cell_groups(adata, groupby):
         base = before[np.ix_(mask, genes)]
+        mean = change[np.ix_(mask, genes)].mean(axis=0, dtype=np.float64)
+        set_by_hand = adata.var_names[genes].isin(by_hand)
         parts.append(
             pd.DataFrame(
                 {
@@ -82,11 +88,12 @@ def perturbation_effect(
                     "n_cells": int(mask.sum()),
                     "baseline": base.mean(axis=0, dtype=np.float64),
                     "simulated": after[np.ix_(mask, genes)].mean(axis=0, dtype=np.float64),
-                    "change": change[np.ix_(mask, genes)].mean(axis=0, dtype=np.float64),
+                    "change": mean,
                     "mean_abs_change": size[mask].mean(axis=0, dtype=np.float64),
                     "fraction_changed": large[mask].mean(axis=0),
                     "sd": base.std(axis=0, dtype=np.float64),
-                    "perturbed": adata.var_names[genes].isin(by_hand),
+                    "perturbed": set_by_hand,
+                    **({} if errors is None else errors.of(name, mean, tested=~set_by_hand)),
                 }
             )
         )
@@ -135,7 +142,10 @@ def ranked_effects(
     Returns
     -------
     ``perturbation``, ``gene``, ``cell_type``, ``change``, ``baseline``, ``sd``, ``effect``, ``r2``, ``support``, in
-    descending order of ``support``. Perturbed genes are left out, and so are genes that did not change. All cells
+    descending order of ``support``. Where errors are known (``st.tl.perturb(..., n_samples=)``), also ``se``, ``p``,
+    ``q`` and ``same_sign``, as :func:`perturbation_effect` describes them (of a screen ``se`` and ``q``), and genes come
+    in the order of ``p`` or ``q``.
+    Perturbed genes are left out, and so are genes that did not change. All cells
     together are called ``"all"`` in the column ``cell_type``, unless a type is called so.
 
     A high R2 does not show that the regulators are right; see the section on limits in :doc:`/how-it-works`.
@@ -158,7 +168,10 @@ def ranked_effects(
     if min_r2 is not None:
         tidy = tidy[tidy["r2"] >= min_r2]
     tidy = tidy.assign(_size=tidy["effect"].abs()).sort_values(["support", "_size"], ascending=False, kind="stable")
+    if order := next((name for name in ("p", "q") if name in tidy), None):
+        tidy = tidy.sort_values(order, kind="stable")
     columns = ["perturbation", "gene", "cell_type", "change", "baseline", "sd", "effect", "r2", "support"]
+    columns += [name for name in ERRORS if name in tidy]
     return tidy[columns].head(len(tidy) if n_top is None else n_top).reset_index(drop=True)
 
 
@@ -176,7 +189,7 @@ def screen(adata: AnnData | SpatialData, *, cell_type: str, table_key: str | Non
     Returns
     -------
     Annotated data, perturbations x genes: ``X`` is the mean change over the cells of the type, and ``var`` has the
-    baseline, standard deviation and held-out R2 in that type.
+    baseline, standard deviation and held-out R2 in that type; where errors are known, ``se`` and ``q`` are layers.
 
     Raises
     ------
@@ -194,10 +207,12 @@ def screen(adata: AnnData | SpatialData, *, cell_type: str, table_key: str | Non
     kept = {k: v for k, v in adata.uns[SCREEN].items() if k not in {"cell_types", "n_cells"}}
     kept["cell_type"], kept["n_cells"] = cell_type, int(np.asarray(adata.uns[SCREEN]["n_cells"])[i])
     # the name of the result is not "screen", so that a part is never taken for the whole
+    layers = {name: np.array(adata.layers[f"{name}_{i}"]) for name in ("se", "q") if f"{name}_{i}" in adata.layers}
     return AnnData(
         np.array(adata.layers[type_layer(i)]),
         obs=adata.obs[[*(f"is_{role}" for role in ROLES), "role"]].copy(),
         var=var,
+        layers=layers,
         uns={f"{SCREEN}_of_type": kept},
     )
 
@@ -220,6 +235,7 @@ def _screen_effects(adata: AnnData, perturbation: str | None, cell_type: str | N
             "cell_type": aggregate_name(_types(adata)) if cell_type is None else cell_type,
             "change": values[p, g],
             **{c: part.var[c].to_numpy(dtype=float)[g] for c in ("baseline", "sd", "r2")},
+            **{name: np.asarray(part.layers[name])[p, g] for name in ("se", "q") if name in part.layers},
         }
     )
 
@@ -253,6 +269,7 @@ def _perturbation_effects(
                 "were types renamed after the fit? `r2` is NaN."
             )
         r2 = held_out_r2(fit["scores"], adata.var_names[genes], cell_type)
+    errors = SampleErrors.read(stored, adata.var_names[genes])
     return pd.DataFrame(
         {
             "perturbation": label,
@@ -262,6 +279,7 @@ def _perturbation_effects(
             "baseline": before[np.ix_(mask, genes)].mean(axis=0, dtype=np.float64),
             "sd": before[np.ix_(mask, genes)].std(axis=0, dtype=np.float64),
             "r2": r2,
+            **({} if errors is None else errors.of(group.name, change[genes])),
         }
     )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -62,6 +62,13 @@ def modulators(
     ``modulator_sd``, ``effect``
         Standard deviation of the modulator over the cells of the type, and the mean coefficient times it: the change of
         the target per standard deviation of the modulator.
+    ``se``, ``low``, ``high``, ``p``, ``q``
+        Where errors are known (fits with ``counts_layer=``): standard error of the mean coefficient; a 90 % interval
+        from the data alone, which is not drawn to zero as ``mean`` is; p-value that it is zero, and q-value over all targets and types (over all targets, for all cells together; there ``p`` is that
+        of any effect anywhere). A target without a model has coefficients of zero, with an error that says how large
+        they may yet be, and q-values of one. Receptors by themselves are a family of their own.
+    ``p_varies``, ``q_varies``
+        That the coefficient is the same at all cells, for the term as a whole.
     ``importance``, ``evidence``, ``active``
         What the fit found of the term as a whole, where it recorded that; ``evidence`` is NaN for terms it removed.
 
@@ -88,12 +95,15 @@ def modulators(
     table.insert(1, "modulator", [label.removeprefix("beta_") for label in labels])
     keep = (table["kind"] != INTERCEPT).to_numpy()
     found = _what_the_fit_found(table)
+    errors = _errors_of(model, adata.uns[betas_key].get("by_type"), groups[0].name)
     spread = _modulator_sd(adata, model, position, groups) if effects else None
     parts = []
     for g, group in enumerate(groups):
         part = table.loc[keep, ["target", "modulator", *_TERM_COLUMNS[1:]]].copy()
         part["cell_type"], part["n_cells"] = group.name, int(group.cells.sum())
         part["mean"], part["mean_abs"], part["sd"] = stats[:, g][:, keep]
+        for name, values in errors(group.name).items():
+            part[name] = values[columns][keep]
         if spread is not None:
             part["modulator_sd"] = spread[g]
             part["effect"] = part["mean"] * part["modulator_sd"]
@@ -109,9 +119,31 @@ def _what_the_fit_found(table: pd.DataFrame) -> pd.DataFrame:
             values = table[name].to_numpy(float)
             # the log Bayes factor of a term that was removed is minus infinity, which no table or plot can use
             found[name] = np.where(np.isfinite(values), values, np.nan)
+    for name in ("p_varies", "q_varies"):
+        if name in table:
+            found[name] = table[name].to_numpy(float)
     if "active" in table:
         found["active"] = table["active"].to_numpy(bool)
     return found
+
+
+def _errors_of(model: BetaModel, by_type: Any, everything: str) -> Callable[[str], dict[str, Floats]]:
+    """Errors, p-values and q-values of every column in a group; none where the fit knows no errors."""
+    known = ("se", "low", "high", "p", "q")
+    if not set(known) <= set(model.table):
+        return lambda _: {}
+    overall = {name: model.table[name].to_numpy(float) for name in known}
+    nothing = {name: np.full(len(model.table), np.nan) for name in known}
+    types = [] if by_type is None else [str(name) for name in by_type["cell_types"]]
+
+    def errors(group: str) -> dict[str, Floats]:
+        if group == everything:
+            return overall
+        if group not in types:
+            return nothing
+        return {name: np.asarray(by_type[name], dtype=float)[:, types.index(group)] for name in known}
+
+    return errors
 
 
 def _group_stats(model: BetaModel, targets: Ints, groups: Sequence[CellGroup]) -> Floats:

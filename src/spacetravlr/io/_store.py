@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from spacetravlr._types import Floats
 
 NOTE = "spacetravlr.json"
-_FORMAT = "2"
+_FORMAT = "3"
 
 #: What is kept of the coefficients of a block: their values in single or half precision, or the bodies alone.
 StoreAs = Literal["float32", "float16", "bodies"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,8 +17,7 @@ from spacetravlr._core.design import term_values
 from spacetravlr._core.response.propagation import baseline
 from spacetravlr._utils import numba_threads, warn
 from spacetravlr._validators import assert_key, assert_unique_names, listed
-from spacetravlr.io._store import stored_bodies
-from spacetravlr.models.bodies._fitted import FittedBlock
+from spacetravlr.models.bodies._fitted import fitted_blocks
 from spacetravlr.models.bodies._reference import Position, Reference
 
 if TYPE_CHECKING:
@@ -90,7 +88,7 @@ def transfer(
     cells = seen.view(section, position, n_jobs=n_jobs).at(n_jobs=n_jobs)
     betas = np.empty((query.n_obs, int(known.sum())), dtype=np.float32)
     first = done = 0
-    for block in _blocks(stored):
+    for block in fitted_blocks(stored):
         kept = known[first : first + block.n_columns]
         first += block.n_columns
         if first <= len(terms) and kept.any():
@@ -151,13 +149,6 @@ def _with_r2(
         sst_query=[sst.get(key, 0.0) for key in keys],
         r2_query=[r2.get(key, np.nan) for key in keys],
     )
-
-
-def _blocks(stored: dict[str, Any]) -> Iterator[FittedBlock]:
-    bodies = stored["bodies"]
-    names = sorted(name for name in bodies if name != "reference")
-    for state in (bodies[name] for name in names) if names else stored_bodies(str(stored["store"])):
-        yield FittedBlock.from_state(state)
 
 
 def _known_columns(terms: pd.DataFrame, genes: pd.Index, missing: Missing) -> Bools:

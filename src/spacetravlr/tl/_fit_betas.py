@@ -44,6 +44,8 @@ def fit_betas(
     store: str | os.PathLike[str] | None = None,
     store_as: Literal["float32", "float16", "bodies"] = "float32",
     client: Any = None,
+    fdr: float = 0.1,
+    n_draws: int = 50,
     uncertainty: bool = False,
     rng: Rng = 0,
     n_jobs: int | None = None,
@@ -121,8 +123,13 @@ def fit_betas(
         ``"bodies"``, tens of kilobytes per target, from which coefficients are evaluated whenever they are read. They
         read as float32 either way.
     %(client)s
+    fdr
+        False discovery rate at which regressors are called active, where errors are known (*pooled*).
+    n_draws
+        Draws of the coefficients from their posterior to keep, some hundred kilobytes per target (*pooled*);
+        :func:`spacetravlr.tl.perturb` takes errors of effects from them.
     uncertainty
-        Also keep the posterior standard deviation of each coefficient (surfaces only).
+        Also keep the posterior standard deviation of each coefficient at each cell (*pooled* and surfaces).
     rng
         Seed or generator: which blocks form a fold, and the start of networks.
     n_jobs
@@ -181,8 +188,8 @@ def fit_betas(
         body=body, layer=layer, counts_layer=counts_layer, noise=noise, raw_layer=raw_layer, cluster_key=cluster_key,
         modulators_key=modulators_key, score_threshold=score_threshold, n_folds=n_folds, min_cells=min_cells,
         group_penalty=group_penalty, l1_penalty=l1_penalty, solver=solver, network=network, block_size=block_size,
-        store=store, store_as=store_as, client=client, uncertainty=uncertainty, rng=rng, n_jobs=n_jobs,
-        show_progress_bar=show_progress_bar,
+        store=store, store_as=store_as, client=client, fdr=fdr, n_draws=n_draws, uncertainty=uncertainty, rng=rng,
+        n_jobs=n_jobs, show_progress_bar=show_progress_bar,
     )  # fmt: skip
     fit = run_fit(table, targets, options)
     out = table.copy() if copy else table
@@ -195,6 +202,7 @@ def fit_betas(
         "terms": fit.result.terms,
         "scores": fit.result.scores,
         "training": fit.result.training,
+        **({} if fit.result.by_type is None else {"by_type": fit.result.by_type}),
         "params": fit.params,
         "store": "" if store is None else str(absolute_path(store)),
         "bodies": fit.result.bodies,

@@ -34,6 +34,7 @@ def genome_screen(
     cells: CellsLike = None,
     batch_size: int | None = None,
     save_cells: bool = False,
+    n_samples: int = 0,
     betas_key: str = _keys.BETAS,
     received_key: str | None = None,
     layer: str | None = None,
@@ -63,6 +64,9 @@ def genome_screen(
         depend on it.
     save_cells
         Write the change at every cell too (``change``, cells x genes); large.
+    n_samples
+        Draws of the coefficients from their posterior to repeat every perturbation with, for standard errors; a screen
+        with ten takes about ten times as long. None by default; not with ``client``.
     %(betas_key)s
     %(received_key)s
     %(layer_start)s
@@ -81,6 +85,9 @@ def genome_screen(
     ``layers['change_<i>']``
         Mean change over the cells of type ``uns['screen']['cell_types'][i]``; :func:`spacetravlr.get.screen` takes one
         type out by name.
+    ``layers['se']``, ``layers['q']``, ``layers['se_<i>']``, ``layers['q_<i>']``
+        With ``n_samples``: standard error of the mean change, and q-values over all perturbations and genes, for all
+        cells and each type; see :func:`spacetravlr.get.perturbation_effect`.
     ``obs``
         Roles of the perturbed gene (``is_tf``, ``is_ligand``, ``is_receptor``, ``role``), its ``baseline``,
         ``n_cells`` chosen, ``n_cells_perturbed``, ``effect`` (mean size of the change over modelled genes) and
@@ -97,7 +104,7 @@ def genome_screen(
     """
     options = ScreenOptions(
         mode=mode, n_propagation=n_propagation, derivative=derivative, genes=genes, cells=cells, batch_size=batch_size,
-        save_cells=save_cells, client=client, show_progress_bar=show_progress_bar,
+        save_cells=save_cells, n_samples=n_samples, client=client, show_progress_bar=show_progress_bar,
     )  # fmt: skip
     model = FittedModel.read(
         unwrap(adata), betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs, adjusted=adjusted

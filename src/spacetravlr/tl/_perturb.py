@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from spacetravlr import _keys
+from spacetravlr._anndata._clusters import aggregate_name
 from spacetravlr._anndata._perturbed import note_cells
 from spacetravlr._docs import document
 from spacetravlr.models.perturb._cells import CellsLike
@@ -36,6 +37,7 @@ def perturb(
     layer: str | None = None,
     n_jobs: int | None = None,
     adjusted: bool = False,
+    n_samples: int = 0,
     key_added: str = _keys.PERTURBED,
     copy: bool = False,
 ) -> AnnData | None:
@@ -68,6 +70,7 @@ def perturb(
     %(layer_start)s
     %(n_jobs)s
     %(adjusted)s
+    %(n_samples)s
     %(key_added)s
     %(copy)s
 
@@ -80,7 +83,14 @@ def perturb(
     ``adata.uns['perturbed']`` : dict
         ``genes``, ``values`` (NaN where a fold was asked for), ``folds`` (NaN where a value was), ``label``, ``cells``
         (table by cell name with the column ``perturbed``), ``layer`` ("" for ``X``), ``n_propagation``, ``derivative``,
-        ``adjusted``, ``betas_key``.
+        ``adjusted``, ``betas_key``, and with ``n_samples`` ``samples``: ``mean_change``, the mean change in each draw
+        (draws x groups x genes), ``genes`` and ``groups`` (all cells, then the cell types of the fit).
+    ``adata.layers['perturbed_se']`` : array (float32)
+        With ``n_samples``: standard error of the simulated expression; zero for genes that cannot change.
+
+    Errors are those of the coefficients, in every round; the measured values that a perturbation starts from are taken
+    as they are. A target that keeps no model changes by zero, with the error of the model that was not kept.
+    :func:`spacetravlr.get.perturbation_effect` and :func:`spacetravlr.get.ranked_effects` tabulate them.
 
     Raises
     ------
@@ -108,13 +118,22 @@ def perturb(
     factory = GeneFactory(
         adata, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs, adjusted=adjusted
     )
-    result = factory.perturb(perturbation, fold=fold, cells=cells, n_propagation=n_propagation, derivative=derivative)
+    result = factory.perturb(
+        perturbation, fold=fold, cells=cells, n_propagation=n_propagation, derivative=derivative, n_samples=n_samples
+    )
     table, layer = factory.adata, factory.model.layer
     before = table.X if layer is None else table.layers[layer]
     out = table.copy() if copy else table
     after = result.simulated
     out.layers[key_added] = sparse.csr_matrix(after) if sparse.issparse(before) else after
     out.uns[key_added] = _record(factory, result)
+    error_key = _keys.perturbed_se(key_added)
+    if result.error is not None:
+        error = np.zeros(after.shape, dtype=np.float32)
+        error[:, result.gene_index] = result.error
+        out.layers[error_key] = error
+    elif error_key in out.layers:  # of the perturbation that this one replaces
+        del out.layers[error_key]
     return out if copy else None
 
 
@@ -122,6 +141,16 @@ def _record(factory: GeneFactory, result: Perturbation) -> dict[str, Any]:
     wanted = result.wanted
     maximum = factory.tissue.maximum
     index = factory.adata.var_names
+    samples = {}
+    if result.samples is not None:
+        groups = [aggregate_name(names := factory.model.cell_types()[1]), *names]
+        samples = {
+            "samples": {
+                "mean_change": result.samples,
+                "genes": np.array(index[result.gene_index], dtype=object),
+                "groups": np.array(groups, dtype=object),
+            }
+        }
     values = [maximum[index.get_loc(g)] if v == "max" else v for g, v in wanted.values.items()]
     return {
         "genes": np.array(wanted.genes, dtype=object),
@@ -134,4 +163,5 @@ def _record(factory: GeneFactory, result: Perturbation) -> dict[str, Any]:
         "derivative": result.derivative,
         "adjusted": factory.model.adjusted,
         "betas_key": factory.model.betas_key,
+        **samples,
     }

@@ -136,6 +136,16 @@ class GroupArd:
         """Feature indices of block ``i``."""
         return np.flatnonzero(self._block_of_feature() == i)
 
+    @property
+    def block_of_feature(self) -> Ints:
+        """Block of each feature."""
+        return self._of_feature
+
+    @property
+    def places(self) -> list[Ints]:
+        """Feature indices of every block."""
+        return np.split(np.argsort(self._of_feature, kind="stable"), np.cumsum(self.sizes)[:-1])
+
     def add(
         self,
         blocks: Sequence[Floats],
@@ -229,6 +239,30 @@ class GroupArd:
             residual[cells] -= w @ self._rows[:n_rows, cells]
         return residual
 
+    def products(self, blocks: Sequence[int]) -> Floats:
+        """Products of the rows of some blocks of one row each, summed over all cells."""
+        rows = np.array([int(np.flatnonzero(self._block == i)[0]) for i in blocks], dtype=int)
+        return self._products[np.ix_(rows, rows)]
+
+    def scores(self, mean: Floats, block: Ints, n_blocks: int) -> Floats:
+        """Products of features and residuals, summed over each block of cells: features x blocks.
+
+        Parameters
+        ----------
+        mean
+            Weights.
+        block
+            Block of each cell, 0..n_blocks-1.
+        n_blocks
+            Number of blocks.
+        """
+        weighted = np.zeros((len(self.y), n_blocks), self._rows.dtype)
+        weighted[np.arange(len(self.y)), block] = self.residual(mean)
+        rows = self._rows[: len(self._block)]
+        of_groups = np.stack([rows[:, cells] @ weighted[cells] for cells in self._groups()]).astype(np.float64)
+        split = of_groups[:, self._split].reshape(-1, n_blocks)
+        return np.concatenate([split, of_groups[:, ~self._split].sum(axis=0)])
+
     def _precision(self, dtype: DTypeLike = np.float64, jitter: float = 0.0) -> tuple[Floats, Floats, Floats]:
         """Posterior precision of the weights, in parts; see :mod:`spacetravlr._core.linalg.block_arrow`."""
         groups, border, corner = self._parts
@@ -290,7 +324,7 @@ class GroupArd:
 
         .. math:: \log B_g = \tfrac12 \left( \log |\Sigma_{gg}| - \log |D_g| + w_g^\top \Sigma_{gg}^{-1} w_g \right)
         """
-        places = np.split(np.argsort(self._of_feature, kind="stable"), np.cumsum(self.sizes)[:-1])
+        places = self.places
         index = [np.concatenate([places[b] for b in blocks]) for blocks in sets]
         starts = np.cumsum([0, *map(len, index)])
         factors = _densities_at_zero(posterior.factor, posterior.mean, np.concatenate(index), starts, _FEW)

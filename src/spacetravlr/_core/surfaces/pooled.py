@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from spacetravlr._core.surfaces.group_ard import GroupArd, Posterior
+from spacetravlr._core.surfaces.inference import Groups, TermInference, infer_terms
 from spacetravlr._core.surfaces.model import Part, SurfaceFit
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class PooledFits(NamedTuple):
     full: SurfaceFit
     smooth: SurfaceFit
     """The intercept alone."""
+    terms: TermInference | None = None
+    """Errors and tests of the terms, where they were judged."""
 
 
 class Hierarchy:
@@ -67,6 +70,9 @@ class Hierarchy:
         Cells of each fold, in the order of their types.
     options
         How.
+    region
+        Spatial block of each cell; cells of different blocks count as independent where errors are stated. All of them
+        count as independent when not given.
     """
 
     def __init__(
@@ -77,11 +83,13 @@ class Hierarchy:
         functions: CellFunctions,
         folds: Sequence[Ints],
         options: PooledOptions | None = None,
+        region: Ints | None = None,
     ) -> None:
         self.kind, self.options = np.asarray(kind), options or PooledOptions()
         self.n_types, self.intercept = functions.n_types, len(x)
         self._x = [x[:, rows] for rows in folds]
         self._functions = [functions.take(rows) for rows in folds]
+        self._regions = None if region is None else [region[rows] for rows in folds]
         noise = max(float(np.var(y)), 1e-12)
         self._parts = [
             GroupArd(y[rows], noise, dtype=np.float32, groups=own.bounds)
@@ -138,9 +146,22 @@ class Hierarchy:
         alone.keep(np.arange(len(self._blocks)) < self._n_smooth)
         smooth = self._fit(alone, alone.learn(n_steps, exact=False))
         if not self.intercept:
-            return PooledFits(smooth, smooth)
+            return PooledFits(smooth, smooth, TermInference.of_none(self.n_types) if evidence else None)
         posterior = model.learn(n_steps, exact=evidence)
-        return PooledFits(self._fit(model, posterior, evidence=evidence), smooth)
+        terms = self._judged(model, posterior, folds) if evidence else None
+        return PooledFits(self._fit(model, posterior, evidence=evidence), smooth, terms)
+
+    def _judged(self, model: GroupArd, posterior: Posterior, folds: Sequence[int]) -> TermInference:
+        """Errors and tests of all terms."""
+        cell_type = np.concatenate([self._functions[f].cell_type for f in folds])
+        space = np.concatenate([self._functions[f].space[self.options.scale] for f in folds])
+        scores = None
+        if self._regions is not None:
+            n = 1 + max(int(region.max(initial=0)) for region in self._regions)
+            scores = np.sum([self._parts[f].scores(posterior.mean, self._regions[f], n) for f in folds], axis=0)
+            scores = scores[:, np.unique(np.concatenate([self._regions[f] for f in folds]))]
+        groups = Groups.of(cell_type, self.n_types, space)
+        return infer_terms(model, posterior, self._blocks, self.intercept, groups, scores)
 
     def _add(self, blocks: Sequence[tuple[int, int]], numbers: Sequence[int]) -> None:
         """Add parts of coefficients, those of the same number with one variance."""

@@ -21,6 +21,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from spacetravlr._core.standardise import BlockDesign
+    from spacetravlr._core.surfaces.inference import TermInference
     from spacetravlr._core.surfaces.model import CellFunctions
     from spacetravlr._types import Bools, Floats, Ints
     from spacetravlr._utils import InterruptiblePool
@@ -58,7 +59,8 @@ class BodyResult:
     evidence_gain: Floats | None = None
     """Log evidence that the terms of each target add to that (targets,)."""
     p_terms: Floats | None = None
-    """p-value of each target that its terms predict held-out choosing cells no better than that (targets,)."""
+    """p-value of each target that its terms predict held-out choosing cells no better than that, or no better than the
+    mean of the type (targets,)."""
     judged: Bools | None = None
     """Targets whose terms it judges by their evidence, so that it delivers fewer of them; ``None`` for none."""
 
@@ -157,6 +159,18 @@ class Body(ABC):
 
     def evidence(self, t: int) -> Floats | None:
         """Log Bayes factor of each term of a target against its absence, where the body knows it."""
+        return None
+
+    def inference(self, t: int) -> TermInference | None:
+        """Errors and tests of the terms of a target in original units, where the body knows them."""
+        return None
+
+    def draws(self, t: int) -> tuple[Any, Floats] | None:
+        """What is known of a target, whether it is kept or not, and what draws from its posterior add, where known.
+
+        The first is a state as in :attr:`BodyState.varying`, the second has one row per weight of it and one column per
+        draw.
+        """
         return None
 
     def standard_deviations(self, t: int) -> Floats | None:

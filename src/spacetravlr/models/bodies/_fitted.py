@@ -11,14 +11,16 @@ The fit reads its own coefficients from here too, so that a fit and its transfer
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spacetravlr._core.standardise import departure_to_original
+from spacetravlr.io._store import stored_bodies
 from spacetravlr.models.bodies._base import Body, EvaluationCells, Varying
+from spacetravlr.models.bodies._deviations import Deviations
 from spacetravlr.models.bodies._registry import BODIES, BODY_NAMES
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class FittedBlock:
     """Columns in the order in which they are delivered."""
     varying: Mapping[str, Varying]
     """What bodies add from cell to cell, by their names."""
+    deviations: Deviations | None = None
+    """What draws from the posterior add to it, where they are known."""
 
     @classmethod
     def collect(
@@ -62,9 +66,10 @@ class FittedBlock:
         order
             Columns in the order in which they are delivered.
         """
-        constants, states = [], {name: [None] * len(kept) for name in BODY_NAMES}
+        constants, draws, states = [], [], {name: [None] * len(kept) for name in BODY_NAMES}
         for t, of_types in enumerate(kept):
             found = {int(code): bodies[BODY_NAMES[code]].state(t) for code in np.unique(of_types)}
+            draws.append(next((drawn for body in bodies.values() if (drawn := body.draws(t)) is not None), None))
             constants.append(np.stack([found[int(code)].constant[c] for c, code in enumerate(of_types)]))
             for code, state in found.items():
                 states[BODY_NAMES[code]][t] = state.varying
@@ -80,6 +85,7 @@ class FittedBlock:
                 for code, body in enumerate(BODIES)
                 if body.varying is not None and (kept == code).any()
             },
+            deviations=Deviations.collect(draws, (kept != 0).any(axis=1).tolist(), kept.shape[1]),
         )
 
     def __len__(self) -> int:
@@ -105,12 +111,31 @@ class FittedBlock:
                 out[rows[:, None], place[index]] += scaled
         return out
 
+    def deviation(self, draw: int, columns: Ints, cells: EvaluationCells) -> Floats:
+        """What one draw from the posterior adds to some columns (numbers in the order that is delivered).
+
+        Returns
+        -------
+        Cells x ``columns``, float32, original units. Nothing is added to intercepts.
+        """
+        assert self.deviations is not None
+        out = np.zeros((len(cells.cell_type), len(columns)), dtype=np.float32)
+        inside = self.order[columns]
+        target = np.searchsorted(self.indptr, inside, side="right") - 1
+        for t in np.unique(target).tolist():
+            own = np.flatnonzero((target == t) & (inside != self.indptr[t]))
+            functions = cells.functions()
+            values = self.deviations.of(t, draw, inside[own] - self.indptr[t], functions)
+            out[:, own] = values * (self.spread[self.indptr[t]] / self.spread[inside[own]])
+        return out
+
     def state(self) -> dict[str, Any]:
         """Everything as nested dicts of arrays and plain values, for :meth:`from_state`."""
         return {
             **{name: getattr(self, name) for name in _ARRAYS},
             "body_names": np.array(BODY_NAMES, dtype=object),
             **{name: varying.state() for name, varying in self.varying.items()},
+            **({} if self.deviations is None else {"deviations": self.deviations.state()}),
         }
 
     @classmethod
@@ -126,4 +151,13 @@ class FittedBlock:
                 for body in BODIES
                 if body.varying is not None and body.name in state
             },
+            deviations=Deviations.from_state(state["deviations"]) if "deviations" in state else None,
         )
+
+
+def fitted_blocks(stored: Mapping[str, Any]) -> Iterator[FittedBlock]:
+    """Blocks of a fit, in the order of their columns, from ``adata.uns`` or from the store that it names."""
+    bodies = stored["bodies"]
+    names = sorted(name for name in bodies if name != "reference")
+    for state in (bodies[name] for name in names) if names else stored_bodies(str(stored["store"])):
+        yield FittedBlock.from_state(state)

@@ -44,6 +44,8 @@ class BodyOptions:
     network: NetworkConfig | None = None
     """``None`` takes the defaults."""
     uncertainty: bool = False
+    n_draws: int = 50
+    """Draws of the coefficients from their posterior that are kept."""
     rng: Rng = 0
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,11 +10,13 @@ from threadpoolctl import threadpool_limits
 
 from spacetravlr._core.design import Terms, term_values
 from spacetravlr._core.scores import paired_block_p, type_means
+from spacetravlr._core.surfaces.model import Part
 from spacetravlr._core.surfaces.pooled import Hierarchy, rescaled, uncentred
 from spacetravlr.models.bodies._base import Body, BodyState, by_type, empty_result
 from spacetravlr.models.bodies._surface import SurfaceParts, original_deviations
 
 if TYPE_CHECKING:
+    from spacetravlr._core.surfaces.inference import TermInference
     from spacetravlr._core.surfaces.model import SurfaceFit
     from spacetravlr._types import Floats, Ints
 
@@ -26,6 +29,10 @@ class _Fit(NamedTuple):
     """Log Bayes factor of each term."""
     evidence_gain: float
     """Log evidence of all terms together, on the choosing folds."""
+    terms: TermInference
+    """Errors and tests of the terms, in original units."""
+    draws: Floats
+    """Weights less their means, in draws from the posterior: weights x draws."""
 
 
 class PooledBody(Body):
@@ -59,13 +66,24 @@ class PooledBody(Body):
             self._fits = list(task.pool.map(self._fit, range(len(task.block))))
         self.result.evidence_gain = np.array([fit.evidence_gain for fit in self._fits])
         choosing, y = ~inputs.report, task.block.y
-        gain = (y - self.result.without_terms) ** 2 - (y - self.result.prediction) ** 2
-        self.result.p_terms = paired_block_p(gain[choosing], inputs.cv_block[choosing])
+        error = (y - self.result.prediction) ** 2
+        # where smooth position predicts worse than the mean of the type, to beat it is not enough
+        rivals = (self.result.without_terms, self._means[inputs.cell_type])
+        gains = [((y - rival) ** 2 - error)[choosing] for rival in rivals]
+        self.result.p_terms = np.max([paired_block_p(gain, inputs.cv_block[choosing]) for gain in gains], axis=0)
         del self._folds
 
     def state(self, t: int) -> BodyState:
         """Deliver the hierarchy of all cells."""
         return BodyState(self.task.block.constant(t, self._means[:, t]), self._fits[t].final)
+
+    def inference(self, t: int) -> TermInference:
+        """Errors and tests of the terms, in original units."""
+        return self._fits[t].terms
+
+    def draws(self, t: int) -> tuple[SurfaceFit, Floats]:
+        """What is delivered, and its weights less their means in draws from the posterior: weights x draws."""
+        return self._fits[t].final, self._fits[t].draws
 
     def evidence(self, t: int) -> Floats:
         """Log Bayes factor of each term, with its departures, against its absence."""
@@ -99,7 +117,7 @@ class PooledBody(Body):
 
         result, report = self.result, inputs.n_folds
         assert result.without_terms is not None
-        hierarchy = Hierarchy(x, kind, y, functions, self._folds, options)
+        hierarchy = Hierarchy(x, kind, y, functions, self._folds, options, inputs.cv_block)
         choosing = list(range(inputs.n_folds))
         found = hierarchy.search(choosing)
         for fold in choosing:
@@ -110,12 +128,34 @@ class PooledBody(Body):
             fits = found if fold == report else hierarchy.refit(others, blind=True)
             result.prediction[self._folds[fold], t] = predict(fits.full, self._folds[fold])
             result.without_terms[self._folds[fold], t] = predict(fits.smooth, self._folds[fold])
-        final = hierarchy.refit([*choosing, report], evidence=True).full
+        fits = hierarchy.refit([*choosing, report], evidence=True)
+        final, terms = fits.full, fits.terms
         task.progress()
         columns = block.columns(t)
         mean, unit = block.mean[columns], block.spread[columns]
         delivered = uncentred(rescaled(final, unit / spread), (means - mean) / unit)
-        return _Fit(delivered, final.evidence[:-1], found.full.log_evidence - found.smooth.log_evidence)
+        assert terms is not None
+        draws = self._draws(t, delivered, terms, unit / spread)
+        if not task.options.uncertainty:  # as large as all the rest
+            delivered = replace(delivered, factor=delivered.factor[:0])
+        gain = found.full.log_evidence - found.smooth.log_evidence
+        return _Fit(delivered, final.evidence[:-1], gain, terms.rescaled(scale / spread), draws)
+
+    def _draws(self, t: int, fit: SurfaceFit, terms: TermInference, units: Floats) -> Floats:
+        """Weights less their means in draws from the posterior, with what else enlarges errors: weights x draws.
+
+        They are the same whatever other targets are fitted. ``units`` are those of the weights (terms,).
+        """
+        name = self.task.inputs.target_names[int(self.task.block.index[t])]
+        rng = np.random.default_rng([self.task.options.rng_seed, *name.encode()])
+        n_draws = self.task.options.n_draws
+        draws = np.sqrt(terms.inflation) * (fit.factor.T @ rng.standard_normal((fit.factor.shape[0], n_draws)))
+        credited = (terms.model_error * units)[:, None] * rng.standard_normal((len(units), n_draws))
+        starts = np.cumsum([0, *(len(w) for w in fit.weights)])
+        for (k, part), start in zip(fit.blocks, starts[:-1].tolist(), strict=True):
+            if part == Part.POOLED:
+                draws[start] += credited[k]
+        return np.asarray(draws)
 
     def _regressors(self, t: int) -> Floats:
         """Values of the terms of target ``t``, cells x terms: expected ones where expression is measured with noise."""

@@ -30,6 +30,7 @@ class FitOptions(BodyOptions):
     cluster_key: str | None = None
     modulators_key: str = _keys.MODULATORS
     n_folds: int = 3
+    fdr: float = 0.1
     block_size: int = BLOCK_SIZE
     store: str | os.PathLike[str] | None = None
     store_as: StoreAs = "float32"
@@ -66,7 +67,9 @@ class FitOptions(BodyOptions):
             raise ValueError(msg)
         assert_in_range(self.score_threshold, 0.0, 1.0, name="score_threshold")
         assert_in_range(self.n_folds, 2, 20, name="n_folds")
+        assert_in_range(self.fdr, 0.0, 1.0, name="fdr")
         assert_positive(self.block_size, name="block_size")
+        assert_non_negative(self.n_draws, name="n_draws")
         assert_non_negative(self.min_cells, name="min_cells")
         for name in ("group_penalty", "l1_penalty"):
             value = getattr(self, name)

@@ -102,6 +102,7 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
             store=store,
             client=options.client,
             n_jobs=options.n_jobs,
+            fdr=options.fdr,
             progress=bar.update,
         )
     _report_unknown_deviations(result, tissue)
@@ -112,6 +113,8 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
         "noise": options.noise,
         "score_threshold": options.score_threshold,
         "n_folds": options.n_folds,
+        "fdr": float(options.fdr),
+        "n_draws": int(options.n_draws),
         "min_cells": options.min_cells,
         "group_penalty": "" if options.group_penalty is None else float(options.group_penalty),
         "l1_penalty": "" if options.l1_penalty is None else float(options.l1_penalty),

@@ -23,10 +23,13 @@ from spacetravlr.models.fit._choose import of_kept
 
 if TYPE_CHECKING:
     from spacetravlr._core.standardise import BlockDesign
+    from spacetravlr._core.surfaces.inference import TermInference
     from spacetravlr._types import Floats, Ints
     from spacetravlr.models.bodies._base import Body, BodyResult
     from spacetravlr.models.bodies._inputs import FitInputs
 
+#: Columns that are there for each cell type too, with its number.
+OF_TYPE = ("se", "low", "high", "p")
 _ACTIVE_SHARE = 0.05  # of the median importance, where there is no evidence: the threshold of the published analyses
 
 
@@ -47,7 +50,10 @@ def terms_of_block(
             first = places[start + 1 + order[0]]
             contribution = betas[:, first : first + width - 1] * centred[:, block.columns(t)[order]]
             importance[order] = _root_mean_square(contribution) / block.y_spread[t]
-        frames.append(_describe(importance, kept[t], {b: (x.evidence(t), x.least_evidence) for b, x in bodies.items()}))
+        evidence = {b: (x.evidence(t), x.least_evidence) for b, x in bodies.items()}
+        frame = _describe(importance, kept[t], evidence)
+        inference = next((found for x in bodies.values() if (found := x.inference(t)) is not None), None)
+        frames.append(frame if inference is None else frame.assign(**_errors(inference, kept=bool(kept[t].any()))))
         start += width
     return pd.concat(frames, ignore_index=True)
 
@@ -76,6 +82,20 @@ def _describe(importance: Floats, kept: Ints, evidence: Mapping[str, tuple[Float
             "active": np.concatenate([[True], active]),
         }
     )
+
+
+def _errors(inference: TermInference, *, kept: bool) -> dict[str, Floats]:
+    """Errors, intervals and p-values of each column, over all cells and in each type (``se_0``, ``p_0``, ...).
+
+    Where nothing is kept, what is delivered is zero, and errors are about zero.
+    """
+    se = inference.se if kept else np.hypot(inference.se, inference.estimate)
+    found = {"se": se, "low": inference.low, "high": inference.high, "p": inference.p_group}
+    columns = {name: values[:, -1] for name, values in found.items()}
+    columns |= {"p": inference.p, "p_varies": inference.p_varies}
+    for c in range(se.shape[1] - 1):
+        columns |= {f"{name}_{c}": values[:, c] for name, values in found.items()}
+    return {name: np.concatenate([[np.nan], values]) for name, values in columns.items()}
 
 
 def _root_mean_square(values: Floats) -> Floats:

@@ -21,6 +21,7 @@ from spacetravlr.models.bodies._inputs import BodyOptions, Counting, FitInputs
 from spacetravlr.models.bodies._reference import QueryCells, Reference
 from spacetravlr.models.bodies._registry import reads_functions
 from spacetravlr.models.fit._block import BlockResult, fit_targets
+from spacetravlr.models.fit._called import call_terms
 from spacetravlr.models.fit._lazy import lazy_betas
 from spacetravlr.models.fit._options import BLOCK_SIZE
 
@@ -42,6 +43,8 @@ class FitResult:
     terms: pd.DataFrame
     scores: pd.DataFrame
     training: pd.DataFrame
+    by_type: dict[str, Any] | None
+    """Errors, p-values and q-values of each column in each cell type, where they are known."""
     bodies: dict[str, Any]
     """What the bodies refer to (``reference``), and the bodies of each block unless they are in the store."""
     held_out: Floats | None
@@ -106,6 +109,7 @@ def fit_tissue(
     store: BetaStore | None = None,
     client: Any = None,
     n_jobs: int | None = None,
+    fdr: float = 0.1,
     progress: Callable[[int], None] | None = None,
 ) -> FitResult:
     """Fit every target of ``inputs``.
@@ -122,6 +126,8 @@ def fit_tissue(
         ``dask.distributed.Client`` that blocks are sent to.
     n_jobs
         Threads of a block; ``None`` is ``st.settings.n_jobs``, or with ``client`` the threads of the worker.
+    fdr
+        False discovery rate at which terms count as active.
     progress
         Called with the number of targets finished since the last call; those in the store are not counted.
     """
@@ -170,7 +176,9 @@ def fit_tissue(
         arrays = _stored(store, parts, reference.view_of_fit(inputs, position))
     bodies = {"reference": reference.state(), **{block_name(b): part.bodies for b, part in done.items()}}
     held_out = np.hstack([done[b].held_out for b in range(len(blocks))]) if store is None else None
-    return FitResult(*arrays, *_tables(tissue, parts), bodies, held_out)
+    terms, scores, training = _tables(tissue, parts)
+    terms, by_type = call_terms(terms, scores, tissue.type_names, fdr)
+    return FitResult(*arrays, terms, scores, training, by_type, bodies, held_out)
 
 
 def _local(

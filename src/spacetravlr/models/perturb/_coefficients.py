@@ -71,7 +71,7 @@ def coefficient_reader(
     by_cells = _is_chunked_by_cells(betas)
 
     def read(wanted: Ints, needed: Ints | None = None) -> Iterator[CoefficientChunk]:
-        for group in [wanted] if by_cells else _groups(wanted, targets, max(1, chunk_bytes // (4 * n_cells))):
+        for group in [wanted] if by_cells else column_groups(wanted, targets, max(1, chunk_bytes // (4 * n_cells))):
             if not len(group):
                 continue
             first, stop = _columns(group, targets)
@@ -103,7 +103,7 @@ def _stream(stored: StoredMatrix, targets: Targets, chunk_bytes: int, n_jobs: in
 
     def read(wanted: Ints, needed: Ints | None = None) -> Iterator[CoefficientChunk]:
         with ThreadPoolExecutor(resolve_n_jobs(n_jobs)) as pool:
-            for group in _groups(wanted, targets, max(1, chunk_bytes // (4 * rows))):
+            for group in column_groups(wanted, targets, max(1, chunk_bytes // (4 * rows))):
                 if not len(group):
                     continue
                 first, stop = _columns(group, targets)
@@ -140,7 +140,7 @@ def _columns(group: Ints, targets: Targets) -> tuple[int, int]:
     return targets.columns_of(int(group.min())).start, targets.columns_of(int(group.max())).stop
 
 
-def _groups(wanted: Ints, targets: Targets, max_columns: int) -> Iterator[Ints]:
+def column_groups(wanted: Ints, targets: Targets, max_columns: int) -> Iterator[Ints]:
     """Runs of targets whose columns, with what lies between them, are at most ``max_columns`` wide."""
     wanted = np.sort(wanted)
     start = 0

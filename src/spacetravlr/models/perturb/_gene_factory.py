@@ -12,8 +12,10 @@ from spacetravlr import _keys
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._docs import document
 from spacetravlr._utils import numba_threads
+from spacetravlr._validators import assert_non_negative
 from spacetravlr.models._beta_frame import BetaFrame
 from spacetravlr.models.perturb._cells import CellsLike, select_cells
+from spacetravlr.models.perturb._draws import DrawnCoefficients
 from spacetravlr.models.perturb._model import FittedModel
 from spacetravlr.models.perturb._screen import run_screen
 from spacetravlr.models.perturb._screen_options import ScreenOptions
@@ -144,6 +146,7 @@ class GeneFactory:
         cells: CellsLike = None,
         n_propagation: int = 4,
         derivative: Derivative = "product_rule",
+        n_samples: int = 0,
     ) -> Perturbation:
         """Change genes in cells and follow the change through the tissue.
 
@@ -160,6 +163,7 @@ class GeneFactory:
         %(cells)s
         %(n_propagation)s
         %(derivative)s
+        %(n_samples)s
 
         Returns
         -------
@@ -173,7 +177,7 @@ class GeneFactory:
             For negative or non-finite values, no gene, or no cell.
         """
         spec = parse_perturbation(perturbation, fold, self.model.genes)
-        return self._simulate([spec], cells, n_propagation, derivative)[0]
+        return self._simulate([spec], cells, n_propagation, derivative, n_samples)[0]
 
     @document
     def perturb_batch(
@@ -183,6 +187,7 @@ class GeneFactory:
         cells: CellsLike = None,
         n_propagation: int = 4,
         derivative: Derivative = "product_rule",
+        n_samples: int = 0,
     ) -> list[Perturbation]:
         """Do several perturbations at once; the coefficients are read once for all of them.
 
@@ -193,6 +198,7 @@ class GeneFactory:
         %(cells)s
         %(n_propagation)s
         %(derivative)s
+        %(n_samples)s
 
         Returns
         -------
@@ -213,7 +219,7 @@ class GeneFactory:
             )
             raise ValueError(msg)
         specs = [parse_perturbation(p, None, self.model.genes) for p in perturbations]
-        return self._simulate(specs, cells, n_propagation, derivative) if specs else []
+        return self._simulate(specs, cells, n_propagation, derivative, n_samples) if specs else []
 
     def genome_screen(self, save_to: str | PathLike[str] | None = "./ko_results", **options: Any) -> AnnData:
         """Perturb every possible target, one at a time, and summarise what each does to the tissue.
@@ -238,14 +244,24 @@ class GeneFactory:
         return run_screen(self.model, save_to, ScreenOptions(**options))
 
     def _simulate(
-        self, specs: Sequence[PerturbationSpec], cells: CellsLike, n_propagation: int, derivative: Derivative
+        self,
+        specs: Sequence[PerturbationSpec],
+        cells: CellsLike,
+        n_propagation: int,
+        derivative: Derivative,
+        n_samples: int,
     ) -> list[Perturbation]:
         assert_run(n_propagation, derivative)
+        assert_non_negative(n_samples, name="n_samples")
         model = self.model
+        drawn = DrawnCoefficients.of(model, n_samples) if n_samples else None
         mask = select_cells(cells, self.adata.obs)
         inputs = model.input_changes(specs, mask)
         changes = model.simulator.propagate(inputs, n_propagation=n_propagation, derivative=derivative)
         assert_finite(changes.values.sum(axis=0), changes.genes, model.simulator, model.genes)
+        samples = None
+        if drawn is not None:
+            samples = drawn.propagate(inputs, changes, n_samples, n_propagation=n_propagation, derivative=derivative)
         modelled = model.design.targets.gene
         results = []
         for p, (spec, given) in enumerate(zip(specs, inputs, strict=True)):
@@ -262,6 +278,8 @@ class GeneFactory:
                     genes=model.genes,
                     n_propagation=int(n_propagation),
                     derivative=derivative,
+                    error=None if samples is None or samples.error is None else samples.error[:, columns, p],
+                    samples=None if samples is None else samples.mean[:, p][:, :, columns],
                 )
             )
         return results

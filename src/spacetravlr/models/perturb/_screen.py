@@ -18,7 +18,9 @@ from spacetravlr._utils import numba_threads
 from spacetravlr._workers import run_on_workers
 from spacetravlr.io._disk import assert_room
 from spacetravlr.models.perturb._cells import select_cells
+from spacetravlr.models.perturb._draws import DrawnCoefficients
 from spacetravlr.models.perturb._model import FittedModel
+from spacetravlr.models.perturb._sample_errors import effect_errors
 from spacetravlr.models.perturb._screen_files import ScreenFolder, ScreenResult, fingerprint
 from spacetravlr.models.perturb._screen_options import ScreenOptions
 from spacetravlr.models.perturb._screen_table import screen_table
@@ -54,6 +56,8 @@ class BatchSettings(NamedTuple):
     save_cells: bool
     genes: Sequence[str]
     """Names of all genes, for messages."""
+    n_samples: int = 0
+    """Draws of the coefficients for standard errors."""
 
 
 def run_screen(model: FittedModel, save_to: str | PathLike[str] | None, options: ScreenOptions) -> AnnData:
@@ -61,6 +65,7 @@ def run_screen(model: FittedModel, save_to: str | PathLike[str] | None, options:
     from tqdm.auto import tqdm
 
     options.check(model.genes)
+    drawn = DrawnCoefficients.of(model, options.n_samples) if options.n_samples else None
     run = {**options.run, "adjusted": model.adjusted}
     chosen_genes = options.chosen_genes(model.possible_targets())
     mask = select_cells(options.cells, model.adata.obs)
@@ -89,15 +94,16 @@ def run_screen(model: FittedModel, save_to: str | PathLike[str] | None, options:
     batches = [todo[i : i + size] for i in range(0, len(todo), size)]
     shown = settings.show_progress_bar if options.show_progress_bar is None else options.show_progress_bar
     batch_settings = BatchSettings(
-        options.n_propagation, options.derivative, groups, len(cell_types), options.save_cells, list(model.genes)
-    )
+        options.n_propagation, options.derivative, groups, len(cell_types), options.save_cells, list(model.genes),
+        options.n_samples,
+    )  # fmt: skip
     value = 0.0 if options.mode == "knockout" else "max"
     specs = {gene: PerturbationSpec({gene: value}, {}) for gene in todo}  # type: ignore[dict-item]
     with (
         tqdm(
             total=len(chosen_genes), initial=len(results), smoothing=0, desc=f"{options.mode} screen", disable=not shown
         ) as bar,
-        closing(_run_batches(model, batches, specs, mask, batch_settings, options.client)) as finished,
+        closing(_run_batches(model, batches, specs, mask, batch_settings, options.client, drawn)) as finished,
     ):
         start = time.perf_counter()
         for i, batch in enumerate(finished):
@@ -122,6 +128,7 @@ def run_batch(
     run: BatchSettings,
     *,
     workspace: Workspace | None = None,
+    drawn: DrawnCoefficients | None = None,
 ) -> list[ScreenResult]:
     """Perturb one batch of genes and summarise."""
     changes = simulator.propagate(
@@ -130,6 +137,12 @@ def run_batch(
     threshold = CHANGED * simulator.tissue.maximum[changes.genes]
     with numba_threads(simulator.n_jobs):
         summary = summarise_changes(changes.values, run.groups, run.n_groups, threshold)
+    errors = None
+    if drawn is not None:
+        samples = drawn.propagate(
+            inputs, changes, run.n_samples, n_propagation=run.n_propagation, derivative=run.derivative, cells=False
+        )
+        errors = effect_errors(summary.mean, samples.mean)["se"].astype(np.float32)
     assert_finite(summary.mean[:, 0].T, changes.genes, simulator, run.genes)
     results = []
     for p, (name, given) in enumerate(zip(names, inputs, strict=True)):
@@ -144,6 +157,7 @@ def run_batch(
                 fraction=summary.fraction[p][:, columns],
                 n_perturbed=int((given.change != 0).any(axis=1).sum()),
                 change=np.ascontiguousarray(changes.values[:, columns, p]) if run.save_cells else None,
+                se=None if errors is None else errors[p][:, columns],
             )
         )
     return results
@@ -156,6 +170,7 @@ def _run_batches(
     mask: Bools,
     batch_settings: BatchSettings,
     client: Any,
+    drawn: DrawnCoefficients | None,
 ) -> Generator[list[ScreenResult]]:
     def inputs(batch: Sequence[str]) -> list[InputChange]:
         return model.input_changes([specs[gene] for gene in batch], mask)
@@ -163,7 +178,7 @@ def _run_batches(
     if client is None or not batches:
         workspace = Workspace()
         for batch in batches:
-            yield run_batch(model.simulator, batch, inputs(batch), batch_settings, workspace=workspace)
+            yield run_batch(model.simulator, batch, inputs(batch), batch_settings, workspace=workspace, drawn=drawn)
         return
     tasks = ((f"of {', '.join(batch)}", (batch, inputs(batch), batch_settings)) for batch in batches)
     for _, results in run_on_workers(client, run_batch, model.simulator, tasks, n_jobs=model.n_jobs):

@@ -54,6 +54,8 @@ class ScreenResult:
     """Cells whose expression of the gene was changed by hand."""
     change: Floats | None = None
     """Change at every cell, cells x genes, when it is kept."""
+    se: Floats | None = None
+    """Standard error of the mean change, where draws of the coefficients were taken."""
 
 
 class ScreenFolder:
@@ -137,6 +139,7 @@ class ScreenFolder:
                     mean_abs=stored["mean_abs"],
                     fraction=stored["fraction"],
                     n_perturbed=int(stored["n_perturbed"]),
+                    se=stored.get("se"),
                 )
         except (BadZipFile, EOFError, KeyError, ValueError, zlib.error) as error:
             msg = f"Expected '{path}' to be a result of a screen, found it damaged ({error}); delete it and run again."
@@ -159,8 +162,7 @@ class ScreenFolder:
             "fraction": result.fraction,
             "n_perturbed": result.n_perturbed,
         }
-        if result.change is not None:
-            arrays["change"] = result.change
+        arrays |= {name: value for name in ("change", "se") if (value := getattr(result, name)) is not None}
         with writing(f"the result of {result.gene}", self.path), atomic_path(self.file_of(result.gene)) as temporary:
             np.savez_compressed(temporary, **arrays)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pandas as pd
 
-from spacetravlr._validators import assert_genes, assert_one_of
+from spacetravlr._validators import assert_genes, assert_non_negative, assert_one_of
 from spacetravlr.models.perturb._cells import CellsLike
 from spacetravlr.models.perturb._simulator import assert_run
 
@@ -29,6 +29,7 @@ class ScreenOptions:
     cells: CellsLike = None
     batch_size: int | None = None
     save_cells: bool = False
+    n_samples: int = 0
     client: Any = None
     show_progress_bar: bool | None = None
 
@@ -38,6 +39,10 @@ class ScreenOptions:
         assert_run(self.n_propagation, self.derivative)
         if self.genes is not None:
             assert_genes([self.genes] if isinstance(self.genes, str) else self.genes, known, name="genes")
+        assert_non_negative(self.n_samples, name="n_samples")
+        if self.n_samples and self.client is not None:
+            msg = "Expected `n_samples` without `client`: draws are taken in this process."
+            raise ValueError(msg)
         if self.batch_size is not None and self.batch_size < 1:
             msg = f"Expected `batch_size` to be at least 1 or None, found `{self.batch_size}`."
             raise ValueError(msg)
@@ -53,4 +58,5 @@ class ScreenOptions:
     @property
     def run(self) -> dict[str, Any]:
         """What the results depend on, as plain values."""
-        return {"mode": self.mode, "n_propagation": int(self.n_propagation), "derivative": self.derivative}
+        run = {"mode": self.mode, "n_propagation": int(self.n_propagation), "derivative": self.derivative}
+        return run | ({"n_samples": int(self.n_samples)} if self.n_samples else {})

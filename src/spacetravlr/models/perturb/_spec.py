@@ -58,6 +58,10 @@ class Perturbation:
     genes: pd.Index = field(repr=False)
     n_propagation: int
     derivative: str
+    error: Floats | None = None
+    """Standard error of the change, cells x ``gene_index``, where draws were taken."""
+    samples: Floats | None = None
+    """Mean change in all cells and in each cell type of the fit, draws x groups x ``gene_index``, where they were."""
 
     @property
     def simulated(self) -> Floats:
