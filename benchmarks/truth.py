@@ -29,6 +29,13 @@ log-normalised values; *imputed*, the seed (``body="seed"``) on imputed values, 
 target counts are shuffled within types; **spurious** is the size (rms) of knockout effects over that of true ones in a
 tissue with regulation of the same size, and **R2** what the fit reports: against the values that it was fitted to.
 
+``--inference``: whether errors and false discovery rates hold, in tissues with regulation and without. Intervals are of 90 %, of mean coefficients and mean changes by cell type; discoveries are at a rate of 0.1. **FDR** and
+**power** of active regulators, of coefficients that vary and of effects of knockouts (a discovery of the wrong sign is
+false; power over effects above a tenth of the target's standard deviation). **cover**: share of the intervals that hold
+the truth, **acting** of those regulators that do act. **width**: of intervals, over the error of estimates.
+**p < 0.05**: of regulators that do not act. **first**: knockouts whose predicted profile is most like their own true
+one, among 40, and the same for pooled least squares.
+
 Results are added to the file ``--results`` as they come; what it holds is not run again.
 """
 
@@ -41,10 +48,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 import spacetravlr as st
 from benchmarks import _common as common
+from benchmarks._inference import BINS, LEVELS, measure
 from benchmarks._truth import DEPTHS, NULL, WAYS, Case, rms, shuffle_targets, simulate
 
 FIRST_SEED = 100
@@ -60,6 +69,14 @@ NULL_MEASURES = {
     "spurious": "spurious",
     "R2": "r2",
 }
+INFERENCE_MEASURES = {
+    "FDR": "fdp", "power TFs": "power_tf", "power signals": "power_signal", "called": "n_active", "p < 0.05": "p05",
+    "FDR varying": "fdp_varies", "power varying": "power_varies",
+    "cover": "cover", "acting": "cover_acting", "width": "width_error",
+    "cover effects": "cover_effects", "cover moving": "cover_moving", "FDR effects": "fdp_effects",
+    "power effects": "power_effects", "effects called": "n_effects",
+    "first": "first", "first, least squares": "first_rival",
+}  # fmt: skip
 NULL_METHODS = ("this package", "without noise model", "imputed")
 CONFOUNDERS: tuple[str | None, ...] = (None, "smooth", "domains", "tf", "ligand", "receptor", "shuffled")
 _KEYS = ["setting", "seed", "method"]
@@ -152,6 +169,55 @@ def run_nulls(sizes: Iterable[int], methods: list[str], n_seeds: int | None, n_t
                     results.add(name, seed, method, case.measure_null(way.fit(case), way.layer, true_rms))
 
 
+def run_inference(
+    settings: Iterable[Setting], sizes: Iterable[int], n_seeds: int | None, n_targets: int, results: Results
+) -> None:
+    """Judge fits of tissues with regulation, then of those without."""
+    method = "this package"
+    for setting in settings:
+        for seed in range(FIRST_SEED, FIRST_SEED + (n_seeds or (2 if setting.n_cells < _MANY_CELLS else 1))):
+            if (str(setting), seed, method) not in results:
+                results.add(str(setting), seed, method, measure(Case(simulate(*setting, seed, n_targets)), null=False))
+    for n_cells in sizes:
+        for confounder in CONFOUNDERS[:-1]:
+            name = f"{n_cells:,} cells, {confounder or 'no cause'}"
+            for seed in range(FIRST_SEED, FIRST_SEED + (n_seeds or 1)):
+                if (name, seed, method) not in results:
+                    tissue = simulate(n_cells, 1.0, 0.5, seed, n_targets, confounder=confounder, **NULL)
+                    results.add(name, seed, method, measure(Case(tissue), null=True))
+
+
+def plot_inference(results: pd.DataFrame, path: Path) -> None:
+    """Draw p-values of regulators that do not act, and coverage at every level."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    regulated = results["setting"].str.contains("depth")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    heights = {"nothing regulates": ~regulated, "beside others that act": regulated}
+    for i, (label, rows) in enumerate(heights.items()):
+        counts = results.loc[rows, [f"h{b}" for b in range(BINS)]].sum().to_numpy()
+        if counts.sum():
+            edges = np.linspace(0, 1, BINS + 1)
+            axes[0].stairs(counts / counts.sum() * BINS, edges, color=f"C{i}", label=label, lw=1.5)
+    axes[0].axhline(1, color="0.6", lw=0.8)
+    axes[0].set(xlabel="p-value", ylabel="density", title="regulators that do not act", xlim=(0, 1), ylim=(0, None))
+    axes[0].legend(frameon=False)
+    for i, (setting, group) in enumerate(results[regulated].groupby("setting", sort=False)):
+        found = [group[f"cover{int(100 * level)}"].mean() for level in LEVELS]
+        axes[1].plot(LEVELS, found, color=f"C{i}", marker="o", ms=4, label=str(setting))
+    axes[1].plot([0.5, 1], [0.5, 1], color="0.6", lw=0.8)
+    axes[1].set(
+        xlabel="stated coverage", ylabel="share of intervals that hold the truth", title="coefficients by cell type"
+    )
+    axes[1].legend(frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def table(results: pd.DataFrame, settings: list[str], methods: list[str], measures: dict[str, str]) -> str:
     """Mean and spread over seeds, one row per setting and method; a dash where nothing was run."""
     rows = []
@@ -211,6 +277,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds", type=int, metavar="N", help="by default 2 below 10,000 cells (nulls: 1), otherwise 1"
     )
     parser.add_argument("--nulls", action="store_true", help="tissues where nothing regulates")
+    parser.add_argument("--inference", action="store_true", help="errors and false discovery rates")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether all of it runs, not what comes out")
     parser.add_argument("--results", type=Path, help="CSV of every single result")
     parser.add_argument("--out", type=Path, help="markdown table")
@@ -230,22 +297,27 @@ def main(argv: list[str] | None = None) -> None:
         warnings.simplefilter("ignore")  # small tissues: neighbours and types with few cells
         if not args.quick:  # what is compiled first does not count
             run([Setting(QUICK, 1.0, 0.5)], methods, 1, 2, Results(None))
-        if args.nulls:
+        if args.nulls or args.inference:
             sizes = [QUICK] if args.quick else NULL_SIZES
             sizes = [n for n in sizes if args.settings is None or any(text in f"{n:,} cells" for text in args.settings)]
+        if args.nulls:
             run_nulls(sizes, methods, args.seeds, n_targets, results)
         else:
             settings = [Setting(QUICK, 1.0, 0.5)] if args.quick else SETTINGS
             chosen = [s for s in settings if args.settings is None or any(text in str(s) for text in args.settings)]
-            run(chosen, methods, args.seeds, n_targets, results)
+            if args.inference:
+                run_inference(chosen, sizes, args.seeds, n_targets, results)
+            else:
+                run(chosen, methods, args.seeds, n_targets, results)
     frame = results.frame()
     shown = [m for m in (NULL_METHODS if args.nulls else WAYS) if m in set(frame["method"])]
     found = list(dict.fromkeys(frame["setting"]))
     order = [*map(str, SETTINGS), *(f"{n:,} cells, {c or 'no cause'}" for n in NULL_SIZES for c in CONFOUNDERS)]
     found.sort(key=lambda s: order.index(s) if s in order else len(order))
-    common.write(table(frame, found, shown, NULL_MEASURES if args.nulls else MEASURES), args.out)
+    measures = NULL_MEASURES if args.nulls else INFERENCE_MEASURES if args.inference else MEASURES
+    common.write(table(frame, found, shown, measures), args.out)
     if args.figure is not None:
-        plot(frame, args.figure)
+        (plot_inference if args.inference else plot)(frame, args.figure)
 
 
 if __name__ == "__main__":

@@ -142,10 +142,9 @@ def ranked_effects(
     Returns
     -------
     ``perturbation``, ``gene``, ``cell_type``, ``change``, ``baseline``, ``sd``, ``effect``, ``r2``, ``support``, in
-    descending order of ``support``. Where errors are known (``st.tl.perturb(..., n_samples=)``), also ``se``, ``p``,
-    ``q`` and ``same_sign``, as :func:`perturbation_effect` describes them (of a screen ``se`` and ``q``), and genes come
-    in the order of ``p`` or ``q``.
-    Perturbed genes are left out, and so are genes that did not change. All cells
+    descending order of ``support``. Where errors are known (``n_samples=``), also ``se``, ``p``, ``q`` and
+    ``same_sign``, as :func:`perturbation_effect` describes them (of a screen ``se`` and ``q``), and genes come in the
+    order of ``p`` or ``q``. Perturbed genes are left out, and so are genes that did not change. All cells
     together are called ``"all"`` in the column ``cell_type``, unless a type is called so.
 
     A high R2 does not show that the regulators are right; see the section on limits in :doc:`/how-it-works`.

@@ -64,9 +64,10 @@ def modulators(
         the target per standard deviation of the modulator.
     ``se``, ``low``, ``high``, ``p``, ``q``
         Where errors are known (fits with ``counts_layer=``): standard error of the mean coefficient; a 90 % interval
-        from the data alone, which is not drawn to zero as ``mean`` is; p-value that it is zero, and q-value over all targets and types (over all targets, for all cells together; there ``p`` is that
-        of any effect anywhere). A target without a model has coefficients of zero, with an error that says how large
-        they may yet be, and q-values of one. Receptors by themselves are a family of their own.
+        from the data alone, which is not drawn to zero as ``mean`` is; p-value that it is zero, and q-value over all
+        targets and types. For all cells together, ``p`` and ``q`` are those of any effect anywhere. A target without
+        a model has coefficients of zero, with an error that says how large they may yet be, and q-values of one.
+        Receptors by themselves are a family of their own.
     ``p_varies``, ``q_varies``
         That the coefficient is the same at all cells, for the term as a whole.
     ``importance``, ``evidence``, ``active``

