@@ -29,12 +29,13 @@ log-normalised values; *imputed*, the seed (``body="seed"``) on imputed values, 
 target counts are shuffled within types; **spurious** is the size (rms) of knockout effects over that of true ones in a
 tissue with regulation of the same size, and **R2** what the fit reports: against the values that it was fitted to.
 
-``--inference``: whether errors and false discovery rates hold, in tissues with regulation and without. Intervals are of 90 %, of mean coefficients and mean changes by cell type; discoveries are at a rate of 0.1. **FDR** and
-**power** of active regulators, of coefficients that vary and of effects of knockouts (a discovery of the wrong sign is
-false; power over effects above a tenth of the target's standard deviation). **cover**: share of the intervals that hold
-the truth, **acting** of those regulators that do act. **width**: of intervals, over the error of estimates.
-**p < 0.05**: of regulators that do not act. **first**: knockouts whose predicted profile is most like their own true
-one, among 40, and the same for pooled least squares.
+``--inference``: whether errors and false discovery rates hold, in tissues with regulation and without. Intervals are of
+90 %, of mean coefficients and mean changes by cell type; discoveries are at a rate of 0.1. **FDR** and **power** of
+active regulators, of coefficients that vary and of effects of knockouts (a discovery of the wrong sign is false; power
+over effects above a tenth of the target's standard deviation). **cover**: share of the intervals that hold the truth,
+**acting** of those regulators that do act. **width**: of intervals, over the error of estimates. **p < 0.05**: of
+regulators that do not act. **first**: knockouts whose predicted profile is most like their own true one, among 40, and
+the same for pooled least squares.
 
 Results are added to the file ``--results`` as they come; what it holds is not run again.
 """

@@ -34,6 +34,10 @@ DRAWINGS = {
     "modulators": lambda a, s, **k: st.pl.modulators(a, "PAX5", "B cell", **k),
     "scores": lambda a, s, **k: st.pl.scores(a, **k),
     "training": lambda a, s, **k: st.pl.training(a, **k),
+    "intervals": lambda a, s, **k: st.pl.modulators(a, "PAX5", "B cell", betas_key="judged", **k),
+    "masked": lambda a, s, **k: st.pl.betas(a, "PAX5", "FOXO1", mask="insignificant", betas_key="judged", **k),
+    "effects": lambda a, s, **k: st.pl.perturbation_effects(a, **k),
+    "volcano": lambda a, s, **k: st.pl.perturbation_effects(a, kind="volcano", cell_type="T cell", **k),
     "change": lambda a, s, **k: st.pl.perturbation(a, "PAX5", **k),
     "distance": lambda a, s, **k: st.pl.perturbation(a, ["PAX5", "MS4A1"], kind="distance", **k),
     "quiver": lambda a, s, **k: st.pl.perturbation_vectors(a, **k),
@@ -44,7 +48,7 @@ DRAWINGS = {
 }
 FUNCTIONS = {"kernel": "spatial_weights", "received": "received_ligands", "niche": "niche", "betas": "betas",
              "modulators": "modulators", "scores": "scores", "training": "training", "change": "perturbation",
-             "quiver": "perturbation_vectors", "heatmap": "screen"}  # fmt: skip
+             "effects": "perturbation_effects", "quiver": "perturbation_vectors", "heatmap": "screen"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +61,36 @@ def tissue(_tissue):
     for gene, change in {"PAX5": xy[:, 0] / 100, "MS4A1": -np.exp(-distance / 30)}.items():
         g = adata.var_names.get_loc(gene)
         adata.layers["perturbed"][:, g] = adata.layers["log1p"][:, g] + change
+    judge(adata)
     swirl = np.stack([-xy[:, 1], xy[:, 0]], axis=1) / distance.max()
     adata.obsm["perturbed_spatial"] = swirl.astype(np.float32)
     adata.obsm["X_umap"] = (xy * [1.0, -0.7]).astype(np.float32)
     adata.obsm["perturbed_umap"] = (swirl * [1.0, -0.7]).astype(np.float32)
     return adata
+
+
+def judge(adata):
+    """Add errors to the coefficients, under another key, and to the perturbation."""
+    types = list(adata.obs["cell_type"].cat.categories)
+    terms = adata.uns["betas"]["terms"].copy()
+    size = np.abs(adata.obsm["betas"]).mean(axis=0)
+    terms["se"] = 0.3 * size + 0.02 * size.mean()
+    terms["low"], terms["high"] = size - terms["se"], size + terms["se"]
+    terms["p"] = terms["q"] = np.linspace(0, 0.4, len(terms))
+    of_types = {
+        name: np.repeat(terms[[name]].to_numpy(float), len(types), axis=1) for name in ("se", "low", "high", "p")
+    }
+    of_types["q"] = np.tile(np.linspace(0, 0.3, len(types)), (len(terms), 1))
+    adata.obsm["judged"] = adata.obsm["betas"]
+    adata.uns["judged"] = adata.uns["betas"] | {
+        "terms": terms, "by_type": of_types | {"cell_types": np.array(types, dtype=object)}
+    }  # fmt: skip
+    genes = list(dict.fromkeys(["FOXO1", "CXCL12", *terms["target"].astype(str)]))
+    change = adata.to_df("perturbed")[genes] - adata.to_df("log1p")[genes]
+    means = [change.mean(), *(change[adata.obs["cell_type"] == name].mean() for name in types)]
+    draws = np.stack([m.to_numpy() for m in means]) + np.linspace(-0.03, 0.03, 9)[:, None, None]
+    groups = np.array(["all", *types], dtype=object)
+    adata.uns["perturbed"]["samples"] = {"mean_change": draws, "genes": np.array(genes, dtype=object), "groups": groups}
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +158,7 @@ def test_an_exchange_of_two_cell_types_is_seen(tissue, screen, name, tmp_path):
     assert difference(drawn, imread(FOLDER / f"{name}.png")[..., :3]) > TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["betas", "change", "heatmap"])
+@pytest.mark.parametrize("name", ["betas", "change", "heatmap", "effects"])
 def test_a_colour_map_the_other_way_round_is_seen(tissue, screen, name, tmp_path, monkeypatch):
     monkeypatch.setitem(DRAWINGS, name, lambda a, s, draw=DRAWINGS[name], **k: draw(a, s, cmap="RdBu", **k))
     drawn = render(name, tissue, screen, tmp_path / f"{name}.png")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from spacetravlr import _keys
 from spacetravlr._anndata._betas import read_betas
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._docs import document
+from spacetravlr._validators import assert_key
 from spacetravlr.models._beta_frame import BetaFrame
 from spacetravlr.models.perturb._gene_factory import GeneFactory
 
@@ -19,7 +21,12 @@ if TYPE_CHECKING:
 
 @document
 def betas(
-    adata: AnnData | SpatialData, target: str, *, betas_key: str = _keys.BETAS, table_key: str | None = None
+    adata: AnnData | SpatialData,
+    target: str,
+    *,
+    sd: bool = False,
+    betas_key: str = _keys.BETAS,
+    table_key: str | None = None,
 ) -> BetaFrame:
     """Take the coefficients of one target.
 
@@ -27,6 +34,8 @@ def betas(
     ----------
     %(adata_fitted)s
     %(target_one)s
+    sd
+        Take the standard deviation of each coefficient at each cell instead, of a fit with ``uncertainty=True``.
     %(betas_key)s
     %(table_key)s
 
@@ -38,9 +47,16 @@ def betas(
     Raises
     ------
     KeyError
-        When there are no coefficients, or none of ``target``; names the closest modelled genes.
+        When there are no coefficients, or none of ``target``; names the closest modelled genes. When ``sd`` and the fit
+        kept no standard deviations.
     """
-    return BetaFrame.from_model(read_betas(unwrap(adata, table_key), betas_key), target)
+    adata = unwrap(adata, table_key)
+    model = read_betas(adata, betas_key)
+    if sd:
+        key = f"{betas_key}_sd"
+        assert_key(adata, "obsm", key, name="sd", hint="Call `st.tl.fit_betas(adata, ..., uncertainty=True)` first.")
+        model = replace(model, betas=adata.obsm[key])
+    return BetaFrame.from_model(model, target)
 
 
 @document

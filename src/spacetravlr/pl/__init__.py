@@ -1,6 +1,7 @@
 """Pictures of what ``pp`` and ``tl`` wrote. Every function draws on ``ax``, returns the axes and never shows them."""
 
 from spacetravlr.pl._betas import betas
+from spacetravlr.pl._effects import perturbation_effects
 from spacetravlr.pl._modulators import modulators
 from spacetravlr.pl._niche import niche
 from spacetravlr.pl._perturbation import perturbation
@@ -15,6 +16,7 @@ __all__ = [
     "modulators",
     "niche",
     "perturbation",
+    "perturbation_effects",
     "perturbation_vectors",
     "received_ligands",
     "scores",

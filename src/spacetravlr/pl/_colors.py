@@ -25,6 +25,7 @@ DIVERGING = "RdBu_r"
 SEQUENTIAL = "viridis"
 # told apart by people who see colours differently, too (Paul Tol's bright and vibrant schemes)
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#4477aa", "#ee7733", "#228833", "#aa3377", "#bbbbbb"
+RED = "#cc3311"
 KIND_COLORS = {"tf": BLUE, "lr": ORANGE, "tfl": GREEN, "receptor": PURPLE}
 KIND_LABELS = {
     "tf": "transcription factor",

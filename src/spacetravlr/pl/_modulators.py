@@ -9,7 +9,7 @@ import numpy as np
 from spacetravlr import _keys, get
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._docs import document
-from spacetravlr._validators import assert_one_of, assert_positive
+from spacetravlr._validators import assert_in_range, assert_one_of, assert_positive
 from spacetravlr.pl._colors import GREY, KIND_COLORS, KIND_LABELS
 from spacetravlr.pl._figure import as_list, clean, finish, new_grid, term_labels
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from spacetravlr.pl._figure import Drawn
 
 Value = Literal["effect", "mean", "importance"]
+_PALE = 0.35
+_Z90 = 1.645  # standard errors of a 90 % interval
 _XLABEL = {
     "effect": "change of {} per SD of the modulator",
     "mean": "mean coefficient for {}",
@@ -40,6 +42,7 @@ def modulators(
     *,
     value: Value = "effect",
     n_top: int = 15,
+    fdr: float = 0.1,
     betas_key: str = _keys.BETAS,
     ncols: int = 3,
     table_key: str | None = None,
@@ -64,6 +67,9 @@ def modulators(
         ``"importance"`` is what the fit found of the modulator as a whole, the same in every type.
     n_top
         Modulators shown, the largest first.
+    fdr
+        Where errors are known (fits with ``counts_layer=``): bars of modulators whose q-value in the type is above this
+        are pale. Lines are 90 % intervals, ``mean`` plus and minus 1.64 standard errors.
     %(betas_key)s
     %(ncols)s
     %(table_key)s
@@ -88,6 +94,7 @@ def modulators(
 
     assert_one_of(value, get_args(Value), name="value")
     assert_positive(n_top, name="n_top")
+    assert_in_range(fdr, 0.0, 1.0, name="fdr")
     adata = unwrap(adata, table_key)
     table = get.modulators(adata, target=target, effects=value == "effect", betas_key=betas_key)
     known = list(table["cell_type"].unique())
@@ -100,7 +107,14 @@ def modulators(
     axes = new_grid(ax, len(wanted), figsize, (4.4, 1.3 + 0.2 * rows), ncols)
     for name, part, panel in zip(wanted, shown, axes, strict=True):
         position = np.arange(len(part))
-        panel.barh(position, part[value], color=[KIND_COLORS[k] for k in part["kind"]], height=0.75)
+        bars = panel.barh(position, part[value], color=[KIND_COLORS[k] for k in part["kind"]], height=0.75)
+        if "se" in part and value != "importance":
+            for bar, q in zip(bars, part["q"], strict=True):
+                bar.set_alpha(_PALE if q > fdr else 1.0)
+            unit = part["modulator_sd"].to_numpy(float) if value == "effect" else 1.0
+            panel.errorbar(
+                part[value], position, xerr=_Z90 * part["se"] * unit, fmt="none", ecolor="0.25", elinewidth=0.8
+            )
         panel.set_yticks(position, term_labels(part), fontsize=8)
         # every panel has the same bar height, so empty rows stay empty
         panel.set_ylim(rows - 0.4, -0.6)
