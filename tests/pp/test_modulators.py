@@ -481,3 +481,24 @@ def test_a_cutoff_above_all_scores_is_told(adata: AnnData, grn: pd.DataFrame, sc
 def test_other_objects_are_refused(adata: AnnData, grn: pd.DataFrame) -> None:
     with pytest.raises(TypeError, match="Expected `adata` to be AnnData or SpatialData, found `ndarray`"):
         modulators(adata.X, grn)
+
+
+def test_reliable_targets_vary_by_more_than_counting_noise():
+    adata = st.datasets.simulated_tissue(n_cells=800, n_targets=4, depth=3.0, rng=0)
+    grn, pairs, _ = st.datasets.simulated_priors(adata)
+    targets = sorted(set(grn["target"]))
+    quiet = targets[0]
+    counts = adata.layers["counts"].toarray()
+    depth = counts.sum(axis=1)
+    counts[:, adata.var_names.get_loc(quiet)] = np.random.default_rng(0).poisson(3 * depth / depth.mean())
+    adata.layers["counts"] = counts
+    st.pp.spatial_weights(adata)
+    st.pp.received_ligands(adata, pairs, layer="log1p")
+    st.pp.modulators(adata, grn, targets="reliable", counts_layer="counts")
+    assert set(adata.uns["modulators"]["table"]["target"]) == set(targets) - {quiet}
+    table = st.get.reliability(adata, counts_layer="counts")
+    assert table.loc[quiet, "z"] < 3 < table.loc[targets[1:], "z"].min()
+    with pytest.raises(ValueError, match="counts_layer"):
+        st.pp.modulators(adata, grn, targets="reliable")
+    with pytest.raises(ValueError, match="raw counts"):
+        st.pp.modulators(adata, grn, targets="reliable", counts_layer="log1p")

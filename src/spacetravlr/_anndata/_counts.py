@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from spacetravlr._core.noise import counting_scale, thin
+from spacetravlr._anndata._expression import layer_name, read_matrix
+from spacetravlr._anndata._spatial import category_codes
+from spacetravlr._core.noise import counting_scale, excess_variance, thin
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from spacetravlr._types import Floats
 
 
@@ -89,3 +93,24 @@ def scale_of_counts(values: Floats, counts: Any, *, layer: str, counts_layer: st
         )
         raise ValueError(msg) from error
     return np.where(np.isfinite(scale), scale, np.nanmedian(scale))
+
+
+def reliability_of_counts(
+    adata: AnnData, counts_layer: str | None, cluster_key: str | None
+) -> tuple[Floats, Floats, Floats]:
+    """Mean count, share of the variance within types that is not noise, and its z value, each (genes,).
+
+    Raises
+    ------
+    KeyError
+        When the layer or the cell types do not exist.
+    ValueError
+        When the values are not counts.
+    """
+    counts = read_matrix(adata, counts_layer)
+    assert_counts(counts.data if sparse.issparse(counts) else counts, f"{layer_name(counts_layer)} (`counts_layer`)")
+    codes, names = np.zeros(adata.n_obs, dtype=np.int64), ["all"]
+    if cluster_key is not None:
+        codes, names = category_codes(adata, cluster_key, name="cluster_key")
+    share, z = excess_variance(counts, np.asarray(codes), len(names))
+    return np.asarray(counts.mean(axis=0), dtype=np.float64).ravel(), share, z

@@ -11,16 +11,18 @@ so that :math:`A` and :math:`B` are independent Poisson counts of means :math:`p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numba as nb
 import numpy as np
+from scipy import sparse
 
 from spacetravlr._core.kernels import kernel, parallel_kernel
 
 if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
 
+_FLAT = 1e-9
 _MANY = 400.0  # counts above which the variance is that of the tangent
 _NODES = np.array([-np.sqrt(3.0), 0.0, np.sqrt(3.0)])  # three-point Gauss-Hermite quadrature
 _WEIGHTS = np.array([1 / 6, 2 / 3, 1 / 6])
@@ -43,6 +45,41 @@ def thin(counts: Ints, fraction: float, rng: np.random.Generator) -> Ints:
     What is kept, of the shape of ``counts``; the other half is ``counts`` less that.
     """
     return rng.binomial(np.asarray(counts, dtype=np.int64), fraction)
+
+
+def excess_variance(counts: Any, cell_type: Ints, n_types: int) -> tuple[Floats, Floats]:
+    r"""How much of the variance of counts within cell types is more than counting noise.
+
+    With :math:`\mu_{jg}` the mean of the type times the depth of the cell, counts that differ by counting noise alone
+    have :math:`E (k - \mu)^2 = \mu`, and the variance of :math:`(k - \mu)^2 - k` is :math:`2 \mu^2`.
+
+    Parameters
+    ----------
+    counts
+        Cells x genes, an array or a sparse matrix.
+    cell_type, n_types
+        Type of each cell.
+
+    Returns
+    -------
+    The share of each gene, :math:`\sum (k - \mu)^2 - k` over :math:`\sum (k - \mu)^2`, and the same sum in units of its
+    standard error where there is nothing but noise; NaN for genes without counts.
+    """
+    matrix = sparse.csr_matrix(counts).astype(np.float64)
+    depth = np.asarray(matrix.sum(axis=1)).ravel()
+    square, mean, squared_mean = (np.zeros(matrix.shape[1]) for _ in range(3))
+    for c in range(n_types):
+        rows = np.flatnonzero(cell_type == c)
+        if not len(rows) or not depth[rows].any():
+            continue
+        own, size = matrix[rows], depth[rows]
+        rate = np.asarray(own.sum(axis=0)).ravel() / size.sum()
+        fitted = rate**2 * (size @ size)
+        square += np.asarray(own.multiply(own).sum(axis=0)).ravel() - 2 * rate * (own.T @ size) + fitted
+        mean += rate * size.sum()
+        squared_mean += fitted
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(square > _FLAT, (square - mean) / square, np.nan), (square - mean) / np.sqrt(2 * squared_mean)
 
 
 def counting_scale(values: Floats, counts: Floats) -> Floats:

@@ -3,6 +3,7 @@
 from spacetravlr.get._betas import betas, derivatives
 from spacetravlr.get._effects import perturbation_effect, ranked_effects, screen
 from spacetravlr.get._modulators import modulators
+from spacetravlr.get._reliability import reliability
 from spacetravlr.get._scores import scores
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "modulators",
     "perturbation_effect",
     "ranked_effects",
+    "reliability",
     "scores",
     "screen",
 ]

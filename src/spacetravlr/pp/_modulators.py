@@ -11,6 +11,7 @@ import pandas as pd
 
 from spacetravlr import _keys
 from spacetravlr._anndata._columns import as_stored
+from spacetravlr._anndata._counts import reliability_of_counts
 from spacetravlr._anndata._expression import get_expression, layer_name
 from spacetravlr._anndata._modulators import ADJUSTMENT, COLUMNS, KINDS
 from spacetravlr._anndata._received import operators, read_received
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Targets that vary by more than counting noise.
+RELIABLE = "reliable"
+_LEAST_RELIABLE, _LEAST_Z = 0.05, 3.0
 #: Values of the column ``range``; TF terms have none.
 RANGES = ["", _keys.SECRETED, _keys.CONTACT]
 
@@ -59,7 +63,8 @@ def modulators(
     ligand_tf: Source | None = None,
     cluster_key: str | None = _keys.CELL_TYPE,
     layer: str | None = None,
-    targets: Sequence[str] | None = None,
+    targets: Sequence[str] | str | None = None,
+    counts_layer: str | None = None,
     receptor_threshold: float = 0.01,
     n_top: int = 5,
     cutoff: float = 0.01,
@@ -100,7 +105,11 @@ def modulators(
     layer
         Layer for the receptor threshold, by default the one of :func:`received_ligands`.
     targets
-        Genes to model; by default every gene of the panel with at least one TF regulator in the panel.
+        Genes to model; by default every gene of the panel with at least one TF regulator in the panel. ``"reliable"``:
+        those among them that vary within cell types by more than counting noise, at least a twentieth of their variance
+        and three standard errors (:func:`spacetravlr.get.reliability`).
+    counts_layer
+        Raw counts for ``targets="reliable"`` (``"X"`` for ``adata.X``).
     receptor_threshold
         A receptor's mean must exceed it in at least one cell type.
     n_top
@@ -129,8 +138,8 @@ def modulators(
     KeyError
         When a key or a target does not exist; the message says what to call first.
     ValueError
-        When the network shares no edge with the panel or is of another species, a cell has no type, or a gene named in
-        ``targets`` has no modulator.
+        When the network shares no edge with the panel or is of another species, a cell has no type, a gene named in
+        ``targets`` has no modulator, or no gene is reliable.
 
     Examples
     --------
@@ -152,8 +161,11 @@ def modulators(
     received = read_received(adata, received_key)
     genes = adata.var_names
     layer = layer if layer is not None else (received.params["layer"] or None)
-    edges = _edges(_network(grn, genes), genes, required=targets is None)
-    target_genes = np.unique(edges.target) if targets is None else _named_targets(targets, genes)
+    edges = _edges(_network(grn, genes), genes, required=targets is None or targets == RELIABLE)
+    if targets == RELIABLE:
+        target_genes = _reliable(adata, np.unique(edges.target), counts_layer, cluster_key)
+    else:
+        target_genes = np.unique(edges.target) if targets is None else _named_targets(targets, genes)
 
     tf = tf_group(edges, target_genes)
     pairs = _expressed_pairs(adata, received.params["pairs"], cluster_key, layer, receptor_threshold)
@@ -230,6 +242,23 @@ def _named_targets(targets: Sequence[str], genes: pd.Index) -> Ints:
         msg = "Expected `targets` to name at least one gene, found none; pass `None` for all genes with a regulator."
         raise ValueError(msg)
     return genes.get_indexer(pd.Index(names))
+
+
+def _reliable(adata: AnnData, candidates: Ints, counts_layer: str | None, cluster_key: str | None) -> Ints:
+    """Candidates that vary within types by more than counting noise."""
+    if counts_layer is None:
+        msg = f"Expected `counts_layer` to name raw counts with targets={RELIABLE!r}, found None."
+        raise ValueError(msg)
+    _, share, z = reliability_of_counts(adata, None if counts_layer == "X" else counts_layer, cluster_key)
+    kept = candidates[(share[candidates] > _LEAST_RELIABLE) & (z[candidates] > _LEAST_Z)]
+    if not len(kept):
+        msg = (
+            f"Expected at least one of {len(candidates)} possible targets to vary by more than counting noise, found "
+            "none; name `targets` to model them nevertheless."
+        )
+        raise ValueError(msg)
+    logger.info("%d of %d possible targets vary by more than counting noise.", len(kept), len(candidates))
+    return kept
 
 
 def _expressed_pairs(

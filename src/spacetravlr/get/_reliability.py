@@ -1,0 +1,69 @@
+"""Which genes vary by more than counting noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr._anndata._clusters import cluster_key_of
+from spacetravlr._anndata._counts import reliability_of_counts
+from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+@document
+def reliability(
+    adata: AnnData | SpatialData,
+    *,
+    counts_layer: str | None = None,
+    cluster_key: str | None = None,
+    table_key: str | None = None,
+) -> pd.DataFrame:
+    r"""Tabulate how much of each gene's variance within cell types is more than counting noise.
+
+    What is counting noise, no model explains. Genes that hardly vary beyond it can be no targets, however many cells
+    there are: ``st.pp.modulators(adata, grn, targets="reliable", counts_layer=...)`` leaves them out.
+
+    With :math:`\mu_{jg}` the mean of the cell's type times the depth of the cell, counts :math:`k` that differ by
+    counting noise alone have :math:`E (k - \mu)^2 = \mu`.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with raw counts, or SpatialData.
+    counts_layer
+        Layer with the counts; ``None`` uses ``X``.
+    %(cluster_key)s
+    %(table_key)s
+
+    Returns
+    -------
+    One row per gene, in the order of ``var``: ``mean`` count, ``reliability`` (share of the variance within types that
+    is not counting noise; it may be slightly negative) and ``z`` (the excess in units of its standard error where there
+    is nothing but noise). NaN for genes without counts.
+
+    Raises
+    ------
+    KeyError
+        When the layer or the cell types do not exist.
+    ValueError
+        When the values are not counts.
+
+    Examples
+    --------
+    >>> import spacetravlr as st
+    >>> adata = st.datasets.simulated_tissue(n_cells=300, depth=2.0, rng=0)
+    >>> table = st.get.reliability(adata, counts_layer="counts")
+    >>> bool(table.loc["PAX5", "reliability"] > 0)
+    True
+    """
+    adata = unwrap(adata, table_key)
+    key = cluster_key_of(adata) if cluster_key is None else cluster_key
+    mean, share, z = reliability_of_counts(adata, counts_layer, key)
+    return pd.DataFrame({"mean": mean, "reliability": share, "z": z}, index=adata.var_names.copy()).astype(np.float64)
