@@ -28,11 +28,13 @@ from benchmarks import _common as common
 from benchmarks import _effects as effects
 from benchmarks._effects import Question
 from benchmarks._outside import Truth, compare_factors, compare_ligands, read_truth
-from benchmarks._sections import LIGAND_TF_CUTOFF, SECTIONS, Priors, fetch_priors, normalise
+from benchmarks._sections import LIGAND_TF_CUTOFF, SECTIONS, Priors, fetch_priors
+from benchmarks.real_counts import load
 from spacetravlr._anndata._received import read_received
 
 #: Options of ``fit_betas`` by the name of their row; ``layer`` is also that of signals and modulators.
 FITS: dict[str, dict[str, Any]] = {
+    "fit, counts": {"layer": "log1p", "counts_layer": "counts"},
     "fit, measured values": {"layer": "log1p"},
     "fit, imputed values": {"layer": "imputed"},
 }
@@ -149,7 +151,7 @@ def main(argv: list[str] | None = None) -> None:
     section = SECTIONS["nsclc"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        adata = normalise(section, seed=args.seed)
+        adata = load(section, seed=args.seed)
         if args.quick:
             adata = adata[np.argsort(adata.obsm["spatial"].sum(axis=1))[:600]].copy()
         fits = QUICK if args.quick else FITS

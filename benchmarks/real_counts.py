@@ -10,7 +10,13 @@ targets stay as smooth as they are.
 
 **kept**: targets that keep a model. **position**: held-out R2 of type and smooth position, **with regulators** of the
 model; **reported** of what is kept; each against the mean of the type, median over targets. **ceiling**: share of the
-variance within types that is not counting noise. **active**: terms called, by kind.
+variance within types that is not counting noise. **active**: terms called at a false discovery rate of 0.1, by kind;
+**varying**: those among the called whose coefficient varies, at the same rate; **effects**: mean changes by target and
+cell type that are called in a screen of all knockouts, of so many.
+
+``--replicate``: the section as it is, fitted on two halves of its counts. **agree**: median over targets of the
+agreement of coefficients, and over knockouts of that of mean effects; **active in both**: of the terms called in either
+half.
 """
 
 from __future__ import annotations
@@ -33,6 +39,7 @@ from benchmarks._sections import LIGAND_TF_CUTOFF, SECTIONS, Priors, Section, fe
 
 Variant = Literal["as it is", "shuffled", "moved"]
 VARIANTS: tuple[Variant, ...] = ("as it is", "shuffled", "moved")
+FDR, N_DRAWS = 0.1, 20
 _ALIKE = 12  # cells of a type that counts are permuted among, next to each other in depth
 _DEPTH_UNIT = 0.05  # extents of the section that one unit of log depth counts as
 
@@ -103,6 +110,31 @@ def measure(adata: AnnData, priors: Priors, targets: list[str], section: Section
         "with regulators": f"{scores['r2_pooled'].median():.3f}",
         "reported": f"{scores['r2_kept'].median():.3f}",
         "active": ", ".join(f"{kind} {called[kind]}" for kind in ("tf", "lr", "tfl", "receptor") if kind in called),
+        "varying": str(int((terms["active"].astype(bool) & (terms["q_varies"] <= FDR)).sum())),
+        "effects": called_effects(adata, n_jobs),
+    }
+
+
+def called_effects(adata: AnnData, n_jobs: int | None) -> str:
+    """Effects of knockouts by target and cell type that are called, of how many."""
+    screen = st.tl.genome_screen(adata, n_samples=N_DRAWS, n_jobs=n_jobs)
+    q = np.stack([screen.layers[f"q_{i}"] for i in range(len(screen.uns["screen"]["cell_types"]))])
+    q = q[:, :, screen.var["modelled"].to_numpy(bool)]
+    return f"{int((q <= FDR).sum())} of {int(np.isfinite(q).sum()):,}"
+
+
+def replicated(adata: AnnData, n_jobs: int | None) -> dict[str, str]:
+    """How far two halves of the counts agree."""
+    st.tl.replicate(adata, n_jobs=n_jobs)
+    targets, effects = adata.uns["replicate"]["targets"], adata.uns["replicate"]["effects"]
+    kept = (targets["kept_a"].astype(str) != "zero") & (targets["kept_b"].astype(str) != "zero")
+    return {
+        "kept in both": f"{int(kept.sum())} of {len(targets)}",
+        "explained": f"{targets['explained'].median():.2f}",
+        "coefficients agree": f"{targets['coefficients'].median():.2f}",
+        "of those kept in both": f"{targets.loc[kept, 'coefficients'].median():.2f}",
+        "active in both": f"{targets['active_jaccard'].median():.2f}",
+        "mean effects agree": f"{effects['mean_effects'].median():.2f}",
     }
 
 
@@ -112,6 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=list(SECTIONS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n-jobs", type=int)
+    parser.add_argument("--replicate", action="store_true", help="two halves of the counts instead")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(argv)
     st.settings.show_progress_bar = False
@@ -123,10 +156,13 @@ def main(argv: list[str] | None = None) -> None:
             section = SECTIONS[name]
             adata, priors = load(section, seed=args.seed), fetch_priors(section.organism)
             targets = choose_targets(adata, priors)
-            for variant in VARIANTS:
+            for variant in VARIANTS[:1] if args.replicate else VARIANTS:
                 tissue = exchange(adata, targets, variant, seed=args.seed)
-                row = {"section": section.title, "targets": variant}
-                rows.append(row | measure(tissue, priors, targets, section, args.n_jobs))
+                found = measure(tissue, priors, targets, section, args.n_jobs)
+                row = {"section": section.title, "targets": variant} | found
+                if args.replicate:
+                    row = {"section": section.title, "kept": found["kept"]} | replicated(tissue, args.n_jobs)
+                rows.append(row)
                 print(rows[-1], flush=True)
     common.write(common.markdown(pd.DataFrame(rows)), args.out)
 
