@@ -1,12 +1,16 @@
 """Results as tables: coefficients, derivatives, modulators, scores and effects of perturbations."""
 
+from spacetravlr.get._baselines import baselines
 from spacetravlr.get._betas import betas, derivatives
+from spacetravlr.get._betas_adata import betas_adata
 from spacetravlr.get._effects import perturbation_effect, ranked_effects, screen
 from spacetravlr.get._modulators import modulators
 from spacetravlr.get._scores import scores
 
 __all__ = [
+    "baselines",
     "betas",
+    "betas_adata",
     "derivatives",
     "modulators",
     "perturbation_effect",
