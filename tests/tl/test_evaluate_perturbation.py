@@ -144,7 +144,7 @@ def test_few_cells_are_not_believed(changes):
 
 def test_what_is_missing(changes):
     truth, guess = table(changes), table(changes)[:3, 5:].copy()
-    with pytest.warns(UserWarning, match="3 of 6 observed perturbations were not predicted: 'G3'"):
+    with pytest.warns(UserWarning, match="3 of 6 perturbations of `observed` are not in `predicted`: 'G3'"):
         found = st.tl.evaluate_perturbation(guess, truth)
     assert found["n_genes"].tolist() == [35, 35, 35]
     assert found["n_candidates"].tolist() == [6, 6, 6]  # also those that were not predicted

@@ -6,6 +6,7 @@ from spacetravlr.get._betas_adata import betas_adata
 from spacetravlr.get._effects import perturbation_effect, ranked_effects, screen
 from spacetravlr.get._modulators import modulators
 from spacetravlr.get._scores import scores
+from spacetravlr.get._specificity import specificity
 
 __all__ = [
     "baselines",
@@ -17,4 +18,5 @@ __all__ = [
     "ranked_effects",
     "scores",
     "screen",
+    "specificity",
 ]

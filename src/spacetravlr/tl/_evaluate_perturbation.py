@@ -158,7 +158,7 @@ def evaluate_perturbation(
     >>> scores.groupby("prediction")[["discrimination", "mae"]].mean().round(2)
                 discrimination   mae
     prediction
-    no_change             0.67  0.76
+    no_change             0.67  0.79
     predicted             1.00  0.10
     """
     for value, name in ((n_top, "n_top"), (min_cells, "min_cells"), (n_cells, "n_cells")):

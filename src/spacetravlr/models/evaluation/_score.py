@@ -50,9 +50,15 @@ class Task:
 
 
 def make_task(
-    predicted: Effects, observed: Effects, genes: pd.Index | None, n_top: int, *, exclude_perturbed: bool
+    predicted: Effects,
+    observed: Effects,
+    genes: pd.Index | None,
+    n_top: int,
+    *,
+    exclude_perturbed: bool,
+    names: tuple[str, str] = ("predicted", "observed"),
 ) -> Task:
-    """Find what can be compared, and warn of what cannot.
+    """Find what can be compared, and warn of what cannot; ``names`` are what messages call the two.
 
     Raises
     ------
@@ -64,22 +70,21 @@ def make_task(
         common = common.intersection(genes, sort=False)
     if len(common) < LEAST_GENES:
         msg = (
-            f"Expected `predicted` and `observed` to share at least {LEAST_GENES} genes, found {len(common)}: "
+            f"Expected `{names[0]}` and `{names[1]}` to share at least {LEAST_GENES} genes, found {len(common)}: "
             f"{listed(predicted.genes, 3)} against {listed(observed.genes, 3)}; are gene names of one kind?"
         )
         raise ValueError(msg)
-    names = [str(n) for n in predicted.names if n in observed.names]
-    if not names:
+    shared = [str(n) for n in predicted.names if n in observed.names]
+    if not shared:
         msg = (
-            f"Expected `predicted` and `observed` to share a perturbation, found {listed(predicted.names, 5)} and "
+            f"Expected `{names[0]}` and `{names[1]}` to share a perturbation, found {listed(predicted.names, 5)} and "
             f"{listed(observed.names, 5)}; rename them alike."
         )
         raise ValueError(msg)
     if missing := [str(n) for n in observed.names if n not in predicted.names]:
-        warn(
-            f"{len(missing)} of {len(observed.names)} observed perturbations were not predicted: {listed(missing, 5)}."
-        )
-    return Task(common, names, [str(n) for n in observed.names], n_top, exclude_perturbed)
+        found = f"{len(missing)} of {len(observed.names)}"
+        warn(f"{found} perturbations of `{names[1]}` are not in `{names[0]}`: {listed(missing, 5)}.")
+    return Task(common, shared, [str(n) for n in observed.names], n_top, exclude_perturbed)
 
 
 def score(
