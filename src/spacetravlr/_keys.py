@@ -18,6 +18,7 @@ MODULATORS = "modulators"
 BETAS = "betas"
 PERTURBED = "perturbed"
 REPLICATE = "replicate"
+MICRONICHE = "microniche"
 SIMULATION = "simulation"
 TRUE_BETAS = "true_betas"
 
@@ -45,6 +46,11 @@ def received_params(key_added: str) -> str:
 def transitions(key_added: str) -> str:
     """``obsp`` key of the transition probabilities of a perturbation."""
     return f"{key_added}_transitions"
+
+
+def microniches(key_added: str) -> str:
+    """``uns`` key of what is known of the niches in ``obs[key_added]``."""
+    return f"{key_added}s"
 
 
 def vectors(key_added: str, basis: str) -> str:

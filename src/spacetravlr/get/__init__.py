@@ -4,6 +4,7 @@ from spacetravlr.get._baselines import baselines
 from spacetravlr.get._betas import betas, derivatives
 from spacetravlr.get._betas_adata import betas_adata
 from spacetravlr.get._effects import perturbation_effect, ranked_effects, screen
+from spacetravlr.get._microniche_markers import microniche_markers
 from spacetravlr.get._modulators import modulators
 from spacetravlr.get._scores import scores
 from spacetravlr.get._specificity import specificity
@@ -13,6 +14,7 @@ __all__ = [
     "betas",
     "betas_adata",
     "derivatives",
+    "microniche_markers",
     "modulators",
     "perturbation_effect",
     "ranked_effects",
