@@ -72,14 +72,17 @@ class Supported:
     """For each cell type the targets whose model is kept; ``None`` where the fit did not record it."""
 
     def of_type(self, cells: Bools, cell_type: str | None, min_variation: float) -> tuple[Bools, Bools]:
-        """Which columns are supported in a type (``None``: in any), and which of them vary over its cells.
+        """Which columns are supported in a type, and which of them vary over its cells.
+
+        Groups that the fit has no scores of (``None``, or types of another column) go by what is kept in any type.
 
         A coefficient varies when its standard deviation is more than ``min_variation`` of its mean size.
         """
         if self.kept is None:
             supported = np.ones(len(self.columns), dtype=bool)
         else:
-            kept = set().union(*self.kept.values()) if cell_type is None else self.kept.get(cell_type, set())
+            anywhere: set[str] = set().union(*self.kept.values())
+            kept = anywhere if cell_type is None else self.kept.get(cell_type, anywhere)
             supported = np.array([t in kept for t in self.target], dtype=bool)
         values = self.values[cells]
         size, spread = np.abs(values).mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from spacetravlr import _keys
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._docs import document
 from spacetravlr._validators import assert_key, assert_one_of
-from spacetravlr.pl._colors import GREY, group_colors
+from spacetravlr.pl._colors import group_colors
 from spacetravlr.pl._figure import clean, finish, new_grid
 from spacetravlr.pl._tissue import draw_groups, tissue_layout
 
@@ -103,18 +103,18 @@ def microniches(
     return finish([tissue, bars], title=title, return_fig=return_fig, save=save)
 
 
-def _draw_trust(ax: Axes, niches: pd.DataFrame, names: list[str], colors: list, params: dict) -> None:  # type: ignore[type-arg]
+def _draw_trust(ax: Axes, niches: pd.DataFrame, names: list[str], colors: list[Any], params: Any) -> None:
     place = np.arange(len(names))
     stability, separation = (niches[c].to_numpy(float) for c in ("stability", "separation"))
     ax.barh(place, np.nan_to_num(stability), color=colors, height=0.7, label="stability")
     ax.plot(separation, place, "D", color="black", ms=4, label="separation", clip_on=False, zorder=3)
     for y in place[np.isnan(stability)]:
-        ax.text(0.01, y, "one niche", va="center", fontsize=8, color=GREY)
+        ax.text(0.01, y, "one niche", va="center", fontsize=8, color="dimgrey")
     for name, style in (("min_stability", "--"), ("min_separation", ":")):
         ax.axvline(float(params[name]), color="black", lw=1, ls=style)
     ax.set_yticks(place, names, fontsize=8)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlim(0, 1)
-    ax.set_xlabel("stability (bar, dashed), separation (diamond, dotted)", fontsize=8)
-    ax.set_title("do they come out again, and are they apart?", fontsize=9)
+    ax.set_xlabel("stability (bars; asked for: dashed), separation (diamonds; dotted)", fontsize=8)
+    ax.set_title("stability and separation")
     clean(ax)

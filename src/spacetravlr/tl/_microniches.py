@@ -45,7 +45,7 @@ def microniches(
     n_pcs: int = 10,
     n_draws: int = 20,
     min_stability: float = 0.75,
-    min_separation: float = 0.4,
+    min_separation: float = 0.7,
     min_variation: float = 0.05,
     cluster_key: str | None = None,
     betas_key: str = _keys.BETAS,
@@ -72,7 +72,8 @@ def microniches(
       under a gradient too.)
 
     Else the type is one niche, and ``uns`` says why. Draws are of what was fitted once: an error that is common to all
-    targets, or that the fit makes each time, comes out again too.
+    targets, or that the fit makes each time, comes out again too. For other ways of clustering,
+    :func:`spacetravlr.get.betas_adata` hands the coefficients to scanpy.
 
     Parameters
     ----------
@@ -151,7 +152,7 @@ def microniches(
         fitted = FittedModel.read(table, betas_key=betas_key, received_key=received_key, n_jobs=n_jobs)
     order = CellOrder.of(table.obs_names)
     supported = read_supported(model, fitted)
-    supported.values[:] = supported.values[order.rows]
+    order.sort(supported.values)
     generator = as_generator(rng)
     found: dict[str, TypeNiches] = {}
     names = np.full(table.n_obs, None, dtype=object)
