@@ -95,7 +95,7 @@ def read_supported(model: BetaModel, fitted: FittedModel | None) -> Supported:
     wanted = ~table["kind"].astype(str).isin([INTERCEPT, ADJUSTMENT]).to_numpy()
     if "active" in table:
         wanted &= table["active"].to_numpy(bool)
-    kept = None
+    kept: dict[str, set[str]] | None = None
     if "kept" in model.scores:
         has = model.scores["kept"].astype(str) != "zero"
         rows = model.scores.loc[has, ["cell_type", "target"]].astype(str)
