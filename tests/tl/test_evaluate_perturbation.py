@@ -82,6 +82,22 @@ def test_shuffled_predictions_are_chance():
     assert means["centroid_accuracy"] == pytest.approx(0.5, abs=0.08)
 
 
+def test_discrimination_and_accuracy_by_hand(changes):
+    """The definitions, written as loops."""
+    guess = changes + 2 * np.random.default_rng(9).normal(size=changes.shape)
+    found = st.tl.evaluate_perturbation(table(guess), table(changes))
+    for p in range(6):
+        distances = []
+        for q in range(6):
+            kept = ~np.isin(np.arange(40), (p, q))
+            gap = guess[p, kept] - changes[q, kept]
+            distances.append((np.abs(gap).mean(), np.sqrt((gap**2).mean())))
+        nearer = [sum(d[i] < distances[p][i] for d in distances) for i in (0, 1)]
+        assert found["discrimination"][p] == pytest.approx(1 - nearer[0] / 6)
+        assert found["centroid_accuracy"][p] == pytest.approx(1 - nearer[1] / 5)
+    assert found["discrimination"].min() < 1
+
+
 def test_shared_changes_look_like_success_until_others_are_compared(changes):
     """What all perturbations share gives high correlations, and no more to the right one than to others."""
     rng = np.random.default_rng(4)

@@ -79,7 +79,7 @@ def evaluate_perturbation(
     cluster_key
         Column of ``obs`` with the types of cells; by default that of the fit, or ``"cell_type"``. Where cells have
         types, the change over all cells is the mean of the changes within types, weighted by their numbers among the
-        controls, so that another composition is not taken for a change.
+        controls, so that another composition is not taken for a change; types with too few cells are left out.
     by_cell_type
         Add rows for each cell type that both know.
     genes

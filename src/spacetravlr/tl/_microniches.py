@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from spacetravlr import _keys
 from spacetravlr._anndata._betas import read_betas
@@ -16,7 +17,7 @@ from spacetravlr._anndata._order import CellOrder
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._docs import document
 from spacetravlr._types import Rng
-from spacetravlr._utils import as_generator
+from spacetravlr._utils import as_generator, resolve_n_jobs
 from spacetravlr._validators import assert_in_range, assert_key, assert_non_negative, assert_one_of
 from spacetravlr.models._microniches import By, NicheOptions, TypeNiches, niches_of_type, read_supported
 from spacetravlr.models.perturb._model import FittedModel
@@ -159,7 +160,8 @@ def microniches(
     for name in sorted(groups):
         mask = groups[name][order.rows]
         known = None if scope == "tissue" or key is None else name
-        found[name] = result = niches_of_type(supported, mask, known, options, generator)
+        with threadpool_limits(resolve_n_jobs(n_jobs)):
+            found[name] = result = niches_of_type(supported, mask, known, options, generator)
         names[order.rows[mask]] = [f"{name} {i}" for i in result.labels]
         logger.info("%s: %d of %d cells, %s", name, result.labels.max() + 1, mask.sum(), result.outcome)
     found = {name: found[name] for name in groups}

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from spacetravlr._core.design import term_values
 from spacetravlr._core.least_squares import pooled_least_squares
@@ -66,10 +67,10 @@ def least_squares_row(model: FittedModel) -> Floats:
     row = np.zeros(design.targets.n_columns, dtype=np.float32)
     for t, gene in enumerate(design.targets.gene):
         terms = design.terms.take(design.targets.terms_of(t))
-        with numba_threads(model.n_jobs):
-            values = term_values(tissue.expression, tissue.received, terms)
         columns = design.targets.columns_of(t)
-        row[columns.start + 1 : columns.stop] = pooled_least_squares(values, tissue.expression[:, gene], codes)
+        with numba_threads(model.n_jobs) as n_threads, threadpool_limits(n_threads):
+            values = term_values(tissue.expression, tissue.received, terms)
+            row[columns.start + 1 : columns.stop] = pooled_least_squares(values, tissue.expression[:, gene], codes)
     return row
 
 

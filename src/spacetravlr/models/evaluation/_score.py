@@ -78,7 +78,7 @@ def make_task(
     if not shared:
         msg = (
             f"Expected `{names[0]}` and `{names[1]}` to share a perturbation, found {listed(predicted.names, 5)} and "
-            f"{listed(observed.names, 5)}; rename them alike."
+            f"{listed(observed.names, 5)}; rename them alike (of cells, `perturbation_key` names the perturbations)."
         )
         raise ValueError(msg)
     if missing := [str(n) for n in observed.names if n not in predicted.names]:
