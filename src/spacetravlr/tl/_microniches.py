@@ -145,6 +145,7 @@ def microniches(
     table = unwrap(adata, table_key)
     options = _options(by, n_niches, max_niches, n_pcs, n_draws, min_stability, min_separation, min_variation)
     assert_one_of(scope, get_args(Scope), name="scope")
+    resolve_n_jobs(n_jobs)
     model = read_betas(table, betas_key)
     key = cluster_key_of(table, cluster_key, betas_key=betas_key)
     groups = _groups(table, key, cell_type, scope)
@@ -160,7 +161,7 @@ def microniches(
     for name in sorted(groups):
         mask = groups[name][order.rows]
         known = None if scope == "tissue" or key is None else name
-        with threadpool_limits(resolve_n_jobs(n_jobs)):
+        with threadpool_limits(1):  # many small products
             found[name] = result = niches_of_type(supported, mask, known, options, generator)
         names[order.rows[mask]] = [f"{name} {i}" for i in result.labels]
         logger.info("%s: %d of %d cells, %s", name, result.labels.max() + 1, mask.sum(), result.outcome)
