@@ -87,8 +87,9 @@ def specificity(
         chance; which targets respond, and how much, is kept. Both screens share the network, which fixes what can
         respond at all, and with it a part of any rank.
 
-    What comes out of both halves of the counts is no counting noise. It need not be a cause (:doc:`/how-it-works`, on
-    limits), and targets that share noise make ``p`` too small. NaN where a perturbation changes nothing.
+    What comes out of both is no noise, and need not be a cause: halves of the counts share the cells, and two sections
+    share smooth fields that go along with each other (:doc:`/how-it-works`, section 6). Targets that share noise make
+    ``p`` too small. NaN where a perturbation changes nothing.
 
     Raises
     ------
