@@ -78,6 +78,11 @@ def _vectors(adata, n_jobs):
     return [out.obsm["perturbed_spatial"], out.obsp["perturbed_transitions"]]
 
 
+def _niches(adata, n_jobs):
+    out = st.tl.microniches(adata, by="contributions", n_niches=2, n_draws=2, n_jobs=n_jobs, copy=True)
+    return [out.obs["microniche"].cat.codes, out.uns["microniches"]["niches"]["stability"]]
+
+
 def _weights_of(adata, n_jobs):
     ligands = _frame(adata, sorted(set(_pairs(adata)["ligand"].astype(str))))
     return [st.compute_radius_weights(adata.obsm["spatial"], ligands, radius=100, n_jobs=n_jobs)]
@@ -113,6 +118,8 @@ CASES: dict[str, list[Callable[..., list[Any]]]] = {
     "st.tl.perturb_batch": [lambda a, n: [r.change for r in st.tl.perturb_batch(a, ["FOXO1", "CXCL12"], n_jobs=n)]],
     "st.tl.genome_screen": [lambda a, n: [st.tl.genome_screen(a, genes=["FOXO1", "CXCL12"], n_jobs=n).X]],
     "st.tl.perturbation_vectors": [_vectors],
+    "st.tl.microniches": [_niches],
+    "st.get.baselines": [lambda a, n: [r.X for r in st.get.baselines(a, genes=["FOXO1", "CXCL12"], n_jobs=n).values()]],
     "st.get.derivatives": [lambda a, n: [st.get.derivatives(a, st.get.scores(a)["target"].iloc[0], n_jobs=n)]],
     "st.GeneFactory": [lambda a, n: [GeneFactory(a, n_jobs=n).perturb("FOXO1").change]],
     "st.compute_radius_weights": [_weights_of],

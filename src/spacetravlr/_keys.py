@@ -18,6 +18,7 @@ MODULATORS = "modulators"
 BETAS = "betas"
 PERTURBED = "perturbed"
 REPLICATE = "replicate"
+MICRONICHE = "microniche"
 SIMULATION = "simulation"
 TRUE_BETAS = "true_betas"
 
@@ -50,6 +51,11 @@ def transitions(key_added: str) -> str:
 def perturbed_se(key_added: str) -> str:
     """Layer of the standard errors of a perturbation."""
     return f"{key_added}_se"
+
+
+def microniches(key_added: str) -> str:
+    """``uns`` key of what is known of the niches in ``obs[key_added]``."""
+    return f"{key_added}s"
 
 
 def vectors(key_added: str, basis: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.image import imread, imsave
 from matplotlib.legend import Legend
@@ -32,6 +33,7 @@ DRAWINGS = {
     "niche": lambda a, s, **k: st.pl.niche(a, a.obs_names[100], **k),
     "betas": lambda a, s, **k: st.pl.betas(a, "PAX5", ["FOXO1", "STAT3"], **k),
     "modulators": lambda a, s, **k: st.pl.modulators(a, "PAX5", "B cell", **k),
+    "microniches": lambda a, s, **k: st.pl.microniches(a, **k),
     "scores": lambda a, s, **k: st.pl.scores(a, **k),
     "training": lambda a, s, **k: st.pl.training(a, **k),
     "intervals": lambda a, s, **k: st.pl.modulators(a, "PAX5", "B cell", betas_key="judged", **k),
@@ -47,8 +49,21 @@ DRAWINGS = {
     "ranking": lambda a, s, **k: st.pl.screen(s, kind="ranking", **k),
 }
 FUNCTIONS = {"kernel": "spatial_weights", "received": "received_ligands", "niche": "niche", "betas": "betas",
-             "modulators": "modulators", "scores": "scores", "training": "training", "change": "perturbation",
-             "effects": "perturbation_effects", "quiver": "perturbation_vectors", "heatmap": "screen"}  # fmt: skip
+             "modulators": "modulators", "microniches": "microniches", "scores": "scores", "training": "training",
+             "change": "perturbation", "effects": "perturbation_effects", "quiver": "perturbation_vectors",
+             "heatmap": "screen"}  # fmt: skip
+
+
+def with_niches(adata, split):
+    """Niches by hand: B cells left and right, one niche of every other type."""
+    types = adata.obs["cell_type"].astype(str)
+    names = types + " " + np.where((types == "B cell") & split, "1", "0")
+    niches = [f"{t} {i}" for t in adata.obs["cell_type"].cat.categories for i in range(1 + (t == "B cell"))]
+    adata.obs["microniche"] = pd.Categorical(names, categories=niches)
+    table = pd.DataFrame({"niche": niches, "cell_type": [n[:-2] for n in niches], "stability": np.nan})
+    table["separation"] = np.nan
+    table.loc[table["cell_type"] == "B cell", ["stability", "separation"]] = [[0.9, 0.8], [0.7, 0.8]]
+    adata.uns["microniches"] = {"niches": table, "params": {"min_stability": 0.75, "min_separation": 0.5}}
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +80,7 @@ def tissue(_tissue):
     swirl = np.stack([-xy[:, 1], xy[:, 0]], axis=1) / distance.max()
     adata.obsm["perturbed_spatial"] = swirl.astype(np.float32)
     adata.obsm["X_umap"] = (xy * [1.0, -0.7]).astype(np.float32)
+    with_niches(adata, split=xy[:, 0] > 0)
     adata.obsm["perturbed_umap"] = (swirl * [1.0, -0.7]).astype(np.float32)
     return adata
 

@@ -123,6 +123,29 @@ def test_positions_are_in_micrometres(adata):
     np.testing.assert_allclose(np.sort(drawn[:, 0]), np.sort(adata.obsm["spatial"][:, 0] / 2))
 
 
+def test_microniches(adata):
+    types = adata.obs["cell_type"].astype(str)
+    adata.obs["cell_type"] = types.where(types != "T cell", "T/NK").astype("category")
+    adata.uns["betas"]["scores"] = adata.uns["betas"]["scores"].replace({"cell_type": {"T cell": "T/NK"}})
+    st.tl.microniches(adata, n_niches=2, n_draws=2)
+    stored = adata.uns["microniches"]["niches"]
+    figure, axes = plt.subplots(1, 2)
+    before = _fingerprint(adata)
+    returned = st.pl.microniches(adata, ax=axes, title="a title of its own")
+    assert returned == list(axes)
+    assert _fingerprint(adata) == before
+    tissue, bars = axes
+    assert [t.get_text() for t in bars.get_yticklabels()] == stored["niche"].tolist()
+    np.testing.assert_allclose([b.get_width() for b in bars.patches], stored["stability"])
+    assert {t.get_text() for t in tissue.get_legend().get_texts()} == set(stored["niche"])
+    one = st.pl.microniches(adata, cell_type="T/NK", return_fig=True).axes
+    assert {t.get_text() for t in one[0].get_legend().get_texts()} == {"T/NK 0", "T/NK 1", "none"}
+    with pytest.raises(ValueError, match="`cell_type` to be one of"):
+        st.pl.microniches(adata, cell_type="T cell")
+    with pytest.raises(ValueError, match="Expected `ax` to be 2 axes"):
+        st.pl.microniches(adata, ax=plt.subplots()[1])
+
+
 def test_grid_of_maps(adata):
     panels = st.pl.betas(adata, "PAX5", n_top=4)
     assert len(panels) == 4

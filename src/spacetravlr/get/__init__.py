@@ -1,18 +1,26 @@
 """Results as tables: coefficients, derivatives, modulators, scores and effects of perturbations."""
 
+from spacetravlr.get._baselines import baselines
 from spacetravlr.get._betas import betas, derivatives
+from spacetravlr.get._betas_adata import betas_adata
 from spacetravlr.get._effects import perturbation_effect, ranked_effects, screen
+from spacetravlr.get._microniche_markers import microniche_markers
 from spacetravlr.get._modulators import modulators
 from spacetravlr.get._reliability import reliability
 from spacetravlr.get._scores import scores
+from spacetravlr.get._specificity import specificity
 
 __all__ = [
+    "baselines",
     "betas",
+    "betas_adata",
     "derivatives",
+    "microniche_markers",
     "modulators",
     "perturbation_effect",
     "ranked_effects",
     "reliability",
     "scores",
     "screen",
+    "specificity",
 ]

@@ -2,6 +2,7 @@
 
 from spacetravlr.pl._betas import betas
 from spacetravlr.pl._effects import perturbation_effects
+from spacetravlr.pl._microniches import microniches
 from spacetravlr.pl._modulators import modulators
 from spacetravlr.pl._niche import niche
 from spacetravlr.pl._perturbation import perturbation
@@ -13,6 +14,7 @@ from spacetravlr.pl._vectors import perturbation_vectors
 
 __all__ = [
     "betas",
+    "microniches",
     "modulators",
     "niche",
     "perturbation",

@@ -1,7 +1,9 @@
 """Tools: fit the model, perturb the tissue, and see where cells would move."""
 
+from spacetravlr.tl._evaluate_perturbation import evaluate_perturbation
 from spacetravlr.tl._fit_betas import fit_betas
 from spacetravlr.tl._genome_screen import genome_screen
+from spacetravlr.tl._microniches import microniches
 from spacetravlr.tl._perturb import perturb
 from spacetravlr.tl._perturb_batch import perturb_batch
 from spacetravlr.tl._perturbation_vectors import perturbation_vectors
@@ -10,8 +12,10 @@ from spacetravlr.tl._replicate import replicate
 from spacetravlr.tl._transfer_betas import transfer_betas
 
 __all__ = [
+    "evaluate_perturbation",
     "fit_betas",
     "genome_screen",
+    "microniches",
     "perturb",
     "perturb_batch",
     "perturbation_vectors",

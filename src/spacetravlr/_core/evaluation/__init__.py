@@ -1,0 +1,1 @@
+"""How far predicted changes agree with observed ones."""

@@ -1,0 +1,1 @@
+"""Predicted perturbations against observed ones, and against trivial rivals."""

@@ -1,0 +1,225 @@
+"""Predicted perturbations scored against observed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+
+from spacetravlr import _keys
+from spacetravlr._anndata._clusters import aggregate_name
+from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
+from spacetravlr._types import Rng
+from spacetravlr._utils import as_generator
+from spacetravlr._validators import assert_one_of, assert_positive
+from spacetravlr.models.evaluation._baselines import OF_SCREEN, matched_screen, mean_screen
+from spacetravlr.models.evaluation._profiles import Effects, read_effects
+from spacetravlr.models.evaluation._score import (
+    NO_CHANGE,
+    OBSERVED_MEAN,
+    Task,
+    energy_columns,
+    make_task,
+    mean_profile,
+    no_change,
+    score,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+Rival = Literal["mean", "expression_match", "observed_mean", "no_change"]
+_RIVALS = (*OF_SCREEN, OBSERVED_MEAN, NO_CHANGE)
+_PREDICTED = "predicted"
+_LEAST_CELLS = 10
+
+
+@document
+def evaluate_perturbation(
+    predicted: AnnData | SpatialData,
+    observed: AnnData | SpatialData,
+    *,
+    perturbation_key: str | None = None,
+    control: str | None = None,
+    layer: str | None = None,
+    cluster_key: str | None = None,
+    by_cell_type: bool = False,
+    genes: Sequence[str] | None = None,
+    n_top: int = 20,
+    exclude_perturbed: bool = True,
+    baselines: Mapping[str, AnnData] | Sequence[Rival] | Rival | None = None,
+    min_cells: int = _LEAST_CELLS,
+    n_cells: int = 1000,
+    perturbed_key: str = _keys.PERTURBED,
+    rng: Rng = 0,
+) -> pd.DataFrame:
+    r"""Score predicted perturbations against observed ones, with the measures that the field uses.
+
+    Profiles of changes are compared: :math:`\delta_{pg}`, the mean change of gene :math:`g` under perturbation
+    :math:`p`. A correlation alone says little, since many perturbations share most of their profile
+    :cite:p:`vinastorne2025systema`; so each prediction is also compared with what *other* perturbations did.
+
+    Parameters
+    ----------
+    predicted
+        Result of :func:`spacetravlr.tl.genome_screen` or of :func:`spacetravlr.get.baselines`; any annotated data of
+        perturbations x genes with mean changes; or a tissue after :func:`spacetravlr.tl.perturb`.
+    observed
+        Annotated data of perturbations x genes with mean changes; or cells of an experiment, with ``perturbation_key``
+        and ``control``.
+    perturbation_key
+        Column of ``observed.obs`` with the perturbation of each cell, named as in ``predicted``.
+    control
+        Value of that column for cells without perturbation.
+    layer
+        Layer of ``observed``: normalised expression of cells, or changes; ``None`` uses ``X``.
+    cluster_key
+        Column of ``obs`` with the types of cells; by default that of the fit, or ``"cell_type"``. Where cells have
+        types, the change over all cells is the mean of the changes within types, weighted by their numbers among the
+        controls, so that another composition is not taken for a change; types with too few cells are left out.
+    by_cell_type
+        Add rows for each cell type that both know.
+    genes
+        Genes to compare; all that both have by default.
+    n_top
+        How many of the largest observed changes ``sign_agreement`` and ``top_overlap`` are about.
+    exclude_perturbed
+        Leave out the perturbed gene, whose change is known beforehand; when two perturbations are compared, the genes
+        of both.
+    baselines
+        Rivals to score too: from names to predictions like ``predicted``, such as those of
+        :func:`spacetravlr.get.baselines`; or any of ``"mean"``, ``"expression_match"`` (of the predicted screen),
+        ``"observed_mean"`` (mean of the other *observed* perturbations, which no prediction had) and ``"no_change"``.
+    min_cells
+        Cells of a perturbation, and controls, below which the change in a cell type is not believed.
+    n_cells
+        Cells drawn for energy distances.
+    %(perturbed_key)s
+    rng
+        Seed or generator, for the cells of energy distances.
+
+    Returns
+    -------
+    One row per prediction (``"predicted"`` and the baselines), perturbation and cell type, with columns
+    ``prediction``, ``perturbation``, ``cell_type`` (``"all"`` for all cells) and
+
+    ``n_genes``
+        Genes compared.
+    ``pearson_delta``, ``spearman_delta``, ``cosine``
+        Correlation of predicted and observed changes, of their ranks, and about zero.
+    ``pearson_delta_perturbed``
+        The same after the mean observed change of the other perturbations is subtracted from both
+        :cite:p:`vinastorne2025systema`. Predictions that are too small are penalised.
+    ``mae``, ``rmse``
+        Mean absolute and root mean square error.
+    ``sign_agreement``, ``top_overlap``
+        Part of the largest observed changes whose direction is predicted (no change counts as half), and which are
+        among as many largest predicted ones. By chance 1/2, and their number over that of genes. Largest is by size;
+        no test of differential expression is made.
+    ``discrimination``
+        One minus the number of observed perturbations nearer to the prediction than the right one, over that of all
+        (Manhattan distance; :cite:t:`roohani2025vcc`). Best 1, by chance :math:`(n + 1) / 2n`.
+    ``centroid_accuracy``
+        Part of the other observed perturbations farther than the right one (Euclidean distance;
+        :cite:t:`vinastorne2025systema`). By chance 1/2; one minus the rank score of :cite:t:`wu2024perturbench`.
+    ``mismatched``, ``difference``
+        Mean correlation with the other observed perturbations, and ``pearson_delta`` less that: what is specific.
+    ``rank``, ``n_candidates``
+        Rank of the right one by correlation, 1 for the best, ties counting half.
+    ``energy_distance``, ``energy_distance_unchanged``
+        Between predicted and observed cells, and between the cells before the prediction and observed ones
+        :cite:p:`szekely2013energy,peidli2024scperturb`; only where both are cells. Differences between the two
+        sections count in both.
+
+    What cannot be told is NaN: correlations with a constant or of fewer than three genes, and ranks among fewer than
+    two. Since its own profile is not among the others, ``"observed_mean"`` ranks below chance.
+
+    Raises
+    ------
+    KeyError
+        When a column or layer is missing.
+    ValueError
+        When nothing can be compared, ``control`` does not occur, or a baseline is unknown.
+
+    Examples
+    --------
+    >>> import anndata as ad
+    >>> import numpy as np
+    >>> import spacetravlr as st
+    >>> changes = np.random.default_rng(0).normal(size=(3, 40))
+    >>> observed = ad.AnnData(changes)
+    >>> observed.obs_names = ["FOXO1", "PAX5", "STAT3"]
+    >>> predicted = observed.copy()
+    >>> predicted.X = changes + 0.1
+    >>> scores = st.tl.evaluate_perturbation(predicted, observed, baselines="no_change")
+    >>> scores.groupby("prediction")[["discrimination", "mae"]].mean().round(2)
+                discrimination   mae
+    prediction
+    no_change             0.67  0.79
+    predicted             1.00  0.10
+    """
+    for value, name in ((n_top, "n_top"), (min_cells, "min_cells"), (n_cells, "n_cells")):
+        assert_positive(value, name=name)
+    predicted, observed = unwrap(predicted), unwrap(observed)
+    if perturbation_key is None and control is not None:
+        msg = f"Expected `perturbation_key` beside `control`, found None and {control!r}."
+        raise ValueError(msg)
+    guess = read_effects(predicted, name="predicted", cluster_key=cluster_key, perturbed_key=perturbed_key)
+    truth = read_effects(
+        observed, name="observed", perturbation_key=perturbation_key, control=control, layer=layer,
+        cluster_key=cluster_key, min_cells=min_cells,
+    )  # fmt: skip
+    wanted = None if genes is None else pd.Index([genes] if isinstance(genes, str) else list(genes))
+    task = make_task(guess, truth, wanted, int(n_top), exclude_perturbed=exclude_perturbed)
+    predictions = {_PREDICTED: guess, **_rivals(baselines, predicted, truth, task)}
+    table = score(predictions, truth, task, _groups(guess, truth, by_cell_type=by_cell_type))
+    if guess.cells is None or truth.cells is None:
+        return table
+    first = (table["prediction"] == _PREDICTED) & (table["cell_type"] == table["cell_type"].iloc[0])
+    energy = energy_columns(table[first], guess, truth, task, int(n_cells), as_generator(rng))
+    return table.join(energy[energy.columns.difference(table.columns, sort=False)])
+
+
+def _groups(guess: Effects, truth: Effects, *, by_cell_type: bool) -> dict[str, str | None]:
+    """Names of the groups of rows, and the cell type of each."""
+    if not by_cell_type:
+        return {aggregate_name([]): None}
+    common = [t for t in guess.types if t in truth.types]
+    if not common:
+        msg = (
+            "Expected `predicted` and `observed` to know cell types of the same names with `by_cell_type=True`, found "
+            f"{list(guess.types)} and {list(truth.types)}."
+        )
+        raise ValueError(msg)
+    return {aggregate_name(common): None, **{t: t for t in common}}
+
+
+def _rivals(
+    baselines: Mapping[str, AnnData] | Sequence[Rival] | Rival | None, predicted: AnnData, truth: Effects, task: Task
+) -> dict[str, Effects]:
+    if baselines is None:
+        return {}
+    out: dict[str, Effects] = {}
+    if isinstance(baselines, Mapping):
+        for name, table in baselines.items():
+            out[str(name)] = effects = read_effects(table, name="baselines")
+            missing = [n for n in task.names if n not in effects.names]
+            absent = task.genes.difference(effects.genes)
+            if missing or len(absent):
+                msg = (
+                    f"Expected the baseline {name!r} to predict what `predicted` does, found nothing for the "
+                    f"perturbations {missing[:5]} and the genes {list(absent[:5])}."
+                )
+                raise ValueError(msg)
+        return out
+    for name in [baselines] if isinstance(baselines, str) else baselines:
+        assert_one_of(name, _RIVALS, name="baselines")
+        if name in OF_SCREEN:
+            screen = mean_screen(predicted) if name == "mean" else matched_screen(predicted)
+            out[name] = read_effects(screen, name="baselines")
+        else:
+            out[name] = mean_profile(truth, task) if name == OBSERVED_MEAN else no_change(truth, task)
+    return out
