@@ -1,6 +1,7 @@
 """Pictures of what ``pp`` and ``tl`` wrote. Every function draws on ``ax``, returns the axes and never shows them."""
 
 from spacetravlr.pl._betas import betas
+from spacetravlr.pl._drivers import drivers
 from spacetravlr.pl._modulators import modulators
 from spacetravlr.pl._niche import niche
 from spacetravlr.pl._perturbation import perturbation
@@ -12,6 +13,7 @@ from spacetravlr.pl._vectors import perturbation_vectors
 
 __all__ = [
     "betas",
+    "drivers",
     "modulators",
     "niche",
     "perturbation",

@@ -1,5 +1,6 @@
 """Tools: fit the model, perturb the tissue, and see where cells would move."""
 
+from spacetravlr.tl._drivers import drivers
 from spacetravlr.tl._fit_betas import fit_betas
 from spacetravlr.tl._genome_screen import genome_screen
 from spacetravlr.tl._perturb import perturb
@@ -10,6 +11,7 @@ from spacetravlr.tl._replicate import replicate
 from spacetravlr.tl._transfer_betas import transfer_betas
 
 __all__ = [
+    "drivers",
     "fit_betas",
     "genome_screen",
     "perturb",
