@@ -8,10 +8,12 @@ start, after every round, and at the end, so with :math:`\lambda_T = w` and :mat
 
     \frac{dR}{dD^{in}_{jg}} = \sum_{t=0}^{T} \lambda_{t,jg} .
 
-*Bounds.* A gene at zero can only go up, one at its largest value only down, so that the derivative of a clipped change
-depends on its direction. Both are carried along, :math:`\lambda^+` for a gene that goes up and :math:`\lambda^-` for
-one that goes down; an edge with a negative coefficient exchanges them. Where several paths meet at a bound with changes
-of opposite sign, each is clipped by itself, and the sum is an approximation; everywhere else it is exact.
+*Bounds.* A gene at zero can only rise, one at its largest value only fall, so that the derivative of a clipped change
+depends on its direction. The first step of a dose knows it: the sign of the edge from the perturbed gene says which way
+a target goes, and at a bound all of the change passes or nothing. What reaches a bound by longer ways joins other
+changes there, most often larger ones, whose sign is not known, and counts half: the mean of both directions. So :math:`\lambda` itself,
+half at bounds, is passed on to the round before, and with it, for doses, the difference that the first step makes. The
+derivative is exact where no gene is at a bound, and at bounds where only the dose itself arrives.
 
 *Pinned genes.* While :math:`g` is perturbed it does not answer to what it has caused. The pass above includes paths
 that come back to :math:`g`; :func:`pinned_gradient` leaves them out, in a pass of its own for each gene (several share
@@ -97,7 +99,8 @@ def pinned_gradient(rounds: Linearised, weights: Weights, genes: Ints, cells: Bo
             total[:, p] = weights.values[:, [k]]
     bounds = _bounds(tissue, np.asarray(genes))
     for start, own in _backward(rounds, weights, role, Pins(pinned, cells)):
-        found = np.stack([own[:, row, lane], own[:, row, PINNED + lane]], axis=2)
+        mean, apart = own[:, row, lane], own[:, row, PINNED + lane]
+        found = np.stack([mean + apart, mean - apart], axis=2)
         total += found if start else found * bounds
     return Gradient(np.asarray(genes), total[..., 0].copy(), total[..., 1].copy())
 
@@ -118,19 +121,23 @@ def self_return(rounds: Linearised) -> Floats:
 
 
 def _backward(rounds: Linearised, weights: Weights, role: Ints, pins: Pins) -> Iterator[tuple[bool, Floats]]:
-    """Derivatives at the start of each round, from the last to the first, and whether it is the first."""
+    """Whether a round is the first, and the derivatives at its start, from the last to the first.
+
+    Cells x role genes x lanes: means of both directions, then what a rise has more of it (and a fall less).
+    """
     targets = rounds.targets
     place = np.searchsorted(weights.genes, targets.gene)
     place[place == len(weights.genes)] = 0
     read = np.flatnonzero(weights.genes[place] == targets.gene) if len(weights.genes) else np.empty(0, dtype=np.int64)
     relaying = np.flatnonzero(np.isin(targets.gene, role))
     values = np.ascontiguousarray(weights.values, dtype=rounds.tissue.expression.dtype)
-    own, wanted, row = np.repeat(values[:, :, None], 2, axis=2), read, place[read]
+    own, wanted, row = values[:, :, None], read, place[read]
     made = EdgeMaker(rounds.terms, targets, role, len(rounds.tissue.signals))
     for t in range(rounds.n_propagation - 1, -1, -1):
         closed = t == 0 and rounds.derivative == "product_rule"
         own = round_back(rounds, role, made, own, wanted, row, pins, closed)
         yield t == 0, own
+        own = np.ascontiguousarray(own[:, :, : len(pins.gene)])
         wanted, row = relaying, np.searchsorted(role, targets.gene[relaying])
 
 
@@ -141,9 +148,10 @@ def _bounds(tissue: Baseline, genes: Ints) -> Bools:
 
 
 @parallel_kernel
-def _add(values, passes, total):
-    for j in nb.prange(values.shape[0]):
-        for r in range(values.shape[1]):
-            for k in range(2):
-                if passes[j, r, k]:
-                    total[j, r, k] += values[j, r, k]
+def _add(own, passes, total):
+    for j in nb.prange(own.shape[0]):
+        for r in range(own.shape[1]):
+            if passes[j, r, 0]:
+                total[j, r, 0] += own[j, r, 0] + own[j, r, 1]
+            if passes[j, r, 1]:
+                total[j, r, 1] += own[j, r, 0] - own[j, r, 1]

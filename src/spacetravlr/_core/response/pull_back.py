@@ -36,10 +36,10 @@ class Linearised(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """Derivatives at the end of a round: twice as many lanes as genes that are pinned, up before down."""
+    """Derivatives at the end of a round, one lane for each gene that is pinned."""
 
     values: Floats
-    """Cells x rows x lanes; two lanes serve any number."""
+    """Cells x rows x lanes; one lane serves any number."""
     row: Ints
     """Row of each target."""
     gene: Ints
@@ -48,7 +48,7 @@ class _Source(NamedTuple):
 
 class Pins(NamedTuple):
     gene: Ints
-    """Pinned gene of each pair of lanes, -1 for none."""
+    """Pinned gene of each lane, -1 for none."""
     cells: Bools
 
 
@@ -88,7 +88,6 @@ def round_back(
             closed,
             out[cells],
         )
-    _unfold(out)
     _send_back(out, role, tissue.signals, rounds.transposed)
     return out[:, : len(role)]
 
@@ -131,32 +130,31 @@ def _any_nonzero(values):
 
 
 @kernel(inline="always")
-def _pass_on(c, both, apart, gained, key, n_pairs):
-    """Add what one edge passes on in every pair of lanes.
-
-    A negative edge turns a rise into a fall: with their half sum and half difference there is no branch for it, which
-    would cost, since signs are random.
-    """
+def _pass_on(c, passed, bound, gained, key, n_lanes):
+    """Add what one edge passes on: mean of both directions, and what a rise has more of it."""
     size = abs(c)
-    if n_pairs == 1:
+    if n_lanes == 1:
         to = np.uint64(key) * np.uint64(2)
-        gained[to] += c * both[0]
-        gained[to + np.uint64(1)] += size * apart[0]
+        gained[to] += c * passed[0]
+        if bound != 0:
+            gained[to + np.uint64(1)] += size * bound * passed[0]
     else:
         to = np.uint64(key) * np.uint64(2 * PINNED)
         for p in range(np.uint64(PINNED)):
-            gained[to + p] += c * both[p]
-        to += np.uint64(PINNED)
-        for p in range(np.uint64(PINNED)):
-            gained[to + p] += size * apart[p]
+            gained[to + p] += c * passed[p]
+        if bound != 0:
+            to += np.uint64(PINNED)
+            size *= bound
+            for p in range(np.uint64(PINNED)):
+                gained[to + p] += size * passed[p]
 
 
 @kernel(inline="always")
-def _pass_edges_on(products, edges, first, several, stop, both, apart, gained, n_pairs):
+def _pass_edges_on(products, edges, first, several, stop, passed, bound, gained, n_lanes):
     """Add what all edges of a target pass on; those of one coefficient first."""
     one, first, several = np.uint64(1), np.uint64(first), np.uint64(several)
     for k in range(first, several):
-        _pass_on(products[k - first], both, apart, gained, edges.key[k], n_pairs)
+        _pass_on(products[k - first], passed, bound, gained, edges.key[k], n_lanes)
     e = several - first
     for k in range(several, np.uint64(stop)):
         c = products[e]
@@ -164,44 +162,33 @@ def _pass_edges_on(products, edges, first, several, stop, both, apart, gained, n
         for _ in range(edges.entry_indptr[k + one] - edges.entry_indptr[k] - 1):
             c += products[e]
             e += one
-        _pass_on(c, both, apart, gained, edges.key[k], n_pairs)
+        _pass_on(c, passed, bound, gained, edges.key[k], n_lanes)
 
 
 @parallel_kernel
 def _pull_back(betas, edges, n_most, roles, received, expression, maximum, source, pins, closed, out):
-    """Write for every role gene and signal of a cell (``out``, zero before) what the targets of the cell gain."""
+    """Add to every role gene and signal of a cell (``out``) what the targets of the cell gain from it."""
     n, n_signals = received.shape
-    n_pairs, n_given = pins.gene.shape[0], source.values.shape[2] // 2
+    n_lanes, n_given = pins.gene.shape[0], source.values.shape[2]
     n_tasks = (n + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK
     for task in nb.prange(n_tasks):
         levels, products = np.empty(1 + n_signals + roles.shape[1], roles.dtype), np.empty(n_most, betas.dtype)
-        both, apart = np.empty(n_pairs, out.dtype), np.empty(n_pairs, out.dtype)
+        passed = np.empty(n_lanes, out.dtype)
         for j in range(task * _CELLS_PER_TASK, min(n, (task + 1) * _CELLS_PER_TASK)):
             fill_levels(j, roles, received, levels)
             gained = out[j].reshape(-1)
             for t in range(source.gene.shape[0]):
                 gene, row = source.gene[t], source.row[t]
                 can_rise, can_fall = expression[j, gene] < maximum[gene], expression[j, gene] > 0
+                # half of it passes at a bound, if the sign is not known; a rise and a fall differ by as much
+                share = out.dtype.type((can_rise + can_fall) / 2)
+                bound = out.dtype.type(can_rise) - out.dtype.type(can_fall)
                 some = False
-                for p in range(n_pairs):
-                    given = min(p, n_given - 1)
+                for p in range(n_lanes):
                     free = pins.gene[p] != gene or not pins.cells[j]
-                    up = source.values[j, row, given] / 2 if can_rise and free else 0
-                    down = source.values[j, row, n_given + given] / 2 if can_fall and free else 0
-                    both[p], apart[p] = up + down, up - down
-                    some |= up != 0 or down != 0
+                    passed[p] = share * source.values[j, row, min(p, n_given - 1)] if free else 0
+                    some |= passed[p] != 0
                 if some:
                     first, several, stop = edges.indptr[t], edges.several[t], edges.indptr[t + 1]
                     fill_products(betas[j], edges, first, stop, levels, n_signals, closed, products)
-                    _pass_edges_on(products, edges, first, several, stop, both, apart, gained, n_pairs)
-
-
-@parallel_kernel
-def _unfold(values):
-    """Turn sums and differences into rises and falls."""
-    n_pairs = values.shape[2] // 2
-    for j in nb.prange(values.shape[0]):
-        for r in range(values.shape[1]):
-            for p in range(n_pairs):
-                both, apart = values[j, r, p], values[j, r, n_pairs + p]
-                values[j, r, p], values[j, r, n_pairs + p] = both + apart, both - apart
+                    _pass_edges_on(products, edges, first, several, stop, passed, bound, gained, n_lanes)
