@@ -145,7 +145,7 @@ def drivers(
     >>> st.tl.drivers(adata, "PAX5", of="cell_type == 'B cell'", n_check=3)
     >>> adata.obsm["drivers"].shape == (200, len(adata.uns["drivers"]["genes"]))
     True
-    >>> st.get.drivers(adata, n_top=3)[["gene", "knockout", "checked"]].shape
+    >>> st.get.drivers(adata, cell_type="all", n_top=3)[["gene", "knockout", "checked"]].shape
     (3, 3)
     """
     assert_run(n_propagation, derivative)
