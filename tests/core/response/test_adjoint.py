@@ -199,7 +199,7 @@ def test_paths_that_meet_at_a_bound_are_nearly_right():
         assert np.corrcoef(values[able], expected[able])[0, 1] > 0.99
         missed, halved = (np.linalg.norm((of - expected)[able]) for of in (values, either_way))
         assert missed < 0.2 * np.linalg.norm(expected[able])
-        assert missed < 0.5 * halved
+        assert missed < 0.75 * halved
 
 
 def test_a_receptor_that_is_not_there_is_closed_in_the_first_round_only():

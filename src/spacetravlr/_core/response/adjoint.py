@@ -12,8 +12,8 @@ start, after every round, and at the end, so with :math:`\lambda_T = w` and :mat
 depends on its direction. The first step of a dose knows it: the sign of the edge from the perturbed gene says which way
 a target goes, and at a bound all of the change passes or nothing. What reaches a bound by longer ways joins other
 changes there, most often larger ones, whose sign is not known, and counts half: the mean of both directions. So
-:math:`\lambda` itself, half at bounds, is passed on to the round before, and with it, for doses, the difference that
-the first step makes. The derivative is exact where no gene is at a bound, and at bounds where only one first step arrives.
+:math:`\lambda` itself, half at bounds, is passed on to the round before, and with it, for doses, what the first step
+makes of it. The derivative is exact where no gene is at a bound, and at bounds where only one first step arrives.
 
 *Pinned genes.* While :math:`g` is perturbed it does not answer to what it has caused. The pass above includes paths
 that come back to :math:`g`; :func:`pinned_gradient` leaves them out, in a pass of its own for each gene (several share

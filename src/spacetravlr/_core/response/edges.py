@@ -118,7 +118,8 @@ def make_edges(terms: Terms, targets: Targets, wanted: Ints, role: Ints, n_signa
         np.zeros(int(paired.sum()), dtype=bool),
     )
     target, key, column, level, receptor = (np.concatenate(parts) for parts in zip(local, received, strict=True))
-    edge, size = np.unique(np.stack([target, key]), axis=1, return_inverse=True, return_counts=True)[1:]
+    ends = target * (len(role) + n_signals) + key
+    edge, size = np.unique(ends, return_inverse=True, return_counts=True)[1:]
     order = np.lexsort((column, key, size[edge], target))
     target, key, edge = target[order], key[order], edge[order]
     starts = np.flatnonzero(np.diff(edge, prepend=-1))

@@ -9,6 +9,7 @@ import numpy as np
 
 from spacetravlr._core.kernels import kernel, parallel_kernel
 from spacetravlr._core.response.edges import EdgeMaker, fill_levels, fill_products, longest
+from spacetravlr._core.response.pull_back_cells import pull_back_cells
 
 if TYPE_CHECKING:
     from spacetravlr._core.design import Signals, Targets, Terms
@@ -75,7 +76,7 @@ def round_back(
             group, edges = chunk.targets, made(chunk.targets)
             rows = np.array([row_of[t] for t in group.tolist()], dtype=np.int64)
         cells = chunk.cells
-        _pull_back(
+        given = (
             np.ascontiguousarray(chunk.values),
             edges.of_chunk(chunk.first_column),
             longest(edges),
@@ -84,10 +85,16 @@ def round_back(
             tissue.expression[cells],
             tissue.maximum,
             _Source(source[cells], rows, targets.gene[group].astype(np.int64)),
-            Pins(pins.gene, pins.cells[cells]),
             closed,
-            out[cells],
         )
+        # groups of targets may follow each other at the same cells
+        part = out[cells] if chunk.targets is wanted else np.zeros_like(out[cells])
+        if len(pins.gene) == 1:
+            pull_back_cells(*given, part)
+        else:
+            _pull_back(*given, Pins(pins.gene, pins.cells[cells]), part)
+        if chunk.targets is not wanted:
+            out[cells] += part
     _send_back(out, role, tissue.signals, rounds.transposed)
     return out[:, : len(role)]
 
@@ -130,31 +137,24 @@ def _any_nonzero(values):
 
 
 @kernel(inline="always")
-def _pass_on(c, passed, bound, gained, key, n_lanes):
+def _pass_on(c, passed, bound, gained, key):
     """Add what one edge passes on: mean of both directions, and what a rise has more of it."""
-    size = abs(c)
-    if n_lanes == 1:
-        to = np.uint64(key) * np.uint64(2)
-        gained[to] += c * passed[0]
-        if bound != 0:
-            gained[to + np.uint64(1)] += size * bound * passed[0]
-    else:
-        to = np.uint64(key) * np.uint64(2 * PINNED)
-        for p in range(np.uint64(PINNED)):
-            gained[to + p] += c * passed[p]
-        if bound != 0:
-            to += np.uint64(PINNED)
-            size *= bound
-            for p in range(np.uint64(PINNED)):
-                gained[to + p] += size * passed[p]
+    lanes = np.uint64(PINNED)
+    to = np.uint64(key) * np.uint64(2) * lanes
+    for p in range(lanes):
+        gained[to + p] += c * passed[p]
+    if bound != 0:
+        size = abs(c) * bound
+        for p in range(lanes):
+            gained[to + lanes + p] += size * passed[p]
 
 
 @kernel(inline="always")
-def _pass_edges_on(products, edges, first, several, stop, passed, bound, gained, n_lanes):
+def _pass_edges_on(products, edges, first, several, stop, passed, bound, gained):
     """Add what all edges of a target pass on; those of one coefficient first."""
     one, first, several = np.uint64(1), np.uint64(first), np.uint64(several)
     for k in range(first, several):
-        _pass_on(products[k - first], passed, bound, gained, edges.key[k], n_lanes)
+        _pass_on(products[k - first], passed, bound, gained, edges.key[k])
     e = several - first
     for k in range(several, np.uint64(stop)):
         c = products[e]
@@ -162,11 +162,11 @@ def _pass_edges_on(products, edges, first, several, stop, passed, bound, gained,
         for _ in range(edges.entry_indptr[k + one] - edges.entry_indptr[k] - 1):
             c += products[e]
             e += one
-        _pass_on(c, passed, bound, gained, edges.key[k], n_lanes)
+        _pass_on(c, passed, bound, gained, edges.key[k])
 
 
 @parallel_kernel
-def _pull_back(betas, edges, n_most, roles, received, expression, maximum, source, pins, closed, out):
+def _pull_back(betas, edges, n_most, roles, received, expression, maximum, source, closed, pins, out):
     """Add to every role gene and signal of a cell (``out``) what the targets of the cell gain from it."""
     n, n_signals = received.shape
     n_lanes, n_given = pins.gene.shape[0], source.values.shape[2]
@@ -191,4 +191,4 @@ def _pull_back(betas, edges, n_most, roles, received, expression, maximum, sourc
                 if some:
                     first, several, stop = edges.indptr[t], edges.several[t], edges.indptr[t + 1]
                     fill_products(betas[j], edges, first, stop, levels, n_signals, closed, products)
-                    _pass_edges_on(products, edges, first, several, stop, passed, bound, gained, n_lanes)
+                    _pass_edges_on(products, edges, first, several, stop, passed, bound, gained)
