@@ -180,8 +180,7 @@ def test_the_table(adata):
 
 
 @pytest.mark.filterwarnings("ignore:.*[Zz]arr:UserWarning")
-@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
-@pytest.mark.parametrize("n_pairs", [0, 2])
+@pytest.mark.parametrize(("suffix", "n_pairs"), [("h5ad", 2), ("zarr", 0)])
 def test_files_keep_what_was_written(adata, tmp_path, suffix, n_pairs):
     st.tl.drivers(adata, TARGETS, n_check=3, n_pairs=n_pairs)
     path = tmp_path / f"tissue.{suffix}"
@@ -191,7 +190,6 @@ def test_files_keep_what_was_written(adata, tmp_path, suffix, n_pairs):
     pd.testing.assert_frame_equal(st.get.drivers(back), st.get.drivers(adata))
     assert list(back.uns["drivers"]["genes"]) == list(adata.uns["drivers"]["genes"])
     assert len(back.uns["drivers"]["pairs"]) == n_pairs
-    st.pl.drivers(back[::-2].copy(), "FOXO1")
 
 
 def test_stored_coefficients_and_adjustment(adata, with_receptors, tmp_path):

@@ -65,7 +65,8 @@ def drivers(
     A gene at zero can only rise and one at its largest value only fall, so derivatives are taken in the direction of
     the dose: that of a fall for a knockout, that of a rise for an increase. They are what a *small* change in that
     direction does. A knockout is no small change, so that its first-order effect is an extrapolation; ``n_check`` genes
-    at the top are knocked out for real beside it.
+    at the top are knocked out for real beside it. For a distance, which is quadratic, the sign itself may be another:
+    a small step may lead towards the other cells and a knockout far beyond them. Trust ``checked`` there.
 
     A perturbed gene does not answer to what it has caused. The one pass lets it; ``n_pinned`` genes for which that
     matters most get a pass of their own. What remains is exact but for two things: the ``self_return`` of other genes,
