@@ -72,6 +72,11 @@ def _replicate(_, n_jobs):
     return [found["targets"].select_dtypes("number"), found["effects"]]
 
 
+def _drivers(adata, n_jobs):
+    out = st.tl.drivers(adata, "CD79A", n_check=2, n_jobs=n_jobs, copy=True)
+    return [out.obsm["drivers"], out.obsm["drivers_knockout"], out.uns["drivers"]["table"].select_dtypes("number")]
+
+
 def _vectors(adata, n_jobs):
     st.tl.perturb(adata, "FOXO1", n_jobs=1)
     out = st.tl.perturbation_vectors(adata, basis="spatial", n_jobs=n_jobs, copy=True)
@@ -111,6 +116,7 @@ CASES: dict[str, list[Callable[..., list[Any]]]] = {
     ],
     "st.tl.transfer_betas": [_transfer],
     "st.tl.replicate": [_replicate],
+    "st.tl.drivers": [_drivers],
     "st.tl.perturb": [
         lambda a, n: [st.tl.perturb(a, "FOXO1", n_jobs=n, copy=True).layers["perturbed"]],
         lambda a, n: [st.tl.perturb(a, "FOXO1", derivative="exact", n_jobs=n, copy=True).layers["perturbed"]],

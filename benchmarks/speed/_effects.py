@@ -10,7 +10,9 @@ import pandas as pd
 from benchmarks.speed._stage import Case, Options, Reach, Sizes, Stage, Work
 from benchmarks.speed._tissues import coordinates
 from spacetravlr._core.design import Kind, Signals, Targets, Terms
+from spacetravlr._core.response.adjoint import Weights, gradient
 from spacetravlr._core.response.propagation import InputChange, Workspace, baseline, roles
+from spacetravlr._core.response.pull_back import Linearised
 from spacetravlr._core.signals.operators import LigandField, make_operator
 from spacetravlr._core.space.neighbours import nearest_neighbours
 from spacetravlr._core.transitions import project, transition_probabilities
@@ -109,6 +111,20 @@ def _screen(options: Options, sizes: Sizes) -> Case:
     bytes_read = coefficient_bytes(found)
     n_batches = -(-len(genes) // size)
     return Case(run, len(genes), Work(bytes_read * n_batches, bytes_read / 2 * len(genes)))
+
+
+def _drivers(options: Options, sizes: Sizes) -> Case:
+    found = model(sizes["cells"], sizes["targets"], sizes["terms"])
+    simulator, field = found.simulator, found.simulator.tissue.field
+    assert isinstance(field, LigandField)
+    rounds = Linearised(
+        simulator.tissue, simulator.terms, simulator.targets, simulator.coefficients, field.transposed(), ROUNDS,
+        "product_rule",
+    )  # fmt: skip
+    # one gene, read in all cells: the last round reads its coefficients only, the others those of targets with a role
+    gene, share = np.array([sizes["targets"] - 1]), np.full((sizes["cells"], 1), 1 / sizes["cells"], np.float32)
+    bytes_read = coefficient_bytes(found) - simulator.betas.nbytes
+    return Case(lambda: gradient(rounds, Weights(gene, share)), 1, Work(bytes_read, bytes_read))
 
 
 def _single(options: Options, sizes: Sizes) -> Case:
@@ -241,6 +257,20 @@ STAGES = (
         baseline_at=_MODEL,
         quick={"cells": 500, "targets": 20, "terms": 10, "perturbations": 4},
         per="perturbation",
+        repeats=2,
+    ),
+    Stage(
+        name="drivers",
+        title="derivative of a read-out by every gene in every cell",
+        size="10,000 cells x 1,000 targets, 100 terms, 4 rounds, one gene read",
+        case=_drivers,
+        at=_MODEL,
+        growth=_SMALLER,
+        reach=Reach(ratio=0.2),
+        baseline_name="one perturbation",
+        baseline=_single,
+        baseline_at=_MODEL,
+        quick={"cells": 500, "targets": 20, "terms": 10},
         repeats=2,
     ),
     Stage(

@@ -31,6 +31,12 @@ betas_key
     Key of the coefficients.
 perturbed_key
     Key of the perturbation.
+adata_drivers
+    Annotated data after :func:`spacetravlr.tl.drivers`, or SpatialData.
+drivers_key
+    Key of the drivers.
+driver_mode
+    ``"knockout"`` ranks by what losing a gene does, ``"increase"`` by what one standard deviation more of it does.
 received_key
     Key of the received ligands; what the fit used by default.
 layer_start
@@ -105,6 +111,8 @@ save
 _NAMES = {
     "adata_fitted": "adata",
     "adata_perturbed": "adata",
+    "adata_drivers": "adata",
+    "driver_mode": "mode",
     "adata_screen": "adata",
     "target_one": "target",
     "targets_all": "target",

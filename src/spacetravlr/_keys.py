@@ -19,6 +19,7 @@ BETAS = "betas"
 PERTURBED = "perturbed"
 REPLICATE = "replicate"
 MICRONICHE = "microniche"
+DRIVERS = "drivers"
 SIMULATION = "simulation"
 TRUE_BETAS = "true_betas"
 
@@ -61,6 +62,11 @@ def microniches(key_added: str) -> str:
 def vectors(key_added: str, basis: str) -> str:
     """``obsm`` key of the arrows of a perturbation on an embedding."""
     return f"{key_added}_{basis}"
+
+
+def driver_knockouts(key_added: str) -> str:
+    """``obsm`` key of what losing each gene in each cell does to a read-out, beside what more of it does."""
+    return f"{key_added}_knockout"
 
 
 def signal_name(ligand: str, signal_range: str) -> str:

@@ -46,12 +46,14 @@ DRAWINGS = {
     "stream": lambda a, s, **k: st.pl.perturbation_vectors(a, kind="stream", color="PAX5", **k),
     "cells": lambda a, s, **k: st.pl.perturbation_vectors(a, "umap", kind="cells", **k),
     "heatmap": lambda a, s, **k: st.pl.screen(s, **k),
+    "drivers": lambda a, s, **k: st.pl.drivers(a, **k),
+    "driver_map": lambda a, s, **k: st.pl.drivers(a, "CXCL12", mode="increase", **k),
     "ranking": lambda a, s, **k: st.pl.screen(s, kind="ranking", **k),
 }
 FUNCTIONS = {"kernel": "spatial_weights", "received": "received_ligands", "niche": "niche", "betas": "betas",
              "modulators": "modulators", "microniches": "microniches", "scores": "scores", "training": "training",
              "change": "perturbation", "effects": "perturbation_effects", "quiver": "perturbation_vectors",
-             "heatmap": "screen"}  # fmt: skip
+             "heatmap": "screen", "drivers": "drivers"}  # fmt: skip
 
 
 def with_niches(adata, split):
@@ -79,6 +81,18 @@ def tissue(_tissue):
     judge(adata)
     swirl = np.stack([-xy[:, 1], xy[:, 0]], axis=1) / distance.max()
     adata.obsm["perturbed_spatial"] = swirl.astype(np.float32)
+    st.tl.drivers(adata, "PAX5", cells=xy[:, 1] < 20, n_check=0)
+    table, genes = adata.uns["drivers"]["table"], list(adata.uns["drivers"]["genes"])
+    number = table["gene"].map(genes.index) + 2.5 * table["cell_type"].astype("category").cat.codes
+    table["knockout"] = np.sin(number) * (table["cell_type"] != "all")
+    everywhere = table["cell_type"] == "all"
+    table.loc[everywhere, "knockout"] = table.groupby("gene")["knockout"].sum()[table["gene"][everywhere]].to_numpy()
+    table.loc[everywhere, "checked"] = (0.5 * table["knockout"]).where(number % 3 == 0)
+    for _, part in table.groupby("cell_type"):
+        table.loc[part.index, "rank_knockout"] = (
+            part["knockout"].abs().rank(ascending=False, method="first").astype(int)
+        )
+    adata.obsm["drivers"][:] = (xy[:, [0]] / 100).astype(np.float32)
     adata.obsm["X_umap"] = (xy * [1.0, -0.7]).astype(np.float32)
     with_niches(adata, split=xy[:, 0] > 0)
     adata.obsm["perturbed_umap"] = (swirl * [1.0, -0.7]).astype(np.float32)

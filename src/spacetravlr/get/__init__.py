@@ -3,6 +3,7 @@
 from spacetravlr.get._baselines import baselines
 from spacetravlr.get._betas import betas, derivatives
 from spacetravlr.get._betas_adata import betas_adata
+from spacetravlr.get._drivers import drivers
 from spacetravlr.get._effects import perturbation_effect, ranked_effects, screen
 from spacetravlr.get._microniche_markers import microniche_markers
 from spacetravlr.get._modulators import modulators
@@ -16,6 +17,7 @@ __all__ = [
     "betas_adata",
     "derivatives",
     "microniche_markers",
+    "drivers",
     "modulators",
     "perturbation_effect",
     "ranked_effects",

@@ -1,6 +1,7 @@
 """Pictures of what ``pp`` and ``tl`` wrote. Every function draws on ``ax``, returns the axes and never shows them."""
 
 from spacetravlr.pl._betas import betas
+from spacetravlr.pl._drivers import drivers
 from spacetravlr.pl._effects import perturbation_effects
 from spacetravlr.pl._microniches import microniches
 from spacetravlr.pl._modulators import modulators
@@ -15,6 +16,7 @@ from spacetravlr.pl._vectors import perturbation_vectors
 __all__ = [
     "betas",
     "microniches",
+    "drivers",
     "modulators",
     "niche",
     "perturbation",

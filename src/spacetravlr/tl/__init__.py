@@ -1,5 +1,6 @@
 """Tools: fit the model, perturb the tissue, and see where cells would move."""
 
+from spacetravlr.tl._drivers import drivers
 from spacetravlr.tl._evaluate_perturbation import evaluate_perturbation
 from spacetravlr.tl._fit_betas import fit_betas
 from spacetravlr.tl._genome_screen import genome_screen
@@ -13,6 +14,7 @@ from spacetravlr.tl._transfer_betas import transfer_betas
 
 __all__ = [
     "evaluate_perturbation",
+    "drivers",
     "fit_betas",
     "genome_screen",
     "microniches",

@@ -50,6 +50,9 @@ class Operator(Protocol):
     def apply(self, values: Floats) -> Floats:
         """Cells x signals sent to cells x signals received, float32."""
 
+    def transposed(self) -> Operator:
+        """The operator from cells that receive to cells that send, for derivatives."""
+
 
 class SparseOperator:
     """Received signals from stored weights.
@@ -96,6 +99,13 @@ class SparseOperator:
             if self._scale is not None:
                 _scale_rows(out, self._scale)
         return out
+
+    def transposed(self) -> SparseOperator:
+        """The operator with the transposed weights, scaled ones where cells are scaled; as large as this one."""
+        weights = self.weights.astype(np.float32)
+        if self._scale is not None:
+            weights = sparse.csr_matrix(sparse.diags_array(self._scale) @ weights)
+        return SparseOperator(sparse.csr_matrix(weights.T), n_jobs=self.n_jobs)
 
 
 class GridOperator:
@@ -172,6 +182,11 @@ class GridOperator:
         """Number of cells."""
         return self._kernel.n_cells
 
+    @property
+    def lonely(self) -> tuple[Ints, sparse.csr_matrix]:
+        """Cells that do without the grid, and their weights."""
+        return self._lonely, self._lonely_weights
+
     def apply(self, values: Floats) -> Floats:
         """Cells x signals sent to cells x signals received, float32."""
         values = _as_values(values, self.n_cells)
@@ -182,6 +197,40 @@ class GridOperator:
             with numba_threads(self._kernel.n_jobs):
                 _scale_rows(out, self._scale)
         return out
+
+    def transposed(self) -> Operator:
+        """The operator from cells that receive to cells that send; the kernel itself is symmetric."""
+        return _TransposedGrid(self._kernel, self._scale, self)
+
+
+class _TransposedGrid:
+    """The transpose of a :class:`GridOperator`, through its grid."""
+
+    def __init__(self, kernel: GridKernel, scale: Floats | None, forward: GridOperator) -> None:
+        self._kernel, self._scale, self._forward = kernel, scale, forward
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return self._kernel.n_cells
+
+    def apply(self, values: Floats) -> Floats:
+        """Cells x signals received to cells x signals sent, float32."""
+        values = _as_values(values, self.n_cells).copy()
+        if self._scale is not None:
+            with numba_threads(self._kernel.n_jobs):
+                _scale_rows(values, self._scale)
+        lonely, weights = self._forward.lonely
+        exactly = values[lonely]
+        values[lonely] = 0
+        out = self._kernel.sums(values)
+        if len(lonely):
+            out += weights.T @ exactly
+        return out
+
+    def transposed(self) -> Operator:
+        """The operator that this one was made of."""
+        return self._forward
 
 
 class LigandField(NamedTuple):
@@ -213,6 +262,10 @@ class LigandField(NamedTuple):
         out[:, ~contact] = self.secreted.apply(values[:, ~contact])
         out[:, contact] = self.contact.apply(values[:, contact])
         return out
+
+    def transposed(self) -> LigandField:
+        """From signals that are received to the cells that send them."""
+        return LigandField(self.secreted.transposed(), self.contact.transposed())
 
 
 def choose_method(

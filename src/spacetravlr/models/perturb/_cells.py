@@ -18,6 +18,15 @@ CellsLike: TypeAlias = Any
 _EXPECTED = "Expected `cells` to be a mask, names, positions, or a comparison on adata.obs"
 
 
+def named_cells(cells: CellsLike, obs: pd.DataFrame, *, name: str) -> Bools:
+    """:func:`select_cells` for an argument that is not called ``cells``."""
+    try:
+        return select_cells(cells, obs)
+    except (KeyError, ValueError) as error:
+        text = str(error.args[0]).replace("`cells`", f"`{name}`")
+        raise type(error)(text) from error
+
+
 def select_cells(cells: CellsLike, obs: pd.DataFrame) -> Bools:
     """Turn a mask, names, positions, or a comparison on ``obs`` into a mask.
 

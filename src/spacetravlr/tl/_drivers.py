@@ -1,0 +1,203 @@
+"""What to perturb, and where, to move a read-out."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spacetravlr import _keys
+from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._docs import document
+from spacetravlr.models.perturb._cells import CellsLike, select_cells
+from spacetravlr.models.perturb._drivers import find_drivers
+from spacetravlr.models.perturb._model import FittedModel
+from spacetravlr.models.perturb._readout import Readout, ReadoutLike, read_readout
+from spacetravlr.models.perturb._simulator import assert_run
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from spacetravlr._core.response.round import Derivative
+    from spacetravlr._types import Bools
+
+logger = logging.getLogger(__name__)
+
+
+@document
+def drivers(
+    adata: AnnData | SpatialData,
+    readout: ReadoutLike | None = None,
+    *,
+    of: CellsLike = None,
+    weights: str | None = None,
+    towards: CellsLike = None,
+    cells: CellsLike = None,
+    n_propagation: int = 4,
+    derivative: Derivative = "product_rule",
+    n_check: int = 10,
+    n_pairs: int = 0,
+    n_pinned: int = 8,
+    betas_key: str = _keys.BETAS,
+    received_key: str | None = None,
+    layer: str | None = None,
+    n_jobs: int | None = None,
+    adjusted: bool = False,
+    table_key: str | None = None,
+    key_added: str = _keys.DRIVERS,
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Rank what to perturb, and where, to move a read-out.
+
+    The read-out :math:`R` is a weighted sum of genes, averaged over cells, or the distance of cells to others. One pass
+    backwards through the rounds of a perturbation (the adjoint method: :cite:p:`giles2000adjoint`) gives its derivative
+    with respect to the change of every gene in every cell, :math:`dR/dD^{in}_{jg}`, at the cost of a few perturbations.
+    To first order,
+
+    .. math::
+
+        \mathrm{knockout}_g = - \sum_j x_{jg}\, \frac{dR}{dD^{in}_{jg}}, \qquad
+        \mathrm{increase}_g = \mathrm{sd}_g \sum_j \frac{dR}{dD^{in}_{jg}} .
+
+    A gene at zero can only rise and one at its largest value only fall, so derivatives are taken in the direction of
+    the dose: that of a fall for a knockout, that of a rise for an increase. They are what a *small* change in that
+    direction does. A knockout is no small change, so that its first-order effect is an extrapolation; ``n_check`` genes
+    at the top are knocked out for real beside it. For a distance, which is quadratic, the sign itself may be another:
+    a small step may lead towards the other cells and a knockout far beyond them. Trust ``checked`` there.
+
+    A perturbed gene does not answer to what it has caused. The one pass lets it; ``n_pinned`` genes for which that
+    matters most get a pass of their own. What remains is exact but for two things: the ``self_return`` of other genes,
+    and genes at a bound that a change reaches by more than one step, where half of it passes (:doc:`/how-it-works`).
+
+    Parameters
+    ----------
+    %(adata_fitted)s
+    readout
+        A gene, a list of genes, or a mapping of genes to weights: ``{"PAX5": 1.0, "PRDM1": -1.0}``.
+    of
+        Cells that the read-out is averaged over, in any form that ``cells`` takes; all by default.
+    weights
+        Column of ``adata.obs`` with the weight of each cell in that average; equal by default.
+    towards
+        Cells to come closer to, in any form that ``cells`` takes. The read-out is then the mean over the cells of
+        ``of``, and over all modelled genes (or those of ``readout``), of the squared distance to the mean of these
+        cells, in standard deviations of the gene over both groups. Below zero is closer.
+    %(cells)s
+    %(n_propagation)s
+    %(derivative)s
+    n_check
+        Genes, the first by their knockout in all cells together, that are knocked out for real.
+    n_pairs
+        Pairs of these genes, the first by the sum of their knockouts, that are knocked out together for real.
+    n_pinned
+        Genes that get a pass of their own; eight together take about twice the time of the one for all.
+    %(betas_key)s
+    %(received_key)s
+    %(layer_start)s
+    %(n_jobs)s
+    %(adjusted)s
+    %(table_key)s
+    %(key_added)s
+    %(copy)s
+
+    Returns
+    -------
+    ``None``, or a copy of ``adata`` when ``copy``. Writes
+
+    ``adata.uns['drivers']['table']`` : DataFrame, one row per gene with a role and cell type (all cells together first)
+        ``gene``, ``role``, ``cell_type``, ``n_cells``; ``knockout`` and ``increase``: first-order effect of the doses
+        in the cells of that type, which add up to that of all cells, in units of the read-out; ``rank_knockout`` and
+        ``rank_increase``: by size, genes of the read-out itself (``in_readout``) last; ``self_return``: upper estimate
+        of the part of an effect that comes back through the gene itself and is counted though it should not be;
+        ``checked``: effect of a real knockout (NaN where there was none).
+    ``adata.uns['drivers']['pairs']`` : DataFrame
+        ``gene``, ``partner``, ``knockout`` (sum of the first-order effects), ``checked`` (real double knockout),
+        ``additive`` (sum of the real single ones), ``interaction`` (``checked`` minus ``additive``).
+    ``adata.obsm['drivers']`` : array, cells x genes with a role, float32
+        Gain of the read-out per unit more of the gene in the cell; zero outside ``cells``.
+    ``adata.obsm['drivers_knockout']`` : array, the same shape
+        First-order effect of losing the gene in the cell.
+    ``adata.uns['drivers']['genes']`` : array
+        Names of their columns.
+    ``adata.uns['drivers']['agreement']`` : float
+        Correlation of ``knockout`` and ``checked`` (NaN for fewer than three).
+    ``adata.uns['drivers']['readout']``, ``['cells']``, ``['params']``
+        Genes and weights; which cells were perturbed and read, by name; the options.
+
+    Raises
+    ------
+    KeyError
+        For unknown genes, cells or columns, with the closest names, and for missing coefficients or layers.
+    ValueError
+        When there is no read-out, none of its genes has a model, or an option or a weight is out of range.
+
+    Examples
+    --------
+    >>> import spacetravlr as st
+    >>> adata = st.datasets.simulated_tissue(n_cells=200, n_targets=2, n_tfs=4, n_active_tfs=2, rng=0)
+    >>> grn, lr, _ = st.datasets.simulated_priors(adata)
+    >>> st.pp.spatial_weights(adata)
+    >>> st.pp.received_ligands(adata, lr, layer="log1p")
+    >>> st.pp.modulators(adata, grn)
+    >>> st.tl.fit_betas(adata, body="seed", show_progress_bar=False)
+    >>> st.tl.drivers(adata, "PAX5", of="cell_type == 'B cell'", n_check=3)
+    >>> adata.obsm["drivers"].shape == (200, len(adata.uns["drivers"]["genes"]))
+    True
+    >>> st.get.drivers(adata, cell_type="all", n_top=3)[["gene", "knockout", "checked"]].shape
+    (3, 3)
+    """
+    assert_run(n_propagation, derivative)
+    for name, number in (("n_check", n_check), ("n_pairs", n_pairs), ("n_pinned", n_pinned)):
+        if not isinstance(number, int | np.integer) or number < 0:
+            msg = f"Expected `{name}` to be a whole number of at least 0, found `{number}`."
+            raise ValueError(msg)
+    table = unwrap(adata, table_key)
+    model = FittedModel.read(
+        table, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs, adjusted=adjusted
+    )
+    mask = select_cells(cells, table.obs)
+    what = read_readout(model, readout, of=of, weights=weights, towards=towards)
+    found = find_drivers(
+        model, what, mask, n_propagation=n_propagation, derivative=derivative, n_pinned=int(n_pinned),
+        n_check=int(n_check), n_pairs=int(n_pairs),
+    )  # fmt: skip
+    checked = found.table.dropna(subset="checked")
+    agreement = _correlation(checked["knockout"], checked["checked"])
+    logger.info("first-order and real knockouts of %d genes correlate at %.2f", len(checked), agreement)
+    out = table.copy() if copy else table
+    out.obsm[key_added] = found.increase
+    out.obsm[_keys.driver_knockouts(key_added)] = found.knockout
+    out.uns[key_added] = {
+        "table": found.table,
+        "pairs": found.pairs,
+        "genes": np.array(found.genes, dtype=object),
+        "agreement": agreement,
+        **_record(what, mask, table.obs_names),
+        "params": {
+            "label": what.label,
+            "kind": "distance" if what.distance else "genes",
+            "weights": weights or "",
+            "layer": model.layer or "",
+            "n_propagation": int(n_propagation),
+            "derivative": derivative,
+            "adjusted": model.adjusted,
+            "betas_key": betas_key,
+        },
+    }
+    return out if copy else None
+
+
+def _record(readout: Readout, mask: Bools, obs_names: pd.Index) -> dict[str, Any]:
+    return {
+        "readout": pd.DataFrame({"gene": np.array(readout.genes, dtype=object), "weight": readout.gene_weights}),
+        "cells": pd.DataFrame({"perturbed": mask, "read": readout.cells}, index=obs_names),
+    }
+
+
+def _correlation(first_order: pd.Series, real: pd.Series) -> float:
+    if len(real) < 3 or not first_order.std() or not real.std():
+        return float("nan")
+    return float(np.corrcoef(first_order, real)[0, 1])
