@@ -50,7 +50,7 @@ def test_predictions_fit_the_target(base):
     terms = betas.terms
     x = np.ones(betas.shape)
     expression = base.to_df(layer="log1p")
-    received = base.uns["received_ligands"].join(base.uns["received_ligands_tfl"], rsuffix="_tfl")
+    received = base.uns["received_ligands"].join(base.uns["received_ligands_tfl"].add_suffix("_tfl"))
     for i, row in enumerate(terms.itertuples()):
         if row.kind == "intercept":
             continue

@@ -5,9 +5,10 @@ from __future__ import annotations
 import anndata as ad
 import numpy as np
 import pytest
+from scipy import stats
 
 import spacetravlr as st
-from spacetravlr.models.perturb._sample_errors import effect_errors, p_of_change
+from spacetravlr.models.perturb._sample_errors import effect_errors
 
 
 def prepared(**options):
@@ -58,8 +59,9 @@ def test_draws_give_the_same_change_on_average_and_its_error(fitted, gene):
     table = st.get.perturbation_effect(adata).query("group == 'all' and gene in @targets").set_index("gene")
     place = {g: i for i, g in enumerate(samples["genes"])}
     for name in targets:
-        draws = samples["mean_change"][:, 0, place[name]]
-        assert abs(draws.mean() - table.loc[name, "change"]) < 4 * draws.std() / np.sqrt(20)
+        draws, change = samples["mean_change"][:, 0, place[name]], table.loc[name, "change"]
+        assert abs(draws.mean() - change) < 0.5 * abs(change) + 4 * draws.std() / np.sqrt(20)
+        assert table.loc[name, "se"] == pytest.approx(np.sqrt(((draws - change) ** 2).mean()), rel=1e-3)
     # of one round, the error of the mean change follows from the errors of the coefficients
     st.tl.perturb(adata, gene, n_samples=20, n_propagation=1)
     one = st.get.perturbation_effect(adata).query("group == 'all'").set_index("gene")
@@ -173,13 +175,15 @@ def test_exact_bodies_keep_no_draws():
 
 
 def test_closed_forms():
-    draws = np.array([[1.0, -1.0], [3.0, 1.0]])
-    found = effect_errors(np.array([2.0, 0.0]), draws)
-    np.testing.assert_allclose(found["se"], [1.0, 1.0])
+    draws = np.array([[1.0, -1.0, 4.0], [3.0, 1.0, 6.0]])
+    found = effect_errors(np.array([2.0, 0.0, 3.0]), draws)
+    np.testing.assert_allclose(found["se"], [1.0, 1.0, np.sqrt(5.0)])
     assert found["same_sign"][0] == 1
     assert np.isnan(found["same_sign"][1])
-    assert found["p"][1] == 1
-    # a standard error from few draws is uncertain itself
-    p = p_of_change(np.array([2.0]), np.array([1.0]), 5), p_of_change(np.array([2.0]), np.array([1.0]), 5000)
-    assert p[0] > 1.5 * p[1]
-    assert p[1] == pytest.approx(0.0455, abs=1e-3)
+    assert found["p"][1] == 1  # nothing is claimed
+    t = 5.0 / (np.sqrt(2.0) * np.sqrt(1.5))
+    assert found["p"][2] == pytest.approx(2 * stats.t.sf(t, 1))
+    # what is drawn to half its size is uncertain by its size, and its sign is sure
+    sure = effect_errors(np.array([1.0]), np.random.default_rng(0).normal(2.0, 0.5, size=(50, 1)))
+    assert sure["se"][0] > 1
+    assert sure["p"][0] < 1e-3

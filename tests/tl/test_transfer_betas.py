@@ -167,7 +167,9 @@ def test_scores_of_the_query(surface, query):
 
 def test_bodies_survive_files(fitted, query, tmp_path):
     reference = fitted.copy()
-    del reference.obsp, reference.layers, reference.uns["simulation"]
+    del reference.obsp, reference.uns["simulation"]
+    for name in [n for n in reference.layers if n is not None]:
+        del reference.layers[name]
     st.io.write(reference, tmp_path / "fit.h5ad")
     again = query.copy()
     st.tl.transfer_betas(st.io.read(tmp_path / "fit.h5ad"), again, n_jobs=1)

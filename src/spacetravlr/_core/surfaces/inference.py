@@ -90,12 +90,14 @@ class TermInference:
     """Factor of the variances."""
     model_error: Floats
     """Standard deviation of what may be credited to each term by mistake, after shrinkage, (terms,)."""
+    determined: Floats
+    """How much of each mean effect the data determine: the part of it that shrinkage leaves, (terms,)."""
 
     @classmethod
     def of_none(cls, n_types: int) -> TermInference:
         """What is known of no terms."""
         nothing, none = np.zeros((0, n_types + 1)), np.zeros(0)
-        return cls(nothing, nothing, nothing, nothing, nothing, none, none, 1.0, none)
+        return cls(nothing, nothing, nothing, nothing, nothing, none, none, 1.0, none, none)
 
     def rescaled(self, units: Floats) -> TermInference:
         """The same of coefficients times ``units`` (terms,)."""
@@ -133,14 +135,17 @@ def infer_terms(
     n_groups = len(groups.types)
     if model.noise <= _FLAT:  # nothing varies that could be explained
         nothing, certain = np.zeros((n_terms, n_groups)), np.ones(n_terms)
-        return TermInference(nothing, nothing, nothing, nothing, nothing + 1, certain, certain, 1.0, np.zeros(n_terms))
+        return TermInference(
+            nothing, nothing, nothing, nothing, nothing + 1, certain, certain, 1.0, np.zeros(n_terms), certain
+        )
     prior = model.variances[model.block_of_feature]
     inflation = LEAST_INFLATION
     if scores is not None:
         inflation = max(inflation, _inflation(model, posterior, blocks, n_terms, scores, prior))
     look_alikes = _look_alikes(model, posterior, blocks, n_terms)
     estimate, se, low, high, p_group = (np.empty((n_terms, n_groups)) for _ in range(5))
-    p, p_varies, model_error = np.full(n_terms, np.nan), np.full(n_terms, np.nan), np.zeros(n_terms)
+    p, p_varies = np.full(n_terms, np.nan), np.full(n_terms, np.nan)
+    model_error, determined = np.zeros(n_terms), np.zeros(n_terms)
     places = model.places
     for k, own in enumerate(of_term):
         index = np.concatenate([places[i] for i in own])
@@ -157,12 +162,12 @@ def infer_terms(
         low[k], high[k] = middle - reach, middle + reach
         p_group[k] = 2 * special.ndtr(-np.abs(estimate[k]) / np.maximum(of_null, 1e-300))
         enlarged = float(inflation + credited[-1] / max(variance[-1] * left[-1], 1e-300))
-        model_error[k] = np.sqrt(credited[-1])
+        model_error[k], determined[k] = np.sqrt(credited[-1]), left[-1]
         p[k] = _p_of_set(covariance, mean, v, enlarged)
         departs = np.concatenate([np.full(len(places[i]), blocks[i][1] != Part.POOLED) for i in own])
         if departs.any():
             p_varies[k] = _p_of_set(covariance[np.ix_(departs, departs)], mean[departs], v[departs], enlarged)
-    return TermInference(estimate, se, low, high, p_group, p, p_varies, inflation, model_error)
+    return TermInference(estimate, se, low, high, p_group, p, p_varies, inflation, model_error, determined)
 
 
 def _loadings(part: Part, groups: Groups) -> Floats:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from spacetravlr._types import Floats, Ints
 
 
+#: Part of an effect that shrinkage leaves below which draws are as if it were this: where the data say next to nothing.
+_LEAST_DETERMINED = 0.2
+
+
 class _Fit(NamedTuple):
     """Hierarchy of one target, standardised units."""
 
@@ -152,9 +156,13 @@ class PooledBody(Body):
         draws = np.sqrt(terms.inflation) * (fit.factor.T @ rng.standard_normal((fit.factor.shape[0], n_draws)))
         credited = (terms.model_error * units)[:, None] * rng.standard_normal((len(units), n_draws))
         starts = np.cumsum([0, *(len(w) for w in fit.weights)])
-        for (k, part), start in zip(fit.blocks, starts[:-1].tolist(), strict=True):
+        for (k, part), start, weights in zip(fit.blocks, starts[:-1].tolist(), fit.weights, strict=True):
             if part == Part.POOLED:
                 draws[start] += credited[k]
+            if k < len(units):  # what the data alone say: larger than what is delivered, and less sure
+                determined = max(float(terms.determined[k]), _LEAST_DETERMINED)
+                own = slice(start, start + len(weights))
+                draws[own] = draws[own] / np.sqrt(determined) + (1 / determined - 1) * weights[:, None]
         return np.asarray(draws)
 
     def _regressors(self, t: int) -> Floats:

@@ -65,26 +65,26 @@ class SampleErrors:
         }
 
 
-def p_of_change(change: Floats, se: Floats, n_draws: int) -> Floats:
-    """Two-sided p-value of no change, from a standard error that ``n_draws`` draws gave; 1 where nothing changes."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(change == 0, 0.0, np.abs(change) / se)
-    return np.asarray(2 * special.stdtr(n_draws, -t))
-
-
 def effect_errors(change: Floats, draws: Floats) -> dict[str, Floats]:
     """Standard error about what is delivered, p-value of no change, and part of the draws that have its sign.
 
-    The p-value takes the posterior for the distribution of the estimate, which errs on the safe side: where there is no
-    change, an estimate that is drawn to zero varies less than the posterior is wide.
+    Draws are of what the data alone say: larger than what is delivered, which is drawn to zero, and less sure. So the
+    standard error holds the bias of what is delivered, and the p-value, a t test of the draws, does not suffer from it.
 
     Parameters
     ----------
     change
-        Delivered changes, of any shape.
+        Delivered changes, of any shape. Where they are zero nothing is claimed, and the p-value is one.
     draws
-        The same in each draw, draws first.
+        The same in each draw, draws first; at least two.
     """
-    se = np.sqrt(((draws - change) ** 2).mean(axis=0))
+    n = len(draws)
+    mean, spread = draws.mean(axis=0), draws.std(axis=0, ddof=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(change == 0, 0.0, np.abs(mean) / (spread * np.sqrt(1 + 1 / n)))
     same = (np.sign(draws) == np.sign(change)).mean(axis=0)
-    return {"se": se, "p": p_of_change(change, se, len(draws)), "same_sign": np.where(change == 0, np.nan, same)}
+    return {
+        "se": np.sqrt(((draws - change) ** 2).mean(axis=0)),
+        "p": 2 * special.stdtr(n - 1, -np.nan_to_num(t, nan=0.0)),
+        "same_sign": np.where(change == 0, np.nan, same),
+    }

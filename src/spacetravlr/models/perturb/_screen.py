@@ -142,7 +142,7 @@ def run_batch(
         samples = drawn.propagate(
             inputs, changes, run.n_samples, n_propagation=run.n_propagation, derivative=run.derivative, cells=False
         )
-        errors = effect_errors(summary.mean, samples.mean)["se"].astype(np.float32)
+        errors = effect_errors(summary.mean, samples.mean)
     assert_finite(summary.mean[:, 0].T, changes.genes, simulator, run.genes)
     results = []
     for p, (name, given) in enumerate(zip(names, inputs, strict=True)):
@@ -157,7 +157,8 @@ def run_batch(
                 fraction=summary.fraction[p][:, columns],
                 n_perturbed=int((given.change != 0).any(axis=1).sum()),
                 change=np.ascontiguousarray(changes.values[:, columns, p]) if run.save_cells else None,
-                se=None if errors is None else errors[p][:, columns],
+                se=None if errors is None else errors["se"][p][:, columns].astype(np.float32),
+                p=None if errors is None else errors["p"][p][:, columns],
             )
         )
     return results

@@ -55,7 +55,8 @@ class ScreenResult:
     change: Floats | None = None
     """Change at every cell, cells x genes, when it is kept."""
     se: Floats | None = None
-    """Standard error of the mean change, where draws of the coefficients were taken."""
+    p: Floats | None = None
+    """Standard error of the mean change and p-value of none, where draws of the coefficients were taken."""
 
 
 class ScreenFolder:
@@ -140,6 +141,7 @@ class ScreenFolder:
                     fraction=stored["fraction"],
                     n_perturbed=int(stored["n_perturbed"]),
                     se=stored.get("se"),
+                    p=stored.get("p"),
                 )
         except (BadZipFile, EOFError, KeyError, ValueError, zlib.error) as error:
             msg = f"Expected '{path}' to be a result of a screen, found it damaged ({error}); delete it and run again."
@@ -162,7 +164,7 @@ class ScreenFolder:
             "fraction": result.fraction,
             "n_perturbed": result.n_perturbed,
         }
-        arrays |= {name: value for name in ("change", "se") if (value := getattr(result, name)) is not None}
+        arrays |= {name: value for name in ("change", "se", "p") if (value := getattr(result, name)) is not None}
         with writing(f"the result of {result.gene}", self.path), atomic_path(self.file_of(result.gene)) as temporary:
             np.savez_compressed(temporary, **arrays)
 

@@ -12,7 +12,6 @@ from spacetravlr._anndata._modulators import ADJUSTMENT
 from spacetravlr._core.inference.fdr import benjamini_hochberg
 from spacetravlr.models._held_out import held_out_r2
 from spacetravlr.models.perturb._model import FittedModel
-from spacetravlr.models.perturb._sample_errors import p_of_change
 from spacetravlr.models.perturb._screen_files import ScreenResult
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def screen_table(
     for i in range(len(cell_types)):
         screen.layers[type_layer(i)] = mean[i + 1]
     if all(r.se is not None for r in results):
-        _add_errors(screen, results, genes, model.genes.get_indexer(screen.obs_names), mean, int(run["n_samples"]))
+        _add_errors(screen, results, genes, model.genes.get_indexer(screen.obs_names), len(mean))
     values = model.expression[:, genes]
     held_out = [held_out_r2(model.fit.scores, names[genes], t) for t in cell_types]
     if cell_types:
@@ -77,19 +76,16 @@ def screen_table(
     return screen
 
 
-def _add_errors(
-    screen: AnnData, results: Sequence[ScreenResult], genes: Ints, own: Ints, mean: Floats, n_samples: int
-) -> None:
+def _add_errors(screen: AnnData, results: Sequence[ScreenResult], genes: Ints, own: Ints, n_groups: int) -> None:
     """Add standard errors, and q-values over all perturbations and the genes that they did not set by hand."""
-    se = np.full(mean.shape, np.nan, dtype=np.float32)
+    se, p_values = (np.full((n_groups, len(results), len(genes)), np.nan) for _ in range(2))
     for p, result in enumerate(results):
-        assert result.se is not None
-        se[:, p, np.searchsorted(genes, result.gene_index)] = result.se
-    p_values = p_of_change(mean, se, n_samples)
+        columns = np.searchsorted(genes, result.gene_index)
+        se[:, p, columns], p_values[:, p, columns] = result.se, result.p
     p_values[:, genes[None, :] == own[:, None]] = np.nan
-    for i in range(len(mean)):
+    for i in range(n_groups):
         se_layer, q_layer = ("se", "q") if i == 0 else (f"se_{i - 1}", f"q_{i - 1}")
-        screen.layers[se_layer] = se[i]
+        screen.layers[se_layer] = se[i].astype(np.float32)
         screen.layers[q_layer] = benjamini_hochberg(p_values[i]).astype(np.float32)
 
 
