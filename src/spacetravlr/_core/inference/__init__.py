@@ -1,0 +1,1 @@
+"""Null distributions, tests and false discovery rates."""
