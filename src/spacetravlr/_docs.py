@@ -31,6 +31,8 @@ betas_key
     Key of the coefficients.
 perturbed_key
     Key of the perturbation.
+signals_key
+    Key of the tests of :func:`spacetravlr.tl.test_signals`.
 received_key
     Key of the received ligands; what the fit used by default.
 layer_start

@@ -18,6 +18,7 @@ MODULATORS = "modulators"
 BETAS = "betas"
 PERTURBED = "perturbed"
 REPLICATE = "replicate"
+SIGNALS_TEST = "signals_test"
 SIMULATION = "simulation"
 TRUE_BETAS = "true_betas"
 

@@ -4,6 +4,8 @@ from spacetravlr.get._betas import betas, derivatives
 from spacetravlr.get._effects import perturbation_effect, ranked_effects, screen
 from spacetravlr.get._modulators import modulators
 from spacetravlr.get._scores import scores
+from spacetravlr.get._senders import senders
+from spacetravlr.get._signals import signals
 
 __all__ = [
     "betas",
@@ -13,4 +15,6 @@ __all__ = [
     "ranked_effects",
     "scores",
     "screen",
+    "senders",
+    "signals",
 ]

@@ -50,6 +50,9 @@ class Operator(Protocol):
     def apply(self, values: Floats) -> Floats:
         """Cells x signals sent to cells x signals received, float32."""
 
+    def own(self) -> Floats:
+        """What a cell receives of each unit that it sends itself, (cells,)."""
+
 
 class SparseOperator:
     """Received signals from stored weights.
@@ -97,6 +100,11 @@ class SparseOperator:
                 _scale_rows(out, self._scale)
         return out
 
+    def own(self) -> Floats:
+        """What a cell receives of each unit that it sends itself, (cells,)."""
+        diagonal = self.weights.diagonal().astype(np.float64)
+        return np.asarray(diagonal if self._scale is None else diagonal * self._scale)
+
 
 class GridOperator:
     """Received signals through a regular grid, at a cost that does not depend on the number of neighbours.
@@ -142,6 +150,7 @@ class GridOperator:
         n_jobs: int | None = None,
     ) -> None:
         assert_one_of(normalize, get_args(Normalize), name="normalize")
+        self._autocrine = autocrine
         self._kernel = GridKernel(
             coords,
             radius,
@@ -182,6 +191,11 @@ class GridOperator:
             with numba_threads(self._kernel.n_jobs):
                 _scale_rows(out, self._scale)
         return out
+
+    def own(self) -> Floats:
+        """What a cell receives of each unit that it sends itself, (cells,)."""
+        diagonal = np.full(self.n_cells, float(self._autocrine))
+        return diagonal if self._scale is None else diagonal * self._scale
 
 
 class LigandField(NamedTuple):
