@@ -34,6 +34,8 @@ DRAWINGS = {
     "modulators": lambda a, s, **k: st.pl.modulators(a, "PAX5", "B cell", **k),
     "scores": lambda a, s, **k: st.pl.scores(a, **k),
     "training": lambda a, s, **k: st.pl.training(a, **k),
+    "signals": lambda a, s, **k: st.pl.signals(a, **k),
+    "signalling": lambda a, s, **k: st.pl.signalling(a, **k),
     "change": lambda a, s, **k: st.pl.perturbation(a, "PAX5", **k),
     "distance": lambda a, s, **k: st.pl.perturbation(a, ["PAX5", "MS4A1"], kind="distance", **k),
     "quiver": lambda a, s, **k: st.pl.perturbation_vectors(a, **k),
@@ -44,7 +46,8 @@ DRAWINGS = {
 }
 FUNCTIONS = {"kernel": "spatial_weights", "received": "received_ligands", "niche": "niche", "betas": "betas",
              "modulators": "modulators", "scores": "scores", "training": "training", "change": "perturbation",
-             "quiver": "perturbation_vectors", "heatmap": "screen"}  # fmt: skip
+             "signals": "signals", "signalling": "signalling", "quiver": "perturbation_vectors",
+             "heatmap": "screen"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

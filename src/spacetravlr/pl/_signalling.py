@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LAYERS = ("sender", "signal", "partner", "target")
 _TITLES = {"sender": "sender", "signal": "signal", "partner": "receptor or TF", "target": "target"}
 _GAP, _WIDTH = 0.025, 0.035  # between nodes, and of a node
+_SIGNS = {"target goes up with the signal": ORANGE, "goes down": BLUE}
 _LEAST_SHARE = 0.05  # of a signal that a type that is drawn sends
 
 
@@ -188,7 +189,7 @@ def _draw(
     pathways: dict[str, str],
 ) -> None:
     """Nodes as bars, links as bands between them."""
-    from matplotlib.patches import Rectangle
+    from matplotlib.patches import Patch, Rectangle
 
     heights = []
     for i, layer in enumerate(LAYERS):
@@ -220,12 +221,16 @@ def _draw(
         leaving[link.layer][link.source] -= height
         arriving[link.layer + 1][link.sink] -= height
         _band(ax, link.layer + _WIDTH, link.layer + 1 - _WIDTH, start, end, height, link.color)
+    handles = [Patch(color=color, alpha=0.45, lw=0, label=text) for text, color in _SIGNS.items()]
+    ax.legend(handles=handles, loc="upper right", bbox_to_anchor=(1.0, 0.02), ncols=2, fontsize=7, frameon=False)
     ax.set_xlim(-0.75, len(LAYERS) - 0.3)
     ax.set_ylim(-0.04, 1.12)
 
 
 def _label(ax: Axes, layer: int, y: float, name: str, pathway: str) -> None:
-    text = name.replace(_keys.CONTACT_SUFFIX, " (contact)") + (f"\n{pathway}" if pathway else "")
+    ligand, _ = _keys.parse_signal(name)
+    text = name.replace(_keys.CONTACT_SUFFIX, " (contact)")
+    text += f" · {pathway}" if pathway not in ("", ligand) else ""
     first = layer == 0
     ax.text(
         layer + (-1.6 if first else 1.6) * _WIDTH, y, text, ha="right" if first else "left", va="center", fontsize=7.5,

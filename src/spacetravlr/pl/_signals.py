@@ -108,7 +108,9 @@ def signals(
     _mark_pathways(ax, list(rows["pathway"]))
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
-    ax.figure.colorbar(dots, ax=ax, shrink=0.5, pad=0.02, label="SD of the target per SD of the signal")
+    bar = ax.figure.colorbar(dots, ax=ax, shrink=0.5, pad=0.02)
+    bar.set_label("effect (SD of the target per SD of the signal)", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     _legend(ax, most, fdr, n_called=int(called.sum()))
     return finish(ax, title=title, return_fig=return_fig, save=save)
 

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from spacetravlr._types import Floats
 
-_PRIOR = 20  # tests of what cannot act that the claim itself counts as
+_PRIOR = 60  # tests of what cannot act that the claim itself counts as
 
 
 def inflation(t: Floats, claimed: float = 1.0) -> float:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Length scales of the smooth fields of a target, as shares of the extent, and the functions of each.
 SCALES = ((0.5, 20), (0.25, 60), (0.12, 80))
-_VARYING = (0.5, 10)  # of what the effect of a TF may follow
+_VARYING = (0.5, 10)  # of what the effect of a regulator may follow
 _CELLS_PER_BLOCK = 40  # whose scores are added up before their spread is taken
 _FEWEST_BLOCKS, _MOST_BLOCKS = 16, 256
 _FLAT = 1e-9
@@ -50,7 +50,7 @@ class SignalInputs:
     smooth: tuple[Floats, ...]
     """Functions of position for each length scale, not of variance one."""
     varying: Floats
-    """What the effect of a TF may vary with, cells x functions."""
+    """What the effect of a regulator may vary with: functions of position, then the composition of each type."""
     block: Ints
     """Spatial block of each cell, over which scores are added up."""
     sources: tuple[Ints, ...]

@@ -166,6 +166,8 @@ def _columns(inputs: SignalInputs, terms: Terms, own: int) -> _Columns:
         (_times(deviations[:, is_tf], inputs.varying[:, :-n_types]), False),
         (_times(deviations[:, is_tf], inputs.varying[:, -n_types:]), False),
         (_times(deviations[:, is_tf], of_type), False),
+        (_times(deviations[:, ~is_tf], inputs.varying[:, :-n_types]), False),
+        (_times(deviations[:, ~is_tf], inputs.varying[:, -n_types:]), False),
         (_times(deviations[:, ~is_tf], of_type), False),
     ]
     position = np.searchsorted(genes, products.gene)
