@@ -76,7 +76,7 @@ def test_types_agree_with_all_cells(tested):
 @pytest.mark.parametrize("confounder", [None, "ligand"])
 def test_nothing_is_found_where_nothing_acts(confounder):
     adata = prepared(
-        n_cells=800, n_targets=5, depth=2.0, programs=0.5, confounder=confounder, n_active_tfs=0, n_active_pairs=0,
+        n_cells=600, n_targets=5, depth=2.0, programs=0.5, confounder=confounder, n_active_tfs=0, n_active_pairs=0,
         n_active_ligand_tf=0, rng=1,
     )  # fmt: skip
     st.tl.test_signals(adata, counts_layer="counts")
@@ -114,10 +114,11 @@ def test_results_do_not_depend_on_the_order_of_cells_or_on_other_targets(tissue,
 def test_survives_files(tested, tmp_path):
     stored = tested.uns["signals_test"]
     assert list(stored["signals"]["pathway"].unique()) != [""]
-    tested.write_h5ad(tmp_path / "a.h5ad")
+    slim = anndata.AnnData(obs=tested.obs[["cell_type"]], uns={"signals_test": stored})
+    slim.write_h5ad(tmp_path / "a.h5ad")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the format of zarr
-        tested.write_zarr(tmp_path / "a.zarr")
+        slim.write_zarr(tmp_path / "a.zarr")
     for back in (anndata.read_h5ad(tmp_path / "a.h5ad"), anndata.read_zarr(tmp_path / "a.zarr")):
         for per in ("signal", "target", "type"):
             pd.testing.assert_frame_equal(
