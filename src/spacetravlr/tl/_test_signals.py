@@ -47,7 +47,8 @@ def test_signals(
     - the cell's type, all TFs and all receptors of the target (with ``counts_layer``, what is expected of them given
       what was counted), and the cell's own ligands;
     - smooth functions of position at three scales, and which types are near;
-    - effects of TFs and receptors that differ between types, with position and with the types nearby;
+    - effects of TFs and receptors that differ between types, with position and with the types nearby (where there are
+      many, of those that go along with the target most);
     - all other signals of the target and their products.
 
     One variance for each of these groups is learned from the evidence, and the rest is partialled out of the target and

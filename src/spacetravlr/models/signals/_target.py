@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spacetravlr._types import Bools, Floats, Ints
     from spacetravlr.models.signals._inputs import SignalInputs
 
+_MOST_VARYING = 480  # columns of effects that vary; those of the regulators that go along with the target most
 _FEWEST = 50  # cells of a type that it has an estimate of its own from
 
 
@@ -90,7 +91,7 @@ def check_target(inputs: SignalInputs, t: int) -> TargetTests:
     own = int(fit.targets.gene[t])
     terms = fit.terms.take(np.sort(fit.targets.terms_of(t)))
     y = _response(inputs, own)
-    columns = _columns(inputs, terms, own)
+    columns = _columns(inputs, terms, own, y)
     products, signals, a = columns.products, columns.signals, columns.values
     gram = (a.T @ a).astype(np.float64)
     cross = (a.T @ y).astype(np.float64)
@@ -143,7 +144,7 @@ def _response(inputs: SignalInputs, gene: int) -> Floats:
     return np.asarray(inputs.standard(y)[:, 0])
 
 
-def _columns(inputs: SignalInputs, terms: Terms, own: int) -> _Columns:
+def _columns(inputs: SignalInputs, terms: Terms, own: int, y: Floats) -> _Columns:
     """All that may act beside signals, then the signals."""
     fit = inputs.fit
     genes = np.unique(terms.gene)
@@ -156,20 +157,19 @@ def _columns(inputs: SignalInputs, terms: Terms, own: int) -> _Columns:
     level = expected.mean(axis=0, dtype=np.float64) / np.maximum(spread, 1e-9)
     is_tf = np.isin(genes, terms.gene[np.isin(terms.kind, [Kind.TF, Kind.TFL])])
     of_type = np.eye(fit.n_types, dtype=np.float32)[fit.cell_type][:, 1:]
+    most = max(1, _MOST_VARYING // (inputs.varying.shape[1] + of_type.shape[1]))
+    varies = np.zeros(len(genes), dtype=bool)
+    varies[np.argsort(-np.abs(deviations.T @ y), kind="stable")[:most]] = True
+    groups = (deviations[:, varies & is_tf], deviations[:, varies & ~is_tf])
     products = terms.take(np.flatnonzero(terms.signal >= 0))
     senders = np.unique(products.signal)
     parts: list[tuple[Floats, bool]] = [(inputs.standard(expected), True), (inputs.own[:, senders], False)]
     parts += [(functions, False) for functions in inputs.smooth]
     parts += [(inputs.composition, False)]
     n_types = fit.n_types
-    parts += [
-        (_times(deviations[:, is_tf], inputs.varying[:, :-n_types]), False),
-        (_times(deviations[:, is_tf], inputs.varying[:, -n_types:]), False),
-        (_times(deviations[:, is_tf], of_type), False),
-        (_times(deviations[:, ~is_tf], inputs.varying[:, :-n_types]), False),
-        (_times(deviations[:, ~is_tf], inputs.varying[:, -n_types:]), False),
-        (_times(deviations[:, ~is_tf], of_type), False),
-    ]
+    for group in groups:
+        for functions in (inputs.varying[:, :-n_types], inputs.varying[:, -n_types:], of_type):
+            parts.append((_times(group, functions), False))
     position = np.searchsorted(genes, products.gene)
     parts.append((inputs.signals[:, senders], False))
     local = deviations[:, position]
