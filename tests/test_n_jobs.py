@@ -77,6 +77,15 @@ def _drivers(adata, n_jobs):
     return [out.obsm["drivers"], out.obsm["drivers_knockout"], out.uns["drivers"]["table"].select_dtypes("number")]
 
 
+def _signals(_, n_jobs):
+    adata = st.datasets.simulated_tissue(n_cells=250, n_targets=3, rng=1)
+    st.pp.spatial_weights(adata, n_jobs=1)
+    st.pp.received_ligands(adata, _pairs(adata), layer="log1p", n_jobs=1)
+    st.pp.modulators(adata, st.datasets.simulated_priors(adata)[0])
+    st.tl.test_signals(adata, n_jobs=n_jobs)
+    return [table.select_dtypes("number") for table in (st.get.signals(adata), st.get.signals(adata, per="type"))]
+
+
 def _vectors(adata, n_jobs):
     st.tl.perturb(adata, "FOXO1", n_jobs=1)
     out = st.tl.perturbation_vectors(adata, basis="spatial", n_jobs=n_jobs, copy=True)
@@ -117,6 +126,8 @@ CASES: dict[str, list[Callable[..., list[Any]]]] = {
     "st.tl.transfer_betas": [_transfer],
     "st.tl.replicate": [_replicate],
     "st.tl.drivers": [_drivers],
+    "st.tl.test_signals": [_signals],
+    "st.get.senders": [lambda a, n: [st.get.senders(a, "CXCL12", per_cell=True, n_jobs=n)]],
     "st.tl.perturb": [
         lambda a, n: [st.tl.perturb(a, "FOXO1", n_jobs=n, copy=True).layers["perturbed"]],
         lambda a, n: [st.tl.perturb(a, "FOXO1", derivative="exact", n_jobs=n, copy=True).layers["perturbed"]],

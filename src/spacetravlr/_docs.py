@@ -37,6 +37,8 @@ drivers_key
     Key of the drivers.
 driver_mode
     ``"knockout"`` ranks by what losing a gene does, ``"increase"`` by what one standard deviation more of it does.
+signals_key
+    Key of the tests of :func:`spacetravlr.tl.test_signals`.
 received_key
     Key of the received ligands; what the fit used by default.
 layer_start

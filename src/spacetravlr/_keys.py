@@ -20,6 +20,7 @@ PERTURBED = "perturbed"
 REPLICATE = "replicate"
 MICRONICHE = "microniche"
 DRIVERS = "drivers"
+SIGNALS_TEST = "signals_test"
 SIMULATION = "simulation"
 TRUE_BETAS = "true_betas"
 

@@ -43,6 +43,7 @@ def make_tissue(n_cells=240, **options):
         )
         for t, s in zip(targets, rng.uniform(3, 7, len(targets)), strict=True)
     )
+    adata.uns["signals_test"] = _signals_test(adata)
     adata.obsm["betas"] = betas
     adata.uns["betas"] = {
         "terms": terms,
@@ -52,6 +53,26 @@ def make_tissue(n_cells=240, **options):
         "store": "",
     }
     return adata
+
+
+def _signals_test(adata):
+    """Tests of signals whose numbers are a formula, as `tl.test_signals` writes them."""
+    pairs = adata.uns["received_ligands_params"]["pairs"]
+    targets = list(adata.uns["modulators"]["table"]["target"].unique())
+    rows = []
+    for t, target in enumerate(targets):
+        for s, pair in enumerate(pairs.drop_duplicates(["ligand", "range"]).itertuples()):
+            strength = np.sin(1.7 * t + 2.3 * s)
+            rows.append(
+                {
+                    "target": target, "ligand": pair.ligand, "range": pair.range, "receptors": pair.receptor,
+                    "signal": pair.ligand + ("|contact" if pair.range == "contact" else ""), "pathway": pair.pathway,
+                    "partner": "FOXO1" if (t + s) % 6 == 0 else pair.receptor, "effect": 0.2 * strength,
+                    "kind": "tfl" if (t + s) % 6 == 0 else "lr", "gain": 0.01 * strength * abs(strength),
+                    "p": np.exp(-9 * abs(strength)), "q": np.exp(-4 * strength**2) if strength**2 > 0.7 else 0.9,
+                }
+            )  # fmt: skip
+    return {"signals": pd.DataFrame(rows), "params": {"cluster_key": "cell_type", "received_key": "received_ligands"}}
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,8 @@ DRAWINGS = {
     "masked": lambda a, s, **k: st.pl.betas(a, "PAX5", "FOXO1", mask="insignificant", betas_key="judged", **k),
     "effects": lambda a, s, **k: st.pl.perturbation_effects(a, **k),
     "volcano": lambda a, s, **k: st.pl.perturbation_effects(a, kind="volcano", cell_type="T cell", **k),
+    "signals": lambda a, s, **k: st.pl.signals(a, **k),
+    "signalling": lambda a, s, **k: st.pl.signalling(a, **k),
     "change": lambda a, s, **k: st.pl.perturbation(a, "PAX5", **k),
     "distance": lambda a, s, **k: st.pl.perturbation(a, ["PAX5", "MS4A1"], kind="distance", **k),
     "quiver": lambda a, s, **k: st.pl.perturbation_vectors(a, **k),
@@ -53,7 +55,7 @@ DRAWINGS = {
 FUNCTIONS = {"kernel": "spatial_weights", "received": "received_ligands", "niche": "niche", "betas": "betas",
              "modulators": "modulators", "microniches": "microniches", "scores": "scores", "training": "training",
              "change": "perturbation", "effects": "perturbation_effects", "quiver": "perturbation_vectors",
-             "heatmap": "screen", "drivers": "drivers"}  # fmt: skip
+             "heatmap": "screen", "drivers": "drivers", "signals": "signals", "signalling": "signalling"}  # fmt: skip
 
 
 def with_niches(adata, split):

@@ -437,3 +437,37 @@ def test_no_arrows_where_nothing_changed(done, kind):
     assert len(ax.collections) > cells
     if kind == "cells":
         assert len(ax.collections[-1].get_offsets()) == 20
+
+
+def test_signals_are_dots_that_say_what_is_significant(adata):
+    table = st.get.signals(adata)
+    ax = st.pl.signals(adata, fdr=0.1)
+    dots = ax.collections[0]
+    assert len(dots.get_offsets()) == len(table)
+    assert (np.asarray(dots.get_linewidths()) > 1).sum() == (table["q"] <= 0.1).sum() > 0
+    np.testing.assert_allclose(np.sort(dots.get_array()), np.sort(table["effect"]))
+    few = st.pl.signals(adata, "PAX5", n_top=3)
+    assert len(few.collections[0].get_offsets()) == 3
+
+
+def test_signalling_draws_what_is_called_and_says_when_that_is_nothing(adata):
+    called = st.get.signals(adata, max_q=0.1).head(20)
+    ax = st.pl.signalling(adata)
+    texts = {text.get_text() for text in ax.texts}
+    assert set(called["target"]) <= texts
+    assert {"sender", "receptor or TF", *adata.obs["cell_type"].cat.categories} <= texts
+    assert any(text.startswith(called["ligand"][0]) for text in texts)
+    one = st.pl.signalling(adata, n_top=1)
+    assert {t.get_text() for t in one.texts} & set(adata.uns["betas"]["terms"]["target"]) == {called["target"][0]}
+    empty = st.pl.signalling(adata, fdr=0)
+    assert [text.get_text() for text in empty.texts] == ["no signal at a false discovery rate of 0"]
+    pathway = called["pathway"][0]
+    assert st.pl.signalling(adata, pathway=pathway) is not None
+    with pytest.raises(ValueError, match="pathway"):
+        st.pl.signalling(adata, pathway="nowhere")
+    with pytest.raises(ValueError, match="fdr"):
+        st.pl.signals(adata, fdr=2)
+    del adata.uns["signals_test"]
+    for draw in (st.pl.signals, st.pl.signalling):
+        with pytest.raises(KeyError, match="st.tl.test_signals"):
+            draw(adata)

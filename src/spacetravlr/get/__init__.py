@@ -9,6 +9,8 @@ from spacetravlr.get._microniche_markers import microniche_markers
 from spacetravlr.get._modulators import modulators
 from spacetravlr.get._reliability import reliability
 from spacetravlr.get._scores import scores
+from spacetravlr.get._senders import senders
+from spacetravlr.get._signals import signals
 from spacetravlr.get._specificity import specificity
 
 __all__ = [
@@ -25,4 +27,6 @@ __all__ = [
     "scores",
     "screen",
     "specificity",
+    "senders",
+    "signals",
 ]

@@ -10,6 +10,8 @@ from spacetravlr.pl._perturbation import perturbation
 from spacetravlr.pl._received_ligands import received_ligands
 from spacetravlr.pl._scores import scores, training
 from spacetravlr.pl._screen import screen
+from spacetravlr.pl._signalling import signalling
+from spacetravlr.pl._signals import signals
 from spacetravlr.pl._spatial_weights import spatial_weights
 from spacetravlr.pl._vectors import perturbation_vectors
 
@@ -25,6 +27,8 @@ __all__ = [
     "received_ligands",
     "scores",
     "screen",
+    "signalling",
+    "signals",
     "spatial_weights",
     "training",
 ]

@@ -10,6 +10,7 @@ from spacetravlr.tl._perturb_batch import perturb_batch
 from spacetravlr.tl._perturbation_vectors import perturbation_vectors
 from spacetravlr.tl._possible_targets import possible_targets
 from spacetravlr.tl._replicate import replicate
+from spacetravlr.tl._test_signals import test_signals
 from spacetravlr.tl._transfer_betas import transfer_betas
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "perturbation_vectors",
     "possible_targets",
     "replicate",
+    "test_signals",
     "transfer_betas",
 ]

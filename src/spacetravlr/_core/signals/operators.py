@@ -53,6 +53,9 @@ class Operator(Protocol):
     def transposed(self) -> Operator:
         """The operator from cells that receive to cells that send, for derivatives."""
 
+    def own(self) -> Floats:
+        """What a cell receives of each unit that it sends itself, (cells,)."""
+
 
 class SparseOperator:
     """Received signals from stored weights.
@@ -107,6 +110,11 @@ class SparseOperator:
             weights = sparse.csr_matrix(sparse.diags_array(self._scale) @ weights)
         return SparseOperator(sparse.csr_matrix(weights.T), n_jobs=self.n_jobs)
 
+    def own(self) -> Floats:
+        """What a cell receives of each unit that it sends itself, (cells,)."""
+        diagonal = self.weights.diagonal().astype(np.float64)
+        return np.asarray(diagonal if self._scale is None else diagonal * self._scale)
+
 
 class GridOperator:
     """Received signals through a regular grid, at a cost that does not depend on the number of neighbours.
@@ -152,6 +160,7 @@ class GridOperator:
         n_jobs: int | None = None,
     ) -> None:
         assert_one_of(normalize, get_args(Normalize), name="normalize")
+        self._autocrine = autocrine
         self._kernel = GridKernel(
             coords,
             radius,
@@ -202,6 +211,11 @@ class GridOperator:
         """The operator from cells that receive to cells that send; the kernel itself is symmetric."""
         return _TransposedGrid(self._kernel, self._scale, self)
 
+    def own(self) -> Floats:
+        """What a cell receives of each unit that it sends itself, (cells,)."""
+        diagonal = np.full(self.n_cells, float(self._autocrine))
+        return diagonal if self._scale is None else diagonal * self._scale
+
 
 class _TransposedGrid:
     """The transpose of a :class:`GridOperator`, through its grid."""
@@ -231,6 +245,10 @@ class _TransposedGrid:
     def transposed(self) -> Operator:
         """The operator that this one was made of."""
         return self._forward
+
+    def own(self) -> Floats:
+        """What a cell receives of each unit that it sends itself, (cells,): the diagonal, which stays."""
+        return self._forward.own()
 
 
 class LigandField(NamedTuple):

@@ -1,0 +1,1 @@
+"""Whether what neighbours send is seen in what cells express."""
