@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +17,14 @@ def small_tissue(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the session's tissue smaller than the default, so that the test is short."""
     make = st.datasets.simulated_tissue
     monkeypatch.setattr(st.datasets, "simulated_tissue", lambda rng: make(n_cells=500, n_targets=3, n_pairs=6, rng=rng))
+
+
+@pytest.fixture
+def small_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for a session that asks for cells and depth."""
+    make = st.datasets.simulated_tissue
+    small = {"n_cells": 500, "n_targets": 3, "n_pairs": 6}
+    monkeypatch.setattr(st.datasets, "simulated_tissue", lambda **options: make(**(options | small)))
 
 
 @pytest.mark.usefixtures("small_tissue")
@@ -44,3 +54,19 @@ def test_the_ten_line_session(tmp_path, monkeypatch):
     gf = st.GeneFactory(adata)
     again = gf.genome_screen(save_to="./ko_results", mode="knockout", n_propagation=4)
     np.testing.assert_array_equal(again.X, screen.X)
+
+
+@pytest.mark.usefixtures("small_counts")
+def test_the_session_of_the_readme(tmp_path, monkeypatch):
+    """The Python block of the README, as written, on fewer cells and draws."""
+    monkeypatch.chdir(tmp_path)
+    mpl.use("Agg")
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    session = readme.split("## A session")[1].split("```python\n")[1].split("```")[0]
+    names: dict[str, object] = {}
+    exec(compile(session.replace("n_samples=50", "n_samples=4"), "README.md", "exec"), names)
+    plt.close("all")
+    adata, screen = names["adata"], names["screen"]
+    assert {"perturbed", "perturbed_se"} <= set(adata.layers)
+    assert {"betas", "signals_test", "drivers", "perturbed"} <= set(adata.uns)
+    assert set(screen.obs_names) == set(st.tl.possible_targets(adata))
