@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from benchmarks._inference import calls, coverage, first_of, judge, true_effects
 from benchmarks._truth import Case, Fitted, correlation, profile_match, shuffle_targets, simulate
-from benchmarks.truth import MEASURES, NULL_MEASURES, Setting, main
+from benchmarks.truth import INFERENCE_MEASURES, MEASURES, NULL_MEASURES, Setting, main
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,33 @@ def test_shuffling_keeps_what_each_type_has():
         assert before[cells][:, targets].sum() == after[cells][:, targets].sum()
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_judgement_of_errors_knows_the_truth(case):
+    fit = judge(case)
+    # a screen of the true coefficients is what the knockouts of the case are, where nothing is clipped
+    gene, target = case._genes[0][1], str(case.terms["target"].iloc[0])
+    screen = true_effects(case, fit, [gene])
+    own = [i for i, (_, name) in enumerate(case._genes) if name == gene]
+    expected = case.effects[:, own, 0].sum(axis=1).mean()
+    assert float(screen[gene, target].X[0, 0]) == pytest.approx(expected, rel=0.15, abs=0.01)
+    found = coverage(fit)
+    assert 0 < found["cover50"] < found["cover90"] <= found["cover99"] <= 1
+    assert found["cover90"] == pytest.approx(found["cover"], abs=0.01)
+    assert 0 <= calls(fit)["p05"] <= 1
+
+
+def test_first_of_others():
+    profiles = np.random.default_rng(0).normal(size=(6, 4, 2))
+    assert first_of(profiles, profiles) == 1
+    assert first_of(profiles[::-1], profiles) == 0
+    assert first_of(np.zeros_like(profiles), profiles) == 0
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("options", "measures"), [([], MEASURES), (["--nulls"], NULL_MEASURES)])
+@pytest.mark.parametrize(
+    ("options", "measures"),
+    [([], MEASURES), (["--nulls"], NULL_MEASURES), (["--inference"], INFERENCE_MEASURES)],
+)
 def test_quick_run_writes_table_and_results(tmp_path, options, measures):
     out, results, figure = tmp_path / "truth.md", tmp_path / "truth.csv", tmp_path / "truth.png"
     paths = ["--out", str(out), "--results", str(results), "--figure", str(figure)]
