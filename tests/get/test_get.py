@@ -242,10 +242,19 @@ def test_evidence_of_removed_terms_is_missing(adata):
 def test_spatialdata(adata, name):
     spatialdata = pytest.importorskip("spatialdata")
     st.tl.perturb(adata, "FOXO1")
-    screen = st.tl.genome_screen(adata, save_to=None, genes=["FOXO1"])
-    options = {"cell_type": "B"} if name == "screen" else {}
-    arguments = ("PAX5",) if name in ("betas", "derivatives") else ()
-    sdata = spatialdata.SpatialData(tables={"cells": screen if name == "screen" else adata, "other": adata[:5].copy()})
+    genes = ["FOXO1", "CXCL12"] if name == "specificity" else ["FOXO1"]
+    screen = st.tl.genome_screen(adata, save_to=None, genes=genes)
+    if name == "microniche_markers":
+        st.tl.microniches(adata, n_niches=2)
+    elif name == "drivers":
+        st.tl.drivers(adata, "PAX5", n_check=0)
+    elif name == "signals":
+        adata.uns["signals_test"] = {"signals": pd.DataFrame({"target": ["PAX5"], "signal": ["CXCL12"], "p": [0.5]})}
+    options = {"screen": {"cell_type": "B"}, "reliability": {"counts_layer": "counts"}}.get(name, {})
+    adata.layers["counts"] = np.random.default_rng(0).poisson(2.0, adata.shape)
+    arguments = {"betas": ("PAX5",), "derivatives": ("PAX5",), "senders": ("CXCL12",)}.get(name, ())
+    of_screens = name in ("screen", "specificity")
+    sdata = spatialdata.SpatialData(tables={"cells": screen if of_screens else adata, "other": adata[:5].copy()})
     function = getattr(st.get, name)
     found = function(sdata, *arguments, table_key="cells", **options)
     assert len(found)

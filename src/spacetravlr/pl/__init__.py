@@ -17,8 +17,8 @@ from spacetravlr.pl._vectors import perturbation_vectors
 
 __all__ = [
     "betas",
-    "microniches",
     "drivers",
+    "microniches",
     "modulators",
     "niche",
     "perturbation",

@@ -14,8 +14,8 @@ from spacetravlr.tl._test_signals import test_signals
 from spacetravlr.tl._transfer_betas import transfer_betas
 
 __all__ = [
-    "evaluate_perturbation",
     "drivers",
+    "evaluate_perturbation",
     "fit_betas",
     "genome_screen",
     "microniches",
