@@ -148,7 +148,7 @@ def test_signals(
         found = run_tests(
             table, targets=wanted, layer=layer, counts_layer=counts_layer, cluster_key=cluster_key,
             modulators_key=modulators_key, n_shifts=int(n_shifts), rng=as_generator(rng), n_jobs=n_jobs,
-            progress=bar.update,
+            started=bar.reset, progress=bar.update,
         )  # fmt: skip
     logger.info(
         "%d of %d pairs of a target and a signal at a false discovery rate of 0.1",
