@@ -15,6 +15,8 @@ it; nothing regulates, or TFs only.
 from uniform ones, over 20 bins. **called**: share of the tests with q < 0.1. **power**: share of the acting signals
 that are called; **FDR**: share of the called ones that do not act, over all tissues of a setting.
 
+``--real``: real sections instead, see ``benchmarks.signals_real``.
+
 Results are added to the file ``--results`` as they come; what it holds is not run again.
 """
 
@@ -33,6 +35,8 @@ from anndata import AnnData
 
 import spacetravlr as st
 from benchmarks import _common as common
+from benchmarks import signals_real
+from benchmarks._sections import SECTIONS
 from benchmarks._truth import NULL, prepare, shuffle_targets, simulate
 from benchmarks.truth import FIRST_SEED, Results
 from spacetravlr import _keys
@@ -189,12 +193,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, metavar="N", help="tissues of each setting")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether all of it runs, not what comes out")
+    parser.add_argument("--real", action="store_true", help="real sections instead of simulated tissues")
+    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=list(SECTIONS))
+    parser.add_argument("--n-jobs", type=int, help="of --real")
     parser.add_argument("--results", type=Path, help="CSV of every tissue")
     parser.add_argument("--out", type=Path, help="markdown table")
     parser.add_argument("--figure", type=Path, help="PNG of p-values of the nulls")
     args = parser.parse_args(argv)
     st.settings.show_progress_bar = False
     logging.getLogger("spacetravlr").setLevel(logging.ERROR)
+    if args.real:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            common.write(common.markdown(signals_real.rows(args.sections, 0, args.n_jobs)), args.out)
+        return
     results = Results(args.results)
     settings = [Setting(300, "no cause", seeds=1), Setting(300, "signals act", seeds=1)] if args.quick else SETTINGS
     with warnings.catch_warnings():

@@ -139,6 +139,22 @@ def test_slides_and_keys():
     assert st.get.signals(adata, signals_key="mine")["p"].between(0, 1).all()
 
 
+def test_a_long_call_says_how_long_it_takes(tissue, monkeypatch, caplog):
+    from spacetravlr.models.signals import _run
+
+    for long in (1e9, 0.0):
+        caplog.clear()
+        monkeypatch.setattr(_run, "_LONG", long)
+        with caplog.at_level("INFO", logger="spacetravlr"):
+            st.tl.test_signals(tissue, ["PAX5"], n_shifts=0, copy=True)
+        assert ("will take about 1 minutes" in caplog.text) == (long == 0.0)
+
+
+def test_the_progress_bar_counts_targets(tissue, capsys):
+    st.tl.test_signals(tissue, ["PAX5"], n_shifts=0, show_progress_bar=True, copy=True)
+    assert "1/1" in capsys.readouterr().err
+
+
 def test_bad_input(tissue):
     with pytest.raises(ValueError, match="n_shifts"):
         st.tl.test_signals(tissue, n_shifts=-1)

@@ -64,6 +64,11 @@ def test_signals(
     is no evidence of absence: at a depth of one molecule per gene, most true signals are not found in 10,000 cells
     (:doc:`/benchmarks`).
 
+    **What it takes.** A target with 190 signals and 520 products has some 1,700 columns; in 6,600 cells it takes some 8
+    seconds in one thread. Time grows with the cells, and with the square of the columns (with the cube, where cells are
+    few). Each thread holds the columns of its target in single precision, and their products. A call of more than a
+    minute says so after its first target.
+
     Parameters
     ----------
     adata
@@ -148,7 +153,7 @@ def test_signals(
         found = run_tests(
             table, targets=wanted, layer=layer, counts_layer=counts_layer, cluster_key=cluster_key,
             modulators_key=modulators_key, n_shifts=int(n_shifts), rng=as_generator(rng), n_jobs=n_jobs,
-            progress=bar.update,
+            started=bar.reset, progress=bar.update,
         )  # fmt: skip
     logger.info(
         "%d of %d pairs of a target and a signal at a false discovery rate of 0.1",

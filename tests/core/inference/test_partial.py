@@ -1,18 +1,9 @@
-"""Partialling out against least squares, and the statistics made of it."""
+"""Partialling out against least squares and against regressions that are fitted again."""
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from spacetravlr._core.inference.inflation import inflation
-from spacetravlr._core.inference.partial import (
-    block_sums,
-    block_t,
-    cauchy_combination,
-    learned_ridge,
-    p_of_t,
-    remaining,
-)
+from spacetravlr._core.inference.partial import LeftOut, learned_ridge
 
 
 def fitted(a, y, group, free):
@@ -32,8 +23,9 @@ def test_free_columns_are_partialled_out_by_least_squares(design):
     a, y = design
     tested = np.array([7, 8])
     ridge = fitted(a, y, np.zeros(9, dtype=int), np.ones(9, dtype=bool))
-    out = ridge.without(tested)
-    x, e = a @ out, y - a @ (ridge.weights - out @ ridge.weights[tested])
+    left_out = LeftOut(ridge, [tested])
+    x, left = left_out.residuals(a, a[:, tested], np.zeros(2, dtype=int))
+    e = y - a @ left_out.of_response()[:, 0]
     rest = np.delete(a, tested, axis=1)
     for found, column in ((x, a[:, tested]), (e, y)):
         expected = column - rest @ np.linalg.lstsq(rest, column, rcond=None)[0]
@@ -41,7 +33,44 @@ def test_free_columns_are_partialled_out_by_least_squares(design):
     # Frisch and Waugh: the slopes of residuals on residuals are those of the whole regression
     slopes = np.linalg.lstsq(x, e, rcond=None)[0]
     np.testing.assert_allclose(slopes, np.linalg.lstsq(a, y, rcond=None)[0][tested], atol=1e-4)
-    np.testing.assert_allclose(remaining(ridge, out, tested, a, x), 1, atol=1e-4)
+    np.testing.assert_allclose(left, 1, atol=1e-4)
+    np.testing.assert_allclose(a @ ridge.without(tested), x, atol=1e-8)
+
+
+def fitted_again(a, penalty, columns, x):
+    """Residuals of a regression without some columns."""
+    rest = np.setdiff1d(np.arange(a.shape[1]), columns)
+    kept = a[:, rest]
+    return x - kept @ np.linalg.solve(kept.T @ kept + np.diag(penalty[rest]), kept.T @ x)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_leaving_out_many_sets_at_once_is_fitting_again_without_each(dtype):
+    rng = np.random.default_rng(5)
+    a = rng.normal(size=(150, 60)).astype(dtype)
+    a[:, 40:] += 0.8 * a[:, :20]
+    a[:, 3] = a[:, 0] + a[:, 1] + 0.1 * a[:, 3]  # hardly more than others have
+    y = (a[:, :5].sum(axis=1) + a[:, 45] + rng.normal(size=150)).astype(dtype)
+    exact = a.astype(np.float64)
+    group, free = np.repeat([0, 1, 2], [5, 35, 20]), np.arange(60) < 5
+    ridge = fitted(exact, y.astype(np.float64), group, free)
+    sets = [np.array([40, 46, 47]), np.array([41, 48]), np.array([42]), np.array([45, 59])]
+    of = np.array([0, 0, 0, 1, 1, 3, 3])
+    # columns of the sets, products of them, and columns that are in no regression
+    own = exact[:, [40, 46, 47, 41, 48, 45, 59]]
+    for x in (own, own + 0.5 * own[:, [1, 2, 0, 4, 3, 6, 5]], rng.normal(size=(150, 7))):
+        left_out = LeftOut(ridge, sets)
+        found, left = left_out.residuals(a, x.astype(dtype), of)
+        e = y[:, None] - a @ left_out.of_response().astype(dtype)
+        assert found.dtype == dtype
+        for k, s in enumerate(of):
+            expected = fitted_again(exact, ridge.penalty, sets[s], x[:, k])
+            np.testing.assert_allclose(found[:, k], expected, atol=1e-4 if dtype == np.float32 else 1e-9)
+            again = fitted_again(exact, ridge.penalty, sets[s], expected)
+            assert left[k] == pytest.approx(expected @ again / (expected @ expected), abs=1e-4)
+        for s, columns in enumerate(sets):
+            expected = fitted_again(exact, ridge.penalty, columns, y.astype(np.float64))
+            np.testing.assert_allclose(e[:, s], expected, atol=1e-4 if dtype == np.float32 else 1e-9)
 
 
 def test_a_penalty_leaves_the_variance_that_it_says():
@@ -54,9 +83,10 @@ def test_a_penalty_leaves_the_variance_that_it_says():
     for _ in range(300):
         y = a[:, :30] @ rng.normal(size=30) * np.sqrt(variance) + rng.normal(size=n)
         ridge = fitted(a, y, group, np.zeros(31, dtype=bool))
-        out = ridge.without(tested)
-        x, e = a @ out, y - a @ (ridge.weights - out @ ridge.weights[tested])
-        expected = ridge.noise * (x**2).sum(axis=0) * remaining(ridge, out, tested, a, x)
+        left_out = LeftOut(ridge, [tested])
+        x, left = left_out.residuals(a, a[:, tested], np.array([0]))
+        e = y - a @ left_out.of_response()[:, 0]
+        expected = ridge.noise * (x**2).sum(axis=0) * left
         scores.append(float((x[:, 0] @ e) / np.sqrt(expected[0])))
     assert np.var(scores) == pytest.approx(1, abs=0.25)
 
@@ -74,32 +104,3 @@ def test_variances_are_learned():
     penalty = ridge.noise / ridge.variance[group]
     # the learning stops where it hardly changes any more
     np.testing.assert_allclose(ridge.weights, np.linalg.solve(a.T @ a + np.diag(penalty), a.T @ y), atol=1e-3)
-
-
-def test_scores_over_blocks():
-    rng = np.random.default_rng(3)
-    values, block = rng.normal(size=(60, 2)), rng.integers(0, 5, 60)
-    sums = block_sums(values, block)
-    np.testing.assert_allclose(sums, [values[block == b].sum(axis=0) for b in range(5)])
-    np.testing.assert_allclose(block_t(sums), values.sum(axis=0) / np.sqrt((sums**2).sum(axis=0)))
-    assert block_t(np.zeros((4, 1)))[0] == 0
-    np.testing.assert_allclose(p_of_t(np.array([-2.0, 2.0]), 10), 2 * stats.t.sf(2.0, 10))
-
-
-def test_combination_of_p_values():
-    assert cauchy_combination(np.array([0.03])) == pytest.approx(0.03)
-    assert cauchy_combination(np.array([0.2, np.nan, 0.2])) == pytest.approx(0.2)
-    assert np.isnan(cauchy_combination(np.zeros(0)))
-    assert 0 < cauchy_combination(np.array([0.0, 0.5])) < 1e-12
-    p = np.random.default_rng(4).uniform(size=(1500, 3))
-    p[:, 1] = p[:, 0]  # whatever depends on what
-    found = [cauchy_combination(row) for row in p]
-    assert stats.kstest(found, "uniform").pvalue > 0.01
-
-
-def test_inflation():
-    t = np.random.default_rng(5).normal(size=5000)
-    assert inflation(2 * t) == pytest.approx(2, rel=0.05)
-    assert inflation(0.5 * t) == 1
-    assert inflation(np.zeros(0)) == 1
-    assert inflation(np.array([3.0])) < 1.1

@@ -17,16 +17,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import linalg, special
+from scipy import linalg
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spacetravlr._types import Bools, Floats, Ints
 
 _N_STEPS = 15
 _START = 0.01  # variance of each coefficient before anything is known
 _LEAST, _MOST = 1e-8, 1e2
 _FREE = 1e-6  # penalty per cell of columns that are not shrunk: for numbers only
-_LEAST_P = 1e-15
+_LEAST_LEFT = 0.05  # of the variance of a score
 
 
 class Ridge(NamedTuple):
@@ -40,6 +42,8 @@ class Ridge(NamedTuple):
     """Variance of what is left, a number."""
     variance: Floats
     """Variance of the coefficients of each group."""
+    penalty: Floats
+    """What was added to the squares of each column."""
 
     def without(self, columns: Ints) -> Floats:
         r"""From all columns to what the regression without some leaves of them, columns x ``len(columns)``.
@@ -72,75 +76,74 @@ def learned_ridge(gram: Floats, cross: Floats, square: float, n: int, group: Int
         penalty = np.where(free, _FREE * n, noise / variance[group])
         lower = linalg.cholesky(gram + np.diag(penalty), lower=True, overwrite_a=True, check_finite=False)
         weights = linalg.cho_solve((lower, True), cross, check_finite=False)
-        inverse, _ = linalg.lapack.dpotri(lower, lower=1)
-        shrunk = penalty * np.diag(inverse)
+        lower, _ = linalg.lapack.dtrtri(lower, lower=1, overwrite_c=1)
+        shrunk = penalty * np.einsum("ij,ij->j", lower, lower)  # times the diagonal of the inverse
         determined = np.bincount(group, 1 - shrunk, minlength=n_groups)
         left = square - 2 * weights @ cross + weights @ gram @ weights
         noise = max(left / max(n - determined.sum(), 1.0), 1e-12)
         squares = np.bincount(group, weights**2, minlength=n_groups)
         variance = np.clip(squares / np.maximum(determined, 1e-9), _LEAST, _MOST)
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
-    return Ridge(inverse, weights, np.asarray(noise), variance)
+    return Ridge(lower.T @ lower, weights, np.asarray(noise), variance, penalty)
 
 
-def remaining(ridge: Ridge, out: Floats, columns: Ints, a: Floats, x: Floats) -> Floats:
-    r"""Part of the variance of a score that is left once the rest of the regression is taken out of it, (tested,).
+class LeftOut:
+    r"""A regression without one of several sets of its columns at a time, for many tested columns at once.
 
-    With :math:`M` what takes out the rest, :math:`\tilde x^\top e` has the variance
-    :math:`\tilde x^\top M \tilde x` in units of the noise where the rest is as its priors say, and not
-    :math:`\tilde x^\top \tilde x`, which the products of single cells have: a penalty takes out less than a projection
-    each time.
+    With :math:`K` the inverse of all penalised cross products, the coefficients without the columns :math:`m` follow
+    from those with them, :math:`P_m = K - K_{:m} K_{mm}^{-1} K_{m:}`, so that nothing is fitted again and only
+    :math:`K A^\top X` and :math:`A (P_m A^\top X)` pass over all columns, once for the tested columns of all sets.
 
     Parameters
     ----------
     ridge
         The regression.
-    out
-        What ``ridge.without(columns)`` returns.
-    columns
-        Columns that are left out of it.
-    a
-        All columns, cells x columns.
-    x
-        Tested columns :math:`\tilde x`, cells x tested.
+    sets
+        Columns that are left out together.
     """
-    cross = (a.T @ x.astype(a.dtype)).astype(np.float64)
-    weights = ridge.inverse @ cross
-    weights -= out @ weights[columns]
-    squares = (x.astype(np.float64) ** 2).sum(axis=0)
-    return np.clip(1 - (cross * weights).sum(axis=0) / np.maximum(squares, 1e-12), 0.05, 1.0)
 
+    def __init__(self, ridge: Ridge, sets: Sequence[Ints]) -> None:
+        self._ridge = ridge
+        self._sets = sets
+        self._out = [ridge.without(columns) for columns in sets]
 
-def block_sums(values: Floats, block: Ints) -> Floats:
-    """Sum over the cells of each block: (cells x columns) to (blocks x columns)."""
-    n_blocks = int(block.max()) + 1
-    return np.stack([np.bincount(block, column, minlength=n_blocks) for column in values.T], axis=1)
+    def of_response(self) -> Floats:
+        """Coefficients of the response without each set, columns x sets."""
+        weights = np.repeat(self._ridge.weights[:, None], len(self._sets), axis=1)
+        return self._drop(weights, np.arange(len(self._sets)))
 
+    def residuals(self, a: Floats, x: Floats, of: Ints) -> tuple[Floats, Floats]:
+        r"""What the rest leaves of tested columns, and of the variance of their scores.
 
-def block_t(scores: Floats) -> Floats:
-    """Score over its standard error from blocks, (columns,); zero where a column has none.
+        With :math:`M` what takes out the rest, :math:`\tilde x^\top e` has the variance
+        :math:`\tilde x^\top M \tilde x` in units of the noise where the rest is as its priors say, and not
+        :math:`\tilde x^\top \tilde x`, which the products of single cells have: a penalty takes out less than a
+        projection each time. They differ by :math:`v^\top P_m v` with the penalties times coefficients, :math:`v`.
 
-    Parameters
-    ----------
-    scores
-        Sums of the products of two residuals in each block, blocks x columns.
-    """
-    error = np.sqrt((scores**2).sum(axis=0))
-    return np.where(error > 0, scores.sum(axis=0) / np.where(error > 0, error, 1.0), 0.0)
+        Parameters
+        ----------
+        a
+            All columns of the regression, cells x columns.
+        x
+            Tested columns, cells x tested, linear in those of their set or any others.
+        of
+            Number of the set that each is regressed without, in order.
 
+        Returns
+        -------
+        Residuals :math:`\tilde x`, cells x tested, and the share of the variance that is left, (tested,).
+        """
+        weights = self._drop(self._ridge.inverse @ (a.T @ x).astype(np.float64), of)
+        left = x - a @ weights.astype(a.dtype)
+        squares = np.einsum("ij,ij->j", left, left, dtype=np.float64)
+        weights *= self._ridge.penalty[:, None]
+        taken = np.einsum("ij,ij->j", weights, self._drop(self._ridge.inverse @ weights, of))
+        return left, np.clip(1 - taken / np.maximum(squares, 1e-12), _LEAST_LEFT, 1.0)
 
-def p_of_t(t: Floats, degrees: float) -> Floats:
-    """Two-sided p-values."""
-    return np.asarray(2 * special.stdtr(degrees, -np.abs(t)))
-
-
-def cauchy_combination(p: Floats) -> float:
-    """One p-value of several, however they depend on one another (Liu & Xie 2020); NaN of none."""
-    p = np.asarray(p, dtype=np.float64)
-    p = np.clip(p[np.isfinite(p)], _LEAST_P, 1 - _LEAST_P)
-    if not len(p):
-        return np.nan
-    if len(p) == 1:
-        return float(p[0])
-    mean = float(np.mean(1 / np.tan(np.pi * p)))
-    return float(np.arctan2(1.0, mean) / np.pi)
+    def _drop(self, weights: Floats, of: Ints) -> Floats:
+        """Turn coefficients on all columns into those on all but the set of each, in place."""
+        numbers, first = np.unique(of, return_index=True)
+        for s, start, stop in zip(numbers, first, np.append(first[1:], len(of)), strict=True):
+            columns, here = self._sets[s], weights[:, start:stop]
+            here -= self._out[s] @ here[columns]
+            here[columns] = 0
+        return weights

@@ -61,6 +61,10 @@ class SignalInputs:
         """Blocks."""
         return int(self.block.max()) + 1
 
+    def folds(self) -> list[Ints]:
+        """Cells of each fold that gains are measured in."""
+        return [np.flatnonzero(self.fit.fold == f) for f in np.unique(self.fit.fold)]
+
     def within(self, values: Floats) -> Floats:
         """Centre within types, float32."""
         return centred_by_type(values, self.fit.cell_type, self.fit.n_types)

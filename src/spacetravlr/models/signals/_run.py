@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,8 +25,11 @@ from spacetravlr.models.signals._target import TargetTests, check_target
 if TYPE_CHECKING:
     from anndata import AnnData
 
+logger = logging.getLogger(__name__)
+
 _N_FOLDS = 3
 _FEWEST_CELLS = 200
+_LONG = 60  # seconds from which on it is said how long a call takes
 
 
 class SignalTables(NamedTuple):
@@ -50,9 +55,13 @@ def run_tests(
     n_shifts: int,
     rng: np.random.Generator,
     n_jobs: int | None,
+    started: Callable[[int], Any],
     progress: Callable[[int], Any],
 ) -> SignalTables:
-    """Read, check and test; ``adata`` is not changed."""
+    """Read, check and test; ``adata`` is not changed.
+
+    ``started`` is called with the number of targets before the first is tested, ``progress`` with those done since.
+    """
     tissue = read_fit_data(
         adata, targets=targets, layer=layer, counts_layer=counts_layer, cluster_key=cluster_key,
         modulators_key=modulators_key,
@@ -69,13 +78,27 @@ def run_tests(
     fit = fit_inputs(tissue, n_folds=_N_FOLDS, rng_seed=0, n_jobs=n_jobs)
     shared = signal_inputs(fit, _sent(adata, tissue, n_jobs), n_shifts=n_shifts, rng=rng)
     _ = fit.expected_regulators  # before several threads ask for it
+    n_targets, n_threads = len(fit.targets), resolve_n_jobs(n_jobs)
     found: list[TargetTests] = []
-    with threadpool_limits(1), InterruptiblePool(resolve_n_jobs(n_jobs)) as pool:  # targets are the threads
-        for tests in pool.map(lambda t: check_target(shared, t), range(len(fit.targets))):
+    started(n_targets)
+    start = time.perf_counter()
+    with threadpool_limits(1), InterruptiblePool(n_threads) as pool:  # targets are the threads
+        for tests in pool.map(lambda t: check_target(shared, t), range(n_targets)):
             found.append(tests)
             progress(1)
+            if len(found) == 1:
+                _say_how_long(time.perf_counter() - start, -(-n_targets // n_threads), n_targets)
     pairs = adata.uns[_keys.received_params(str(tissue.params["received_key"]))].get("pairs")
     return _tables(tissue, found, pairs)
+
+
+def _say_how_long(seconds: float, rounds: int, n_targets: int) -> None:
+    """Tell what a long call takes, going by its first target."""
+    if seconds * rounds > _LONG:
+        logger.info(
+            "%d targets will take about %.0f minutes, %.1f seconds each in a thread",
+            n_targets, np.ceil(seconds * rounds / 60), seconds,
+        )  # fmt: skip
 
 
 def _sent(adata: AnnData, tissue: FitData, n_jobs: int | None) -> Sent:
