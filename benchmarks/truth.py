@@ -213,7 +213,7 @@ def plot_inference(results: pd.DataFrame, path: Path) -> None:
     axes[1].set(
         xlabel="stated coverage", ylabel="share of intervals that hold the truth", title="coefficients by cell type"
     )
-    axes[1].legend(frameon=False, fontsize=8)
+    axes[1].legend(frameon=False, fontsize=8, loc="upper left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
