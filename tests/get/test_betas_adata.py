@@ -50,6 +50,7 @@ def test_some(adata):
         st.get.betas_adata(adata, active=True)
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # squidpy's own call of pandas
 def test_squidpy_takes_it(adata):
     import squidpy as sq
 

@@ -79,7 +79,7 @@ def betas_adata(
     adata = unwrap(adata, table_key)
     model = read_betas(adata, betas_key)
     table = named_terms(model.table)
-    keep = (table["kind"] != INTERCEPT).to_numpy()
+    keep = np.array(table["kind"] != INTERCEPT)  # a copy: pandas may hand out what is read-only
     if targets is not None:
         wanted = [targets] if isinstance(targets, str) else list(targets)
         assert_genes(wanted, model.target_names, name="targets", where="the fitted targets")
