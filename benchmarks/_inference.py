@@ -11,7 +11,7 @@ from scipy import special
 
 import spacetravlr as st
 from benchmarks import _common as common
-from benchmarks._truth import N_FOLDS, SEED, Case, fit_baseline, pooled
+from benchmarks._truth import N_FOLDS, SEED, Case
 
 FDR = 0.1
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -119,7 +119,7 @@ def effects(case: Case, fit: Judged) -> dict[str, float]:
     genes = st.tl.possible_targets(fit.adata)
     true = true_effects(case, fit, genes)
     found = st.tl.genome_screen(fit.adata, genes=genes, n_propagation=1, n_samples=N_DRAWS)
-    rival = st.tl.genome_screen(least_squares(case, fit), genes=genes, n_propagation=1)
+    rival = st.get.baselines(fit.adata, kinds="least_squares", genes=genes, n_propagation=1)["least_squares"]
     targets = list(dict.fromkeys(fit.terms["target"].astype(str)))
     n_types = len(found.uns["screen"]["cell_types"])
 
@@ -143,16 +143,6 @@ def effects(case: Case, fit: Judged) -> dict[str, float]:
         "first": first_of(estimate[moves], truth[moves]),
         "first_rival": first_of(of(rival, "change")[moves], truth[moves]),
     }
-
-
-def least_squares(case: Case, fit: Judged) -> AnnData:
-    """The fit with the coefficients of pooled least squares of the measured values in its place."""
-    adata, terms = fit.adata.copy(), fit.adata.uns["betas"]["terms"]
-    betas = np.zeros((adata.n_obs, len(terms)), dtype=np.float32)
-    found = fit_baseline(case, pooled).betas
-    betas[:, (terms["kind"].astype(str) != "intercept").to_numpy()] = common.align_betas(found, case.terms, fit.terms)
-    adata.obsm["betas"] = betas
-    return adata
 
 
 def first_of(estimate: np.ndarray, truth: np.ndarray) -> float:

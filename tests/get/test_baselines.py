@@ -131,3 +131,12 @@ def test_bad_input(adata, screen):
         st.get.baselines(screen[:1].copy(), kinds="expression_match")
     with pytest.raises(KeyError, match="FOXO9"):
         st.get.baselines(adata, genes=["FOXO9"])
+
+
+def test_errors_of_a_screen_are_not_those_of_its_rivals(adata):
+    screen = st.tl.genome_screen(adata, genes=["FOXO1", "STAT3"], show_progress_bar=False)
+    for name in ("se", "q", "se_0", "q_0"):
+        screen.layers[name] = np.ones(screen.shape)
+    for rival in st.get.baselines(screen).values():
+        assert not {"se", "q", "se_0", "q_0", "mean_abs_change"} & set(rival.layers)
+        assert "change_0" in rival.layers

@@ -12,9 +12,10 @@ from spacetravlr import _keys
 from spacetravlr._anndata._betas import BetaModel, read_betas
 from spacetravlr._anndata._clusters import CellGroup, cell_groups, cluster_key_of
 from spacetravlr._anndata._expression import get_expression
-from spacetravlr._anndata._modulators import INTERCEPT, column_names
+from spacetravlr._anndata._modulators import INTERCEPT
 from spacetravlr._anndata._received import read_received
 from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._anndata._term_names import named_terms
 from spacetravlr._core.design import Kind
 from spacetravlr._docs import document
 from spacetravlr._validators import assert_genes
@@ -89,11 +90,7 @@ def modulators(
 
     columns = np.concatenate([np.arange(*model.design.targets.columns_of(int(t)).indices(10**12)) for t in position])
     stats = _group_stats(model, position, groups)[:, :, columns]
-    table = model.table.iloc[columns].reset_index(drop=True)
-    table = table.astype(dict.fromkeys(_TERM_COLUMNS, str))
-    labels = [n for _, rows in table.groupby("target", sort=False) for n in column_names(rows)]
-    # groupby keeps first appearance, which is the order of the columns: a target's columns are contiguous
-    table.insert(1, "modulator", [label.removeprefix("beta_") for label in labels])
+    table = named_terms(model.table.iloc[columns])
     keep = (table["kind"] != INTERCEPT).to_numpy()
     found = _what_the_fit_found(table)
     errors = _errors_of(model, adata.uns[betas_key].get("by_type"), groups[0].name)
@@ -115,12 +112,7 @@ def modulators(
 
 def _what_the_fit_found(table: pd.DataFrame) -> pd.DataFrame:
     found = pd.DataFrame(index=table.index)
-    for name in ("importance", "evidence"):
-        if name in table:
-            values = table[name].to_numpy(float)
-            # the log Bayes factor of a term that was removed is minus infinity, which no table or plot can use
-            found[name] = np.where(np.isfinite(values), values, np.nan)
-    for name in ("p_varies", "q_varies"):
+    for name in ("importance", "evidence", "p_varies", "q_varies"):
         if name in table:
             found[name] = table[name].to_numpy(float)
     if "active" in table:

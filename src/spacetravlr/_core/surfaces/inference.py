@@ -150,7 +150,7 @@ def infer_terms(
     for k, own in enumerate(of_term):
         index = np.concatenate([places[i] for i in own])
         loadings = np.hstack([_loadings(Part(blocks[i][1]), groups) for i in own])
-        factor = posterior.factor[:, index].astype(np.float64)
+        factor = np.asarray(posterior.factor[:, index], dtype=np.float64)
         covariance, mean, v = factor.T @ factor, posterior.mean[index], prior[index]
         estimate[k] = loadings @ mean
         variance = np.einsum("gi,ij,gj->g", loadings, covariance, loadings)
@@ -203,7 +203,7 @@ def _inflation(
     n_blocks = scores.shape[1]
     if not len(places) or n_blocks < 2:
         return 0.0
-    factor = posterior.factor.astype(np.float64)
+    factor = np.asarray(posterior.factor, dtype=np.float64)
     rows = (factor.T @ factor[:, places]).T  # of the posterior covariance
     expected = rows[np.arange(len(places)), places] - (rows**2 / prior).sum(axis=1)
     parts = rows @ scores / model.noise

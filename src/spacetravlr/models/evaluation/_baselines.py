@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -28,6 +29,7 @@ Baseline = Literal["mean", "expression_match", "least_squares", "no_neighbours"]
 OF_SCREEN: tuple[Baseline, ...] = ("mean", "expression_match")
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
+_NOT_OF_RIVALS = re.compile(r"mean_abs_change|fraction_changed|(se|q)(_\d+)?")
 _LOADED = 1 << 30  # coefficients above this size are not written out, cell by cell
 
 
@@ -147,8 +149,9 @@ def _map(screen: AnnData, change: Any) -> AnnData:
     for i in range(len(types)):
         layer = np.asarray(screen.layers[type_layer(i)], dtype=np.float64)
         out.layers[type_layer(i)] = change(layer).astype(np.float32)
-    for name in ("mean_abs_change", "fraction_changed"):  # of cells, which a borrowed mean says nothing of
-        out.layers.pop(name, None)
+    # of cells, and errors of the fit: a borrowed mean says nothing of either
+    for name in [n for n in out.layers if n is not None and _NOT_OF_RIVALS.fullmatch(n)]:
+        del out.layers[name]
     out.obs = out.obs.drop(columns=["effect", "n_genes_changed"], errors="ignore")
     return out
 
