@@ -240,7 +240,7 @@ STAGES = (
     Stage(
         name="whole_counts",
         title="**whole fit of counts**",
-        size="5,778 cells x 3,333 targets, 13 cell types, about 150 modulators a target",
+        size="5,778 cells x 3,333 targets, 13 cell types, about 150 modulators per target",
         case=_whole,
         at={"cells": 5778, "types": 13, "targets": 3333, "modulators": 150},
         growth=_of({"types": 13, "targets": 8, "modulators": 150}, 1500, 3000, 6000),
@@ -255,12 +255,12 @@ STAGES = (
     Stage(
         name="large_counts",
         title="**fit of counts, large**",
-        size="100,000 cells x 300 targets, 6 types, about 150 modulators a target",
+        size="100,000 cells x 300 targets, 6 types, about 150 modulators per target",
         case=_whole,
         at={"cells": 100_000, "types": 6, "targets": 300, "modulators": 150},
         growth=_of({"types": 6, "targets": 2, "modulators": 150}, 10_000, 20_000, 40_000),
         reach=Reach(seconds=2700, gb=16),
-        baseline_name="published estimate for 5,778 cells x 3,333 targets, cost a cell and target",
+        baseline_name="published estimate for 5,778 cells x 3,333 targets, cost per cell and target",
         baseline=None,
         baseline_at={},
         quick=_SMALL,
