@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @document
 def possible_targets(adata: AnnData | SpatialData, *, betas_key: str = _keys.BETAS) -> list[str]:
-    """List genes whose perturbation has downstream effects: all TFs, ligands and receptors of the fitted model.
+    """List genes whose perturbation can have downstream effects: all TFs, ligands and receptors of the fitted model.
 
     Parameters
     ----------
