@@ -111,7 +111,7 @@ save
 """
 
 
-#: Entries whose key is not the name of their parameter, because the parameter means different things in different calls.
+#: Entries whose key is not the name of their parameter: the parameter means different things in different calls.
 _NAMES = {
     "adata_fitted": "adata",
     "adata_perturbed": "adata",
@@ -145,7 +145,7 @@ def document(thing: Thing) -> Thing:
     Raises
     ------
     KeyError
-        When a docstring asks for an entry that does not exist.
+        If a docstring asks for an entry that does not exist.
     """
 
     def entry(match: re.Match[str]) -> str:

@@ -30,6 +30,6 @@ def possible_targets(adata: AnnData | SpatialData, *, betas_key: str = _keys.BET
     Raises
     ------
     KeyError
-        When there are no coefficients.
+        If there are no coefficients.
     """
     return FittedModel.read(unwrap(adata), betas_key=betas_key).possible_targets()
