@@ -77,7 +77,7 @@ def perturbation_vectors(
     n_shuffles
         Number of shuffles to average; with more of them, results depend less on ``rng``.
     scale
-        ``"effect"``: the length of an arrow is proportional to the size of the cell's change. ``"unit"``: arrows show
+        ``"effect"``: the length of an arrow scales with the size of the cell's change. ``"unit"``: arrows show
         directions only.
     include_perturbed
         Include the genes that were perturbed. Their change is often far larger than any response, and arrows then
