@@ -265,8 +265,8 @@ def _perturbation_effects(
         scored = set(fit["scores"]["cell_type"].astype(str))
         if cell_type is not None and cell_type not in scored:
             warn(
-                f"The fit has scores of the cell types {', '.join(map(repr, sorted(scored)))}, none of {cell_type!r}; "
-                "were types renamed after the fit? `r2` is NaN."
+                f"The fit has scores for the cell types {', '.join(map(repr, sorted(scored)))}, but none for "
+                f"{cell_type!r}; were types renamed after the fit? `r2` is NaN."
             )
         r2 = held_out_r2(fit["scores"], adata.var_names[genes], cell_type)
     errors = SampleErrors.read(stored, adata.var_names[genes])
