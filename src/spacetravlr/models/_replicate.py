@@ -91,9 +91,9 @@ class Recipe:
         Raises
         ------
         KeyError
-            When the coefficients or a layer are missing.
+            If the coefficients or a layer are missing.
         ValueError
-            When it is not known how the coefficients were fitted, or on what, or values do not follow from counts.
+            If it is not known how the coefficients were fitted, or on what, or values do not follow from counts.
         """
         model = FittedModel.read(adata, betas_key=betas_key, n_jobs=n_jobs)
         params = model.fit.params

@@ -1,4 +1,4 @@
-"""What a fit finds where there is nothing to find."""
+"""What a fit finds where nothing regulates."""
 
 from __future__ import annotations
 
@@ -42,28 +42,29 @@ def null_fits(
     key_added: str = _keys.NULL_FITS,
     copy: bool = False,
 ) -> AnnData | None:
-    """Fit targets that nothing can regulate, and tell what is found there.
+    """Repeat the fit on null targets, which nothing can regulate, and report what it finds.
 
-    The same fit is done again with the targets' counts exchanged between cells, while regulators, signals, places and
-    everything else stay. What it keeps and calls then is false. Held beside what it found in the section as it is, that
-    is a check of this section and these priors that no assumption of the model enters.
+    The fit is repeated with the targets' counts swapped between cells. Regulators, signals, positions and everything
+    else stay the same. Whatever this fit keeps or calls is false. Comparing it with the original fit gives a check for
+    this section and these prior tables that does not depend on the assumptions of the model.
 
-    * ``"moved"``: each cell gets the counts of the cell of its type and about its depth that lies where a shift of the
-      section, as on a torus, takes it. Targets stay as smooth as they are, so that smoothness alone is not taken for
-      regulation. Shifts are drawn for each fit.
-    * ``"shuffled"``: counts are permuted among a dozen cells of a type that were counted about as deeply. Targets lose
-      their smoothness, so this null is easier to pass.
+    * ``"moved"``: the section is shifted over itself, as on a torus. Each cell takes the counts of a cell at the
+      shifted position, of the same type and similar depth. Targets stay as smooth as they were, so smoothness alone is
+      not mistaken for regulation. Each fit uses a new random shift.
+    * ``"shuffled"``: counts are permuted among a dozen cells of the same type and similar depth. Targets lose their
+      smoothness, so this null is easier to pass.
 
     Parameters
     ----------
     %(adata_fitted)s
-        What was fitted must be the log1p of counts over a size factor of each cell.
+        The fitted values must be the log1p of counts over a size factor per cell.
     null
-        How counts are exchanged.
+        How counts are swapped, see above.
     n_fits
-        How often. Each takes as long as the fit; ``p`` cannot be below one over one more than this.
+        Number of null fits. Each takes as long as the original fit. The smallest possible ``p`` is
+        ``1 / (n_fits + 1)``.
     counts_layer
-        Layer with raw counts (``"X"`` for ``adata.X``); by default the one that the fit was given.
+        Layer with raw counts (``"X"`` for ``adata.X``); defaults to the layer that the fit used.
     genes
         Genes to knock out; by default the 20 with the largest importance.
     %(betas_key)s
@@ -93,14 +94,14 @@ def null_fits(
     Raises
     ------
     KeyError
-        When there are no coefficients, a layer does not exist, or ``genes`` cannot be perturbed.
+        If there are no coefficients, a layer does not exist, or ``genes`` cannot be perturbed.
     ValueError
-        When counts are needed and none are named, values do not follow from the counts, or the coefficients were not
-        fitted here; before any long work.
+        If counts are needed but no layer is given, values do not follow from the counts, or the coefficients were not
+        fitted on this object. This is checked before any long work.
 
     See Also
     --------
-    spacetravlr.tl.replicate : Whether the fit comes out again from other molecules of the same cells.
+    spacetravlr.tl.replicate : Whether the fit reproduces on independent halves of the counts.
 
     Examples
     --------

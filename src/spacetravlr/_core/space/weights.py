@@ -119,7 +119,7 @@ def gaussian_weights(
     Raises
     ------
     ValueError
-        When the weights would not fit in memory.
+        If the weights would not fit in memory.
     """
     sigma = length_scale(radius, eps) if sigma is None else float(sigma)
     reach = kernel_reach(radius, sigma, truncate=truncate)

@@ -113,7 +113,7 @@ def closest_expression(screen: AnnData, n: int) -> Ints:
     Raises
     ------
     ValueError
-        When there is no other perturbation, or mean expressions are not known.
+        If there is no other perturbation, or mean expressions are not known.
     """
     if "baseline" not in screen.obs or screen.n_obs < 2:
         msg = (
