@@ -61,8 +61,8 @@ def assert_in_main_memory(values: Any, where: str) -> None:
         if kind.split(".")[0] in _ON_GPU:
             msg = (
                 f"Expected {where} in main memory (numpy, scipy or dask), found `{kind}` on a GPU; "
-                "`rapids_singlecell.get.anndata_to_CPU(adata, convert_all=True)` moves `X` and layers back, `.get()` any "
-                "other array."
+                "`rapids_singlecell.get.anndata_to_CPU(adata, convert_all=True)` moves `X` and layers back, "
+                "`.get()` any other array."
             )
             raise TypeError(msg)
 
