@@ -69,6 +69,8 @@ html_theme_options = {
     "use_repository_button": True,
     "path_to_docs": "docs",
     "navigation_with_keys": False,
+    # the sidebar has the search; a second one would stand above everything
+    "navbar_persistent": [],
 }
 
 # The inventories of other projects are on the web: a build without it must not fail, and a name of another package is

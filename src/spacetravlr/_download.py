@@ -52,11 +52,11 @@ def fetch_file(
     Raises
     ------
     FileNotFoundError
-        When the file is nowhere and has no address.
+        If the file is nowhere and has no address.
     ConnectionError
-        When the download fails, or is no such file; the message says where to put the file by hand.
+        If the download fails, or is no such file; the message says where to put the file by hand.
     ValueError
-        When the file does not have the expected hash.
+        If the file does not have the expected hash.
     """
     data_dir = settings.data_dir
     if data_dir is not None and (data_dir / (local or file_name)).is_file():

@@ -52,7 +52,7 @@ def run_on_workers(
     Raises
     ------
     RuntimeError
-        When the workers that a task is sent to die one after another.
+        If the workers that a task is sent to die one after another.
     """
     from distributed import CancelledError, as_completed
     from distributed.scheduler import KilledWorker

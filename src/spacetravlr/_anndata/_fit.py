@@ -99,9 +99,9 @@ def read_fit_data(
     Raises
     ------
     KeyError
-        When something was not computed yet, or a gene is not known.
+        If something was not computed yet, or a gene is not known.
     ValueError
-        When values are not usable, or a named target has no modulators.
+        If values are not usable, or a named target has no modulators.
     """
     assert_unique_names(adata)
     table, modulator_params = read_modulators(adata, modulators_key)

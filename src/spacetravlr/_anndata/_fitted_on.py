@@ -111,7 +111,7 @@ def align(note: Mapping[str, Any], obs_names: pd.Index, *, key: str) -> pd.DataF
     Raises
     ------
     ValueError
-        When the fit does not know some of the cells.
+        If the fit does not know some of the cells.
     """
     cells = note["cells"]
     if cells.index.equals(obs_names):
@@ -157,12 +157,12 @@ def assert_received_as_in_fit(expected: pd.DataFrame, found: pd.DataFrame, *, n_
     Raises
     ------
     ValueError
-        When it differs, although no cell was taken away.
+        If it differs, although no cell was taken away.
 
     Warns
     -----
     UserWarning
-        When cells were taken away whose signals are missing now.
+        If cells were taken away whose signals are missing now.
     """
     for kind in (_keys.SECRETED, _keys.CONTACT):
         before, now = (frame[kind].to_numpy(np.float64) for frame in (expected, found))

@@ -95,7 +95,7 @@ def counting_scale(values: Floats, counts: Floats) -> Floats:
     Raises
     ------
     ValueError
-        When the values of a cell do not follow from its counts by one scale.
+        If the values of a cell do not follow from its counts by one scale.
     """
     k = np.asarray(counts, dtype=np.float64)
     ratio = np.expm1(np.asarray(values, dtype=np.float64))

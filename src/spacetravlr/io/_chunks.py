@@ -1,8 +1,8 @@
-"""Matrices of coefficients in chunks on disk: zarr arrays, written and read here without a copy too many.
+"""Matrices of coefficients in chunks on disk: zarr arrays, written and read here without unnecessary copies.
 
-Within a chunk, the cells of a column lie one after another: columns of zeros and of a constant for each cell type then
-take next to nothing, on disk and to unpack. Rows are put together again in memory that is used for one chunk after
-another. zarr itself reads the same files, but takes one that is missing for zeros.
+Within a chunk, the cells of a column are contiguous, so columns of zeros, or of one constant per cell type, take almost
+no space and no time to decompress. Rows are reassembled in a buffer that is reused for all chunks. zarr itself can read
+the same files, but it treats missing chunks as zeros.
 """
 
 from __future__ import annotations
@@ -127,14 +127,14 @@ class StoredMatrix(LazyMatrix):
     def read_into(
         self, out: Floats, rows: slice, columns: slice, *, needed: Ints | None = None, pool: Executor | None = None
     ) -> None:
-        """Fill ``out`` (cells x columns, float32) with values; those of columns that are not ``needed`` stay or not.
+        """Fill ``out`` (cells x columns, float32) with values; columns that are not ``needed`` may be left unset.
 
         Raises
         ------
         FileNotFoundError
-            When the store or a part of it is not there.
+            If the store or a part of it is not there.
         ValueError
-            When a chunk is damaged.
+            If a chunk is damaged.
         """
         if not out.size:
             return
@@ -196,9 +196,9 @@ class StoredMatrix(LazyMatrix):
         Raises
         ------
         FileNotFoundError
-            When the store or a part of it is not there.
+            If the store or a part of it is not there.
         ValueError
-            When a file has another size than it was written with.
+            If a file has another size than it was written with.
         """
         for block, part in enumerate(self.parts):
             for name, (size, _) in part.manifest.files.items():

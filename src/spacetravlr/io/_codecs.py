@@ -1,4 +1,4 @@
-"""Which codecs a zarr folder asks for: some run code that comes with the data."""
+"""Check the codecs of a zarr folder: some can run code that comes with the data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def assert_plain_codecs(folder: Path) -> None:
     Raises
     ------
     ValueError
-        When there is one, or what describes an array cannot be read.
+        If there is one, or the metadata of an array cannot be read.
     """
     for file in _descriptions(folder):
         try:

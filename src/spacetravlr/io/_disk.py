@@ -1,4 +1,4 @@
-"""Permission and room to write, asked before long work, and plain words when either is missing."""
+"""Check permissions and disk space before long work, with clear messages if either is missing."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def assert_room(folder: Path, *, largest: int, whole: int, name: str) -> None:
-    """Raise when ``folder`` cannot be written or has no room for a single part; warn when all may not fit.
+    """Raise if ``folder`` cannot be written or has no room for a single part; warn if the whole may not fit.
 
     Parameters
     ----------
     folder
-        Where parts of a result will be written; made when it does not exist.
+        Where parts of a result will be written; created if it does not exist.
     largest, whole
-        Bytes of the largest part and of all that is still to come, as they are in memory. On disk they are compressed,
-        zeros to nothing, so that more than there is room for may still fit.
+        Size in memory of the largest part, and of everything still to be written, in bytes. On disk they are
+        compressed (zeros to almost nothing), so more than the free space may still fit.
     name
         The argument that named the folder.
 
     Raises
     ------
     OSError
-        When it cannot be written, or has less room than ``largest``.
+        If it cannot be written, or has less room than ``largest``.
     """
     with permitted(folder, name):
         folder.mkdir(parents=True, exist_ok=True)

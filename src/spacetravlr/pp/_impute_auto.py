@@ -1,4 +1,4 @@
-"""How much to impute, decided by molecules that were left out."""
+"""Choose the amount of imputation by molecular cross-validation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LEAST_GAIN = 1e-3
 
 
 def assert_whole(value: Any, *, name: str, may_be_auto: bool) -> None:
-    """Raise ``ValueError`` when a value is no whole number of at least 1 (nor "auto")."""
+    """Raise ``ValueError`` if a value is neither a whole number of at least 1 nor, where allowed, "auto"."""
     valid = may_be_auto and value == AUTO if isinstance(value, str) else value >= 1 and int(value) == value
     if not valid:
         other = f' or "{AUTO}"' if may_be_auto else ""
@@ -69,9 +69,9 @@ def choose(
     *,
     type_mean: bool,
 ) -> tuple[Setting, pd.DataFrame]:
-    """Choose the setting of least loss over several thinnings; also the table of what was tried.
+    """Choose the setting with the smallest loss over several thinnings; also return the table of all settings.
 
-    The mean of the type is chosen unless something is better by more than a thousandth.
+    The cell-type mean is chosen unless another setting is better by more than a thousandth.
     """
     neighbors = NEIGHBORS if isinstance(n_neighbors, str) else (int(n_neighbors),)
     steps = STEPS if isinstance(n_steps, str) else (int(n_steps),)

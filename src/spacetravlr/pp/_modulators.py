@@ -1,4 +1,4 @@
-"""Which regulators, pairs and ligand-TF terms may act on each target."""
+"""Candidate regulators, ligand-receptor pairs and ligand-TF terms of each target."""
 
 from __future__ import annotations
 
@@ -75,49 +75,51 @@ def modulators(
 ) -> AnnData | None:
     """List the genes and pairs that may control each target.
 
-    A target's modulators come in three groups, and a fourth that holds adjustment only:
+    Each target has three groups of modulators, and a fourth group of adjustment terms:
 
-    - TF: its regulators in the base network that are in the panel, not the target itself;
-    - LR: all ligand-receptor pairs of :func:`received_ligands` of which neither gene is the target and whose receptor
-      has a mean above ``receptor_threshold`` in at least one cell type;
-    - TFL: for each of its TF regulators the ``n_top`` ligands of the panel with the highest ligand-TF score above
-      ``cutoff``, the target itself left out. In panels of 1,000 genes or more a pair is left out when the target or
-      the TF is itself a regulator of the ligand. A TFL term uses the secreted signal of its ligand where there is one;
-    - receptor: the receptor of each of its pairs by itself, unless it is one of the TF regulators.
+    - TF: its regulators in the base network that are in the panel, except the target itself;
+    - LR: all ligand-receptor pairs of :func:`received_ligands` that do not contain the target and whose receptor has a
+      mean above ``receptor_threshold`` in at least one cell type;
+    - TFL: for each of its TFs, the ``n_top`` ligands in the panel with the highest ligand-TF scores above ``cutoff``,
+      except the target itself. In panels of 1,000 genes or more, a pair is left out if the target or the TF is itself
+      a regulator of the ligand. A TFL term uses the secreted signal of its ligand if there is one;
+    - receptor: the main effect of each receptor in its pairs, unless the receptor is already among its TFs.
 
-    A receptor goes along with many genes of its cell. Without the receptor by itself, a pair would get the credit for
-    that, whatever the neighbours send. Such terms carry no claim of cause: they are fitted, and perturbations leave
-    them out. The TF of a TFL term always stands by itself too, in the TF group.
+    A receptor covaries with many genes of its cell. Without its main effect, a pair would be credited with this
+    covariation, whatever the neighbours send. Receptor main effects are adjustment terms: they are fitted, but they
+    support no causal claim, and perturbations leave them out. The TF of a TFL term always has a main effect in the TF
+    group.
 
     Parameters
     ----------
     adata
-        Annotated data on which :func:`received_ligands` was called, or SpatialData.
+        Annotated data after :func:`received_ligands`, or SpatialData.
     grn
-        Base gene-regulatory network, anything that :func:`spacetravlr.priors.read_base_grn` reads. Regulons
+        Base gene-regulatory network in any form that :func:`spacetravlr.priors.read_base_grn` reads. Regulons
         ("FOXO1(+)") and complexes ("FOS_JUN") are read as the transcription factors in them.
     ligand_tf
-        Ligand-TF scores, anything that :func:`spacetravlr.priors.read_ligand_tf` reads. Without them there are no TFL
-        terms. Ligands without a pair, and so without a received signal, get one here, as secreted ligands.
+        Ligand-TF scores in any form that :func:`spacetravlr.priors.read_ligand_tf` reads. Without them there are no TFL
+        terms. For ligands that are in no pair and have no received signal yet, one is computed here, as secreted
+        ligands.
     cluster_key
-        Column of ``adata.obs`` with cell types, for the receptor threshold and, by default, for all later steps;
-        ``None`` takes the mean over all cells.
+        Column of ``adata.obs`` with cell types, for the receptor threshold and as the default in all later steps;
+        ``None`` uses the mean over all cells.
     layer
-        Layer for the receptor threshold, by default the one of :func:`received_ligands`.
+        Layer for the receptor threshold; defaults to the layer that :func:`received_ligands` used.
     targets
-        Genes to model; by default every gene of the panel with at least one TF regulator in the panel. ``"reliable"``:
-        those among them that vary within cell types by more than counting noise, at least a twentieth of their variance
-        and three standard errors (:func:`spacetravlr.get.reliability`).
+        Genes to model; by default every gene of the panel with at least one TF regulator in the panel. ``"reliable"``
+        keeps those whose variance within cell types exceeds counting noise by at least a twentieth of the variance and
+        by three standard errors (:func:`spacetravlr.get.reliability`).
     counts_layer
-        Raw counts for ``targets="reliable"`` (``"X"`` for ``adata.X``).
+        Layer with raw counts for ``targets="reliable"`` (``"X"`` for ``adata.X``).
     receptor_threshold
-        A receptor's mean must exceed it in at least one cell type.
+        Minimum mean of a receptor in at least one cell type (exclusive).
     n_top
-        Ligands per TF and target, at most.
+        Maximum number of ligands per TF and target.
     cutoff
-        Ligand-TF scores must exceed it. The default is meant for NicheNet's published scale.
+        Minimum ligand-TF score (exclusive). The default is meant for NicheNet's published scale.
     main_effects
-        Add the group of receptors. ``False`` is the published form.
+        Add the group of receptor main effects. ``False`` is the published form.
     received_key
         ``key_added`` of :func:`received_ligands`.
     key_added
@@ -126,19 +128,19 @@ def modulators(
 
     Returns
     -------
-    ``None``, or the copy. Writes
+    ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
     - ``adata.uns[key_added]`` : dict with ``table`` (one row per target and modulator: ``target``, ``kind`` "tf", "lr",
       "tfl" or "receptor", ``tf``, ``ligand``, ``receptor``, ``range``; categorical, "" where a column does not apply)
       and ``params``;
-    - ``adata.uns["received_ligands_tfl"]`` : columns are added for ligands that had no received signal (float32).
+    - ``adata.uns["received_ligands_tfl"]`` : gains columns for ligands that had no received signal (float32).
 
     Raises
     ------
     KeyError
-        When a key or a target does not exist; the message says what to call first.
+        If a key or a target does not exist; the message names the function to call first.
     ValueError
-        When the network shares no edge with the panel or is of another species, a cell has no type, a gene named in
+        If the network shares no edge with the panel or is of another species, a cell has no type, a gene in
         ``targets`` has no modulator, or no gene is reliable.
 
     Examples

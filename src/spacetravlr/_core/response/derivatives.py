@@ -83,7 +83,7 @@ def compute_all_derivatives(
     Raises
     ------
     ValueError
-        When arrays that belong together differ in shape.
+        If arrays that belong together differ in shape.
     """
     for name, values, like in (
         ("lr_received", lr_received, lr_betas),

@@ -63,7 +63,7 @@ def make_task(
     Raises
     ------
     ValueError
-        When fewer than three genes or no perturbation are in both.
+        If fewer than three genes or no perturbation are in both.
     """
     common = predicted.genes.intersection(observed.genes, sort=False)
     if genes is not None:

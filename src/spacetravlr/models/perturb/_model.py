@@ -78,9 +78,9 @@ class FittedModel:
         Raises
         ------
         KeyError
-            When the coefficients are missing.
+            If the coefficients are missing.
         ValueError
-            When the coefficients do not belong to their table or to these cells.
+            If the coefficients do not belong to their table or to these cells.
         """
         assert_unique_names(adata)
         fit = read_betas(adata, betas_key)
@@ -209,7 +209,7 @@ class FittedModel:
         Raises
         ------
         ValueError
-            When a gene to perturb holds negative or non-finite values.
+            If a gene to perturb holds negative or non-finite values.
         """
         index = self.genes.get_indexer(list(dict.fromkeys(g for spec in specs for g in spec.genes)))
         others = np.setdiff1d(index, self.role_genes)

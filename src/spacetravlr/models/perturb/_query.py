@@ -32,7 +32,7 @@ def query_mask(query: str, obs: pd.DataFrame) -> Bools:
     Raises
     ------
     ValueError
-        When the text is something else, or names a column that is not there.
+        If the text is something else, or names a column that is not there.
     """
     columns = ", ".join(map(repr, list(obs.columns)[:10])) or "none"
     if query in obs.index:

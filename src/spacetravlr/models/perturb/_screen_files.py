@@ -85,9 +85,9 @@ class ScreenFolder:
         Raises
         ------
         ValueError
-            When it holds results of another model or of other settings, or its note is damaged.
+            If it holds results of another model or of other settings, or its note is damaged.
         OSError
-            When the folder cannot be written.
+            If the folder cannot be written.
         """
         folder = absolute_path(path)
         note = folder / _NOTE
@@ -153,7 +153,7 @@ class ScreenFolder:
         Raises
         ------
         OSError
-            When there is no room or no permission; files written before stay.
+            If there is no room or no permission; files written before stay.
         """
         arrays: dict[str, Any] = {
             "gene": np.array(result.gene),

@@ -90,7 +90,7 @@ def parse_perturbation(
     KeyError
         For unknown genes, with the closest names.
     ValueError
-        When nothing is asked for, a gene is asked for twice, or a value is negative, not finite or not a number.
+        If nothing is asked for, a gene is asked for twice, or a value is negative, not finite or not a number.
     """
     if perturbation is None:
         values: dict[str, Value] = {}
