@@ -83,7 +83,7 @@ def _screen(sizes: Sizes, n_samples: int) -> Case:
     genes = st.tl.possible_targets(adata)[: sizes["perturbations"]]
     options = {"n_samples": n_samples, "show_progress_bar": False}
     return Case(
-        lambda: st.tl.genome_screen(adata, genes, **options),
+        lambda: st.tl.genome_screen(adata, genes=genes, **options),
         len(genes),
         Work(bytes=4.0 * sizes["cells"] * adata.obsm["betas"].shape[1] * (1 + n_samples)),
     )

@@ -10,6 +10,7 @@ from scipy import sparse
 from spacetravlr._anndata._expression import layer_name, read_matrix
 from spacetravlr._anndata._spatial import category_codes
 from spacetravlr._core.noise import counting_scale, excess_variance, thin
+from spacetravlr._validators import assert_in_main_memory
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -33,12 +34,15 @@ def halves(counts: Any, fraction: float, rng: np.random.Generator, where: str) -
 
     Raises
     ------
+    TypeError
+        When they lie on a GPU.
     ValueError
         If the values are not counts.
     """
     if counts is None:
         msg = f"Expected {where} to hold counts, found None; pass `counts_layer=`."
         raise ValueError(msg)
+    assert_in_main_memory(counts, where)
     if hasattr(counts, "compute"):
         counts = counts.compute()
     if not sparse.issparse(counts):

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from spacetravlr._utils import warn
-from spacetravlr._validators import assert_genes, assert_key, looks_like_counts
+from spacetravlr._validators import assert_genes, assert_in_main_memory, assert_key, looks_like_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -35,6 +35,8 @@ def read_matrix(adata: AnnData, layer: str | None = None) -> Any:
     ------
     KeyError
         If the layer does not exist.
+    TypeError
+        If it lies on a GPU.
     ValueError
         If there is no expression.
     """
@@ -44,6 +46,7 @@ def read_matrix(adata: AnnData, layer: str | None = None) -> Any:
     if values is None:
         msg = f"Expected {layer_name(layer)} to hold expression, found None; pass `layer=`."
         raise ValueError(msg)
+    assert_in_main_memory(values, layer_name(layer))
     if hasattr(values, "compute"):
         values = values.compute()
     if hasattr(values, "to_memory"):  # a sparse matrix in a file

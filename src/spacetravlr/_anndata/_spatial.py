@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from spacetravlr import _keys
-from spacetravlr._validators import assert_key
+from spacetravlr._validators import assert_in_main_memory, assert_key
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -73,6 +73,7 @@ def get_coordinates(adata: AnnData, spatial_key: str = _keys.SPATIAL) -> Floats:
         name="spatial_key",
         hint="Store the coordinates of the cells there (cells x 2 or 3), or pass the `spatial_key` that holds them.",
     )
+    assert_in_main_memory(adata.obsm[spatial_key], f"adata.obsm[{spatial_key!r}]")
     coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)
     if coords.ndim != 2 or coords.shape[1] not in (2, 3):
         msg = f"Expected adata.obsm[{spatial_key!r}] to have 2 or 3 columns, found shape {coords.shape}."
@@ -144,6 +145,7 @@ def graph_distances(
         name="connectivity_key",
         hint="Call `sq.gr.spatial_neighbors_knn(adata)` first, or pass the key of its graph.",
     )
+    assert_in_main_memory(adata.obsp[connectivity_key], f"adata.obsp[{connectivity_key!r}]")
     graph = sparse.csr_matrix(adata.obsp[connectivity_key], dtype=np.float64, copy=True)
     if not np.isfinite(graph.data).all() or (graph.data < 0).any():
         msg = f"Expected adata.obsp[{connectivity_key!r}] to hold finite distances of at least zero."

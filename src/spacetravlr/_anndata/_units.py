@@ -61,6 +61,7 @@ class _Layout(NamedTuple):
     regular: bool
     """Whether cells lie on a lattice."""
     hexagonal: bool
+    square: bool
 
 
 def check_units(
@@ -128,7 +129,9 @@ def _layout(coords: Floats, libraries: Ints | None) -> _Layout | None:
     if regular:  # the nearest of six spots at about one distance is biased where positions are rounded to pixels
         spacing = float(np.median(distance[distance <= (1 + _TOLERANCE) * spacing]))
     hexagonal = regular and coords.shape[1] == 2 and bool(np.median(distance[:, 5]) <= (1 + _TOLERANCE) * spacing)
-    return _Layout(spacing, nearest, regular, hexagonal)
+    # of a square lattice, the second ring lies at 1.41 spacings, of a hexagonal one at 1.73, at borders as well
+    square = regular and bool((np.abs(distance - np.sqrt(2) * spacing) <= _TOLERANCE * spacing).mean() > 0.1)
+    return _Layout(spacing, nearest, regular, hexagonal, square)
 
 
 def _scale_problem(
@@ -188,8 +191,9 @@ def _expected_unit(adata: AnnData, coords: Floats, layout: _Layout, unit: float)
         pixel, bin_size = _number(factors, "microns_per_pixel"), _number(factors, "bin_size_um")
         if pixel and _same(layout.spacing, (bin_size or _VISIUM_PITCH) / pixel):
             return pixel, "pixels of an image, according to the scale factors in adata.uns['spatial']"
-        # spots are 55 um wide (65 for Space Ranger) and 100 apart: other ratios belong to other units or technologies
-        if spot and 0.5 <= spot / layout.spacing <= 0.75:
+        # spots are 55 um wide (65 for Space Ranger) and 100 apart: other ratios belong to other units or technologies,
+        # and so do square lattices (Spatial Transcriptomics: 100 um wide, 200 apart)
+        if spot and not layout.square and 0.5 <= spot / layout.spacing <= 0.75:
             return (
                 _VISIUM_PITCH / layout.spacing,
                 f"pixels of an image, according to adata.uns['spatial'] (Visium spots are {spot:.4g} pixels wide and "

@@ -10,6 +10,7 @@ import pandas as pd
 from spacetravlr._anndata._clusters import aggregate_name
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._core.evaluation.matching import compare_pairs, match, mean_of_others, rank_of_own
+from spacetravlr._core.evaluation.profiles import mean_known
 from spacetravlr._core.evaluation.specificity import beyond, share_beyond, sign_flip_p
 from spacetravlr._docs import document
 from spacetravlr._types import Rng
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spacetravlr._types import Floats, Ints
+    from spacetravlr._types import Ints
 
 
 @document
@@ -148,10 +149,10 @@ def _alone(task: Task, effects: Effects, cell_type: str | None, near: Ints) -> p
     return pd.DataFrame(
         {
             "perturbation": task.names,
-            "size": np.sqrt(_mean(values**2)),
+            "size": np.sqrt(mean_known(values**2, axis=1)),
             "from_mean": 1 - np.array(with_mean),
-            "from_matched": 1 - _mean(np.take_along_axis(pairs, near, axis=1)),
-            "from_others": 1 - _mean(pairs),
+            "from_matched": 1 - mean_known(np.take_along_axis(pairs, near, axis=1), axis=1),
+            "from_others": 1 - mean_known(pairs, axis=1),
             "share_beyond_mean": [share_beyond(a, b) for a, b in zip(values, mean, strict=True)],
         }
     )
@@ -188,10 +189,3 @@ def _again(
         },
         index=names,
     )
-
-
-def _mean(values: Floats) -> Floats:
-    """Mean along rows, NaN left out; NaN where nothing is known."""
-    known = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(known, values, 0).sum(axis=1) / known.sum(axis=1))

@@ -24,6 +24,13 @@ def varies(values: Floats) -> bool:
     return bool(np.var(values) > _FLAT * np.mean(np.square(values)))
 
 
+def mean_known(values: Floats, axis: int = 0) -> Floats:
+    """Mean along an axis, NaN left out; NaN where nothing is known."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, values, 0).sum(axis=axis) / known.sum(axis=axis))
+
+
 def pearson(a: Floats, b: Floats) -> float:
     """Pearson correlation of two profiles."""
     if len(a) < LEAST_GENES or not (varies(a) and varies(b)):
