@@ -95,7 +95,8 @@ ncols
 size
     Marker area in points squared; by default neighbouring cells just touch.
 limit
-    Value at the ends of the colour scale; by default the 99th percentile of each panel.
+    Value at the ends of the colour scale, which is centred on zero, or a percentile of absolute values such as
+    ``"p95"``; by default ``"p99"`` of each panel. The colour bar is pointed where values lie beyond.
 ax
     Axes to draw on.
 ax_panels

@@ -50,9 +50,9 @@ def betas_adata(
     -------
     ``X`` : coefficients in original units of expression, without intercepts. Coefficients in a store remain a dask
     array, read on demand. ``var`` : one row per term, named ``<modulator>><target>``, with ``target``, ``modulator``
-    (short name as in :func:`spacetravlr.get.modulators`), ``kind``, ``tf``, ``ligand``, ``receptor``, ``range`` and the
-    results of the fit for the term. ``obs``, coordinates in ``obsm``, colours, images and spatial graphs are copied
-    from ``adata``.
+    and ``label`` (names as in :func:`spacetravlr.get.modulators`), ``kind``, ``tf``, ``ligand``, ``receptor``,
+    ``range`` and the results of the fit for the term. ``obs``, coordinates in ``obsm``, colours, images and spatial
+    graphs are copied from ``adata``.
 
     Raises
     ------

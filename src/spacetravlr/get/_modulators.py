@@ -55,9 +55,10 @@ def modulators(
     One row per target, modulator and cell type (first all cells, called ``"all"`` unless a type has that name), with
     columns
 
-    ``target``, ``modulator``, ``kind``, ``tf``, ``ligand``, ``receptor``, ``range``
-        The term; ``modulator`` is its short name, such as ``TGFB1$TGFBR1``. Terms of kind ``"receptor"`` are
-        adjustment terms: the main effect of the receptor of a pair, which supports no causal claim.
+    ``target``, ``modulator``, ``label``, ``kind``, ``tf``, ``ligand``, ``receptor``, ``range``
+        The term; ``modulator`` is its short name, such as ``TGFB1$TGFBR1``, ``label`` its name in figures,
+        ``TGFB1-TGFBR1``; arguments take both. Terms of kind ``"receptor"`` are adjustment terms: the main effect of the
+        receptor of a pair, which supports no causal claim.
     ``cell_type``, ``n_cells``, ``mean``, ``mean_abs``, ``sd``
         Summary of the coefficient over the cells of the type, in original units of expression.
     ``modulator_sd``, ``effect``
@@ -97,7 +98,7 @@ def modulators(
     spread = _modulator_sd(adata, model, position, groups) if effects else None
     parts = []
     for g, group in enumerate(groups):
-        part = table.loc[keep, ["target", "modulator", *_TERM_COLUMNS[1:]]].copy()
+        part = table.loc[keep, ["target", "modulator", "label", *_TERM_COLUMNS[1:]]].copy()
         part["cell_type"], part["n_cells"] = group.name, int(group.cells.sum())
         part["mean"], part["mean_abs"], part["sd"] = stats[:, g][:, keep]
         for name, values in errors(group.name).items():

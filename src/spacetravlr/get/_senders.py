@@ -12,8 +12,8 @@ from spacetravlr._anndata._clusters import cluster_key_of
 from spacetravlr._anndata._expression import get_expression
 from spacetravlr._anndata._received import operators, read_received
 from spacetravlr._anndata._spatial import category_codes, unwrap
+from spacetravlr._anndata._term_names import find_signals
 from spacetravlr._docs import document
-from spacetravlr._validators import assert_genes
 from spacetravlr.models.perturb._cells import CellsLike, select_cells
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def senders(
     adata
         Annotated data after :func:`spacetravlr.pp.received_ligands`, or SpatialData.
     signal
-        A received signal: a ligand, or ``"<ligand>|contact"`` for a contact signal.
+        A received signal: a ligand, or ``"<ligand>|contact"`` for a contact signal (``"<ligand> (contact)"`` in
+        figures). A ligand that acts by contact only may go by its bare name.
     receivers
         Receiving cells: a mask, names, positions, or a comparison on ``adata.obs`` such as
         ``"cell_type == 'B cell'"``; all by default. All cells send.
@@ -82,8 +83,8 @@ def senders(
     """
     adata = unwrap(adata, table_key)
     state = read_received(adata, received_key)
-    assert_genes([signal], dict.fromkeys([*state.lr.columns, *state.tfl.columns]), name="signal",
-                 where=f"adata.uns[{received_key!r}]")  # fmt: skip
+    known = dict.fromkeys([*state.lr.columns, *state.tfl.columns])
+    (signal,) = find_signals([signal], known, name="signal", where=f"adata.uns[{received_key!r}]")
     key = cluster_key_of(adata, groupby)
     if key is None:
         msg = "Expected `groupby` to name a column of adata.obs, found None, and neither fit nor modulators have one."

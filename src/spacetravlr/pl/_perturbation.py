@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from spacetravlr._docs import document
 from spacetravlr._validators import assert_genes, assert_key, assert_one_of, assert_positive
 from spacetravlr.pl._colors import DIVERGING, centred
 from spacetravlr.pl._figure import as_list, clean, finish, new_axes, new_grid, set_title
-from spacetravlr.pl._tissue import Layout, draw_values, tissue_layout
+from spacetravlr.pl._tissue import RASTERIZE_ABOVE, Layout, draw_values, note, tissue_layout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["map", "distance"]
 _N_BINS = 20
+#: Cells beyond which rings would hide the map, and what is few; smallest rings of few and of more, in points squared.
+_MAX_RINGS, _FEW, _LEAST_RING = 200, 20, (60.0, 14.0)
+_RIM = 2.2
 
 
 @document
@@ -43,7 +46,7 @@ def perturbation(
     perturbed_key: str = _keys.PERTURBED,
     library_key: str | None = None,
     library_id: str | None = None,
-    limit: float | None = None,
+    limit: float | str | None = None,
     cmap: str = DIVERGING,
     size: float | None = None,
     ncols: int = 3,
@@ -56,7 +59,8 @@ def perturbation(
 ) -> Drawn:
     """Draw the change of expression that a perturbation causes.
 
-    ``kind="map"``: one map per gene, red is up and blue is down; when only some cells were perturbed, they are circled.
+    ``kind="map"``: one map per gene, red is up and blue is down; when only some cells were perturbed, they are
+    outlined, few of them by rings that are seen from afar.
     ``kind="distance"``: mean change against the distance to the nearest perturbed cell, one line per gene, with the
     interquartile range shaded; the perturbed cells themselves are at zero.
 
@@ -124,15 +128,34 @@ def perturbation(
     axes = new_grid(ax, len(names), figsize, (layout.panel[0] + 1.1, layout.panel[1] + 0.5), ncols)
     for name, values, panel in zip(names, change.T, axes, strict=True):
         text = f"change of {name}"
-        draw_values(values, panel, layout=layout, label=text, cmap=cmap, norm=centred(values, limit), size=size)
+        norm = centred(values, limit)
+        draw_values(values, panel, layout=layout, label=text, cmap=cmap, norm=norm, size=size)
         if not cells.all():
-            inside = cells[layout.rows]
-            area = panel.collections[-1].get_sizes()[0]  # type: ignore[attr-defined]
-            # half the width, because "." is drawn smaller than "o"
-            x, y = layout.xy[inside].T
-            panel.scatter(x, y, s=area / 4, facecolor="none", edgecolor="black", lw=0.5)
+            _outline(panel, layout, cells[layout.rows], {"c": values[layout.rows], "cmap": cmap, "norm": norm})
         set_title(panel, f"{label} \N{RIGHTWARDS ARROW} {name}")
     return finish(axes, title=title, return_fig=return_fig, save=save)
+
+
+def _outline(ax: Axes, layout: Layout, inside: Bools, look: dict[str, Any]) -> None:
+    """Mark cells on a map: few by rings of a least size, many by a dark edge around the areas that they fill."""
+    # the marker "." is half as wide as "o"
+    area = float(ax.collections[-1].get_sizes()[0]) / 4  # type: ignore[attr-defined]
+    x, y = layout.xy[inside].T
+    n = len(x)
+    if n == 0:
+        note(ax, "no perturbed cell here")
+        return
+    if n <= _MAX_RINGS:
+        ring = max(1.5 * area, _LEAST_RING[n > _FEW])
+        ax.scatter(x, y, s=1.25 * ring, facecolor="none", edgecolor="white", lw=2.4)
+        ax.scatter(x, y, s=1.25 * ring, facecolor="none", edgecolor="black", lw=1.0)
+        note(ax, f"ringed: perturbed ({n} cell{'s' * (n > 1)})")
+        return
+    # cells of the area are drawn again above a larger dark copy, so that only its rim is left to see
+    flat = n > RASTERIZE_ABOVE
+    ax.scatter(x, y, s=(np.sqrt(area) + _RIM) ** 2, color="black", lw=0, rasterized=flat)
+    ax.scatter(x, y, s=area, lw=0, rasterized=flat, **look | {"c": look["c"][inside]})
+    note(ax, f"outlined: perturbed ({n:,} cells)")
 
 
 def _chosen(adata: AnnData, genes: str | Sequence[str] | None, n_top: int, perturbed_key: str) -> list[str]:
