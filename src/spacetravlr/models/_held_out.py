@@ -29,6 +29,8 @@ def target_scores(scores: pd.DataFrame) -> pd.DataFrame:
     of_target = [c for c in ("explained_low", "explained_high", "evidence_gain", "p_terms") if c in scores.columns]
     totals = [c for c in ("n_cells", "n_report", "sst_report") if c in scores.columns]
     weight_name = next((c for c in ("sst_report", "n_report", "n_cells") if c in scores.columns), None)
+    if scores.empty:  # coefficients that were read from files of the published programs
+        return pd.DataFrame(columns=["target", *totals, *numeric, *of_target, "kept", "kept_fraction"])
     rows = {}
     for target, group in scores.groupby(scores["target"].astype(str), sort=False):
         weight = np.ones(len(group)) if weight_name is None else group[weight_name].to_numpy(float)
