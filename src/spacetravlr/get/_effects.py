@@ -261,7 +261,7 @@ def _perturbation_effects(
     change = (after - before)[mask].mean(axis=0, dtype=np.float64)
     genes = np.flatnonzero((change != 0) & ~adata.var_names.isin(by_hand))
     r2 = np.full(len(genes), np.nan)
-    if "scores" in fit:
+    if "scores" in fit and len(fit["scores"]):
         scored = set(fit["scores"]["cell_type"].astype(str))
         if cell_type is not None and cell_type not in scored:
             warn(

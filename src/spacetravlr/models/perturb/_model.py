@@ -182,7 +182,8 @@ class FittedModel:
             return np.full(self.adata.n_obs, -1), []
         types = pd.Categorical(self.adata.obs[key]).remove_unused_categories()
         names = [str(c) for c in types.categories]
-        scored = set(self.fit.scores["cell_type"].astype(str)) if "cell_type" in self.fit.scores else set(names)
+        scores = self.fit.scores  # none of coefficients that were read from elsewhere
+        scored = set(scores["cell_type"].astype(str)) if len(scores) and "cell_type" in scores else set(names)
         if unknown := [name for name in names if name not in scored]:
             warn(
                 f"The fit has no scores for the cell types {', '.join(map(repr, unknown[:5]))} in adata.obs[{key!r}], "
