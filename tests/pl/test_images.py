@@ -19,12 +19,12 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.image import imread, imsave
 from matplotlib.legend import Legend
-from matplotlib.quiver import QuiverKey
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter
 from scipy.ndimage import gaussian_filter
 
 import spacetravlr as st
+from spacetravlr.pl._figure import TITLE_ROOM
 
 FOLDER = Path(__file__).parent.parent / "_data" / "pl"
 DPI, SMOOTHING = 40, 5
@@ -171,7 +171,7 @@ def draw(name, tissue, screen):
 def save_without_text(figure, path):
     for legend in figure.findobj(Legend):
         legend.remove()
-    for text in [*figure.findobj(Text), *(key.text for key in figure.findobj(QuiverKey))]:
+    for text in figure.findobj(Text):
         text.set_visible(False)
     with mpl.rc_context(mpl.rcParamsDefault):
         figure.savefig(path, dpi=DPI)
@@ -180,6 +180,11 @@ def save_without_text(figure, path):
 
 def render(name, tissue, screen, path):
     return save_without_text(draw(name, tissue, screen), path)
+
+
+def read(ax):
+    """Texts of a panel that are seen."""
+    return [text for text in ax.texts if text.get_gid() != TITLE_ROOM]
 
 
 def texts_of(figure):
@@ -192,13 +197,12 @@ def texts_of(figure):
             else []
             for axis in (ax.xaxis, ax.yaxis)
         ]
-        found.append([ax.get_title(), ax.get_xlabel(), ax.get_ylabel(), *names, [t.get_text() for t in ax.texts]])
-    keys = [key.text.get_text() for key in figure.findobj(QuiverKey)]
+        found.append([ax.get_title(), ax.get_xlabel(), ax.get_ylabel(), *names, [t.get_text() for t in read(ax)]])
     legends = [
         [legend.get_title().get_text(), *(t.get_text() for t in legend.get_texts())]
         for legend in figure.findobj(Legend)
     ]
-    return {"panels": found, "legends": legends, "keys": keys}
+    return {"panels": found, "legends": legends}
 
 
 def places_of(figure):
@@ -206,7 +210,7 @@ def places_of(figure):
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     artists = [artist for kind in (Axes, Legend) for artist in figure.findobj(kind)]
-    artists += [text for ax in figure.findobj(Axes) for text in ax.texts]
+    artists += [text for ax in figure.findobj(Axes) for text in read(ax)]
     boxes = [artist.get_window_extent(renderer) for artist in artists]
     width, height = figure.get_size_inches() * figure.dpi
     return [[round((b.x0 + b.x1) / 2 / width, 3), round((b.y0 + b.y1) / 2 / height, 3)] for b in boxes]

@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 import spacetravlr as st
 from spacetravlr.pl._colors import centred
 from spacetravlr.pl._tissue import RASTERIZE_ABOVE, Layout, draw_values
+from spacetravlr.pl._vectors import KEY
 
 SHAPES = {"a strip": (100, 2000), "a ribbon": (2000, 100), "a square": (500, 500)}
 
@@ -31,7 +32,7 @@ def test_titles_and_colour_bars_do_not_overlap(shaped, shape):
     named = st.get.modulators(tissue, target="PAX5").query("cell_type == 'all'")
     longest = named.loc[named["label"].str.len().sort_values().index[::-1], "label"].head(4).tolist()
     assert any("(contact)" in label for label in longest)
-    figure = st.pl.betas(tissue, "PAX5", longest, ncols=4, return_fig=True)
+    figure = st.pl.betas(tissue, "PAX5", longest, ncols=2 if shape == "a ribbon" else 4, return_fig=True)
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     panels = figure.get_axes()[:4]
@@ -183,7 +184,7 @@ def test_no_arrow_outside_the_tissue_nor_between_slides(slides):
     step = (
         max(np.ptp(slides.obsm["spatial"][slides.obs["slide"] == s], axis=0).max() for s in ("slide 1", "slide 2")) / 14
     )
-    assert cKDTree(cells).query(starts)[0].max() <= 0.75 * step + 1e-6
+    assert cKDTree(cells).query(starts)[0].max() <= 0.5 * step + 1e-6
     assert len(starts) > 20
 
 
@@ -198,9 +199,10 @@ def test_arrows_average_one_slide_only(slides):
 
 def test_arrows_have_a_key(adata):
     ax = st.pl.perturbation_vectors(with_arrows(adata))
-    (key,) = (artist for artist in ax.artists if hasattr(artist, "labelpos"))
-    assert key.text.get_text() == "arrow length 1"
-    assert key.U == 1
+    (key,) = (drawn for drawn in ax.collections if drawn.get_gid() == KEY)
+    field = ax.collections[-1]
+    assert "arrow length 1" in [text.get_text() for text in ax.texts]
+    assert (key.U, key.scale) == (1, field.scale)
 
 
 # --- perturbed cells

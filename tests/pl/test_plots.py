@@ -345,7 +345,7 @@ def test_arrows_over_numbers_and_genes(done):
     done.obs["depth"] = done.obsm["spatial"][:, 0]
     for color, expected in (("depth", done.obs["depth"]), ("PAX5", done[:, "PAX5"].layers["log1p"].ravel())):
         ax = st.pl.perturbation_vectors(done, color=color)
-        drawn = np.asarray(ax.collections[-2].get_array())
+        drawn = np.asarray(ax.collections[-3].get_array())
         np.testing.assert_allclose(np.sort(drawn), np.sort(expected), rtol=1e-6)
         assert ax.get_legend() is None
     done.obs["name"] = done.obs_names

@@ -16,7 +16,7 @@ from spacetravlr._docs import document
 from spacetravlr._validators import assert_in_range, assert_one_of
 from spacetravlr.pl._colors import DIVERGING, GREY, centred
 from spacetravlr.pl._figure import as_list, finish, new_grid, set_title
-from spacetravlr.pl._tissue import draw_values, tissue_layout
+from spacetravlr.pl._tissue import draw_values, note, tissue_layout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,6 +147,8 @@ def betas(
             values, background = np.where(hidden.get(names[column], False), np.nan, values), GREY
         text = _unit(target, labels[column], value)
         draw_values(values, panel, layout=layout, label=text, cmap=cmap, norm=norm, size=size, background=background)
+        if not drawn[:, wanted.index(column)].any():
+            note(panel, "zero everywhere: not kept")
         set_title(panel, f"{labels[column]} \N{RIGHTWARDS ARROW} {target}")
     return finish(axes, title=title, return_fig=return_fig, save=save)
 

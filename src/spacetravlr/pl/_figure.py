@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: What names of slides are marked with, so that titles keep clear of them.
 SLIDE_NAME = "slide"
+#: And unseen text that keeps the room of a title.
+TITLE_ROOM = "title"
 _LETTER = 0.58  # mean width of a letter, in font sizes
 
 
@@ -84,10 +86,16 @@ def set_title(ax: Axes, text: str, fontsize: float = 11) -> None:
     """Write a title over one panel: in several lines where it is longer than the panel, smaller where a word is."""
     slot = ax.get_subplotspec()
     part = 1.2 * ax.get_position().width if slot is None else len(slot.colspan) / slot.get_gridspec().ncols
-    points = 0.94 * 72 * part * ax.get_figure(root=True).get_figwidth()  # type: ignore[union-attr]
+    points = 0.8 * 72 * part * ax.get_figure(root=True).get_figwidth()  # type: ignore[union-attr]
     lines = fill(text, max(10, int(points / (_LETTER * fontsize))), break_long_words=False)
     longest = max(len(line) for line in lines.splitlines() or [""])
-    ax.set_title(lines, fontsize=float(np.clip(points / (_LETTER * max(longest, 1)), 7.0, fontsize)), pad=_pad(ax))
+    size = float(np.clip(points / (_LETTER * max(longest, 1)), 7.0, fontsize))
+    ax.set_title(lines, fontsize=size, pad=_pad(ax))
+    if slot is not None and slot.get_gridspec().ncols > 1:
+        # layouts leave no room for titles wider than their panel, but for other text: as wide, and not seen
+        ax.annotate(
+            lines, (0.5, 1), xycoords="axes fraction", ha="center", va="bottom", fontsize=size, alpha=0, gid=TITLE_ROOM
+        )
 
 
 def _pad(ax: Axes) -> float | None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Value = Literal["effect", "mean", "importance"]
 _PALE = 0.35
+_NOTHING = "zero"  # what scores say was kept where no model was
 _Z90 = 1.645  # standard errors of a 90 % interval
 _XLABEL = {
     "effect": "change of {} per SD of the modulator",
@@ -179,12 +180,15 @@ def _quality(adata: AnnData, target: str, everything: str, betas_key: str) -> Ca
         where = None if cell_type == everything else cell_type
         r2 = float(held_out_r2(scores, gene, where)[0])
         text = f"{n_cells:,} cells"
-        if not np.isfinite(r2):
-            return text
-        text += f", held-out R² {r2:.2f}"
-        if smoothed:
-            return f"{text} of imputed values"
         known = target_scores(rivals) if where is None else rivals[rivals["cell_type"].astype(str) == where]
+        if "kept" in known and len(known) and str(known["kept"].iloc[0]) == _NOTHING:
+            text += ", no model kept"
+        elif not np.isfinite(r2):
+            return text
+        else:
+            text += f", held-out R² {r2:.2f}"
+            if smoothed:
+                return f"{text} of imputed values"
         if "ceiling" in known and len(known) and np.isfinite(known["ceiling"].iloc[0]):
             text += f" (ceiling {float(known['ceiling'].iloc[0]):.2f})"
         return text

@@ -70,7 +70,7 @@ class Layout(NamedTuple):
         if shape < 1.4:
             return 3.2 * shape, 3.2
         wide = min(4.5 * np.sqrt(shape / 1.4), 8.0)
-        return wide, max(wide / shape, 1.1)
+        return wide, max(wide / shape, 1.7)
 
 
 def tissue_layout(
@@ -138,7 +138,8 @@ def value_bar(drawn: ScalarMappable, ax: Axes, label: str) -> None:
     beyond = (values.size > 0 and values.min() < low, values.size > 0 and values.max() > high)
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[beyond]
     bar = ax.figure.colorbar(drawn, cax=inset, extend=extend, extendfrac=0.06)
-    bar.set_label(label)
+    bar.set_label(label, fontsize=9)
+    bar.ax.tick_params(labelsize=9)
     bar.outline.set_visible(False)
 
 

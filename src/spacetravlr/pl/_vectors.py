@@ -29,10 +29,12 @@ Kind = Literal["quiver", "stream", "cells"]
 #: Width of the average in grid steps, and how full a grid point must be to have an arrow: part of what is typical.
 _SMOOTHING, _MIN_MASS = 1.0, 0.25
 #: Grid points further from every cell than this many steps are outside the tissue.
-_OUTSIDE = 0.75
+_OUTSIDE = 0.5
 #: Arrows below this share of the longest would be drawn as dots.
 _SHORTEST = 0.01
 _AUTO = "auto"
+#: What the key of the arrows is marked with.
+KEY = "arrow length"
 
 
 @document
@@ -75,7 +77,7 @@ def perturbation_vectors(
         ``"quiver"`` averages the arrows on a grid, ``"stream"`` draws stream lines through it, ``"cells"`` draws the
         arrow of each cell.
     n_grid
-        Grid points along the longer side of a slide.
+        Grid points along the longer side of a slide; more on narrow tissue, so that there are some across.
     scale
         Multiplies the length of arrows (the width of stream lines).
     alpha
@@ -154,15 +156,15 @@ def _draw(layout: Layout, arrows: Floats, kind: str, n_grid: int, scale: float, 
     if not arrows.any():  # nothing changed, so there is nothing to draw
         return
     if kind == "cells":
-        _quiver(xy, arrows, 2 * layout.spacing * scale, 0.0018, ax)
+        _quiver(xy, arrows, 2 * layout.spacing * scale, 0.007, ax)
         return
     slides = np.zeros(len(xy), dtype=int) if layout.slides is None else layout.slides
     parts = [np.flatnonzero(slides == code) for code in np.unique(slides)]
-    step = max(float(np.ptp(xy[p], axis=0).max()) for p in parts) / max(n_grid - 1, 1)
+    step = _step(np.array([np.ptp(xy[p], axis=0) for p in parts]), n_grid)
     grids = [_grid(xy[p], arrows[p], step) for p in parts]
     if kind == "quiver":
         points, mean = (np.concatenate([grid[i] for grid in grids]) for i in (0, 1))
-        _quiver(points, mean, 1.4 * step * scale, 0.0035, ax)
+        _quiver(points, mean, 1.4 * step * scale, 0.014, ax)
         return
     longest, total = _longest(np.concatenate([grid[1] for grid in grids])), float(np.ptp(xy, axis=0).max())
     limits = ax.get_xlim(), ax.get_ylim()
@@ -171,6 +173,14 @@ def _draw(layout: Layout, arrows: Floats, kind: str, n_grid: int, scale: float, 
             density = 1.4 * max(float(np.ptp(xy[p], axis=0).max()) / total, 0.4)
             _streams(xy[p], points, mean, step, longest, density, scale, ax)
     ax.set(xlim=limits[0], ylim=limits[1])
+
+
+def _step(extents: Floats, n_grid: int) -> float:
+    """Distance of grid points, for the longest slide; at least four points across where that is not too many."""
+    longer = float(extents.max())
+    step = longer / max(n_grid - 1, 1)
+    across = float(extents.min(axis=1).max()) / 3
+    return max(min(step, across), step / 5) if across > 0 else step
 
 
 def _grid(xy: Floats, arrows: Floats, step: float) -> tuple[Floats, Floats]:
@@ -209,13 +219,25 @@ def _quiver(xy: Floats, arrows: Floats, longest: float, width: float, ax: Axes) 
     drawn = np.linalg.norm(arrows, axis=-1) > _SHORTEST * _longest(arrows)
     xy, arrows = xy[drawn], arrows[drawn]
     options: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "color": "black", "zorder": 3, "headwidth": 4}
+    options["units"] = "inches"
     common = _longest(arrows)
-    options["rasterized"] = len(xy) > RASTERIZE_ABOVE
-    quiver = ax.quiver(*xy.T, *arrows.T, scale=common / longest, width=width, **options)
-    length = float(f"{common:.1g}")
-    ax.quiverkey(
-        quiver, 0.92, -0.03 - 0.05 * n_notes(ax), length, f"arrow length {length:g}", coordinates="axes", labelpos="W",
-        labelsep=0.05, fontproperties={"size": 8}, color="black", zorder=4,
+    options |= {"scale": common / longest, "width": width}
+    _key(float(f"{common:.1g}"), longest / common, options, ax)
+    ax.quiver(*xy.T, *arrows.T, rasterized=len(xy) > RASTERIZE_ABOVE, **options)
+
+
+def _key(length: float, unit: float, options: dict[str, Any], ax: Axes) -> None:
+    """An arrow of a round length under the lower right corner; ``unit`` is what length one is drawn as."""
+    low, high = sorted(ax.get_xlim()), sorted(ax.get_ylim())
+    bottom = high[1] if ax.yaxis_inverted() else high[0]
+    down = 0.03 * (1 + 1.5 * n_notes(ax)) * (high[1] - high[0])
+    y, right = bottom + (down if ax.yaxis_inverted() else -down), low[1]
+    limits = ax.get_xlim(), ax.get_ylim()
+    ax.quiver([right - length * unit], [y], [length], [0.0], clip_on=False, gid=KEY, **options)
+    ax.set(xlim=limits[0], ylim=limits[1])
+    ax.annotate(
+        f"arrow length {length:g}", (right - length * unit, y), xytext=(-4, 0), textcoords="offset points", ha="right",
+        va="center", fontsize=8, annotation_clip=False,
     )  # fmt: skip
 
 
