@@ -41,6 +41,10 @@ exclude_patterns = ["_build", "_tables", "**.ipynb_checkpoints"]
 suppress_warnings = ["config.cache"]
 
 autosummary_generate = True
+# one picture for each plot, drawn by gallery.py
+autosummary_context = {
+    "pictures": {f"spacetravlr.pl.{path.stem}": f"pl/{path.name}" for path in (HERE / "_static" / "pl").glob("*.png")}
+}
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # left to sphinx_autodoc_typehints
 napoleon_google_docstring = False

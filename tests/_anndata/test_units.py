@@ -66,6 +66,11 @@ def test_micrometres_are_not_doubted(coords, scalefactors):
     assert not warned(tissue(coords, scalefactors=scalefactors))
 
 
+def test_square_lattices_are_not_read_as_visium():
+    # Spatial Transcriptomics, spots 100 um wide and 200 apart: almost the ratio of Visium
+    assert not warned(tissue(SQUARE * 200, scalefactors={"spot_diameter_fullres": 104.0}), radius=500.0)
+
+
 def test_bins_of_visium_hd_say_their_scale():
     factors = {"spot_diameter_fullres": 29.2, "microns_per_pixel": 0.274, "bin_size_um": 8.0}
     adata = tissue(SQUARE * 29.2, scalefactors=factors)

@@ -49,8 +49,8 @@ def unwrap(adata: AnnData | SpatialData, table_key: str | None = None) -> AnnDat
     if len(names) != 1:
         listed = ", ".join(repr(name) for name in names) or "none"
         msg = (
-            f"Expected the SpatialData object to have exactly one table, found {listed}; pass `table_key=` where "
-            "there is one, or `sdata.tables[...]`."
+            f"Expected the SpatialData object to have exactly one table, found {listed}; pass `table_key=` if the "
+            "function has it, or `sdata.tables[...]`."
         )
         raise ValueError(msg)
     return adata.tables[names[0]]

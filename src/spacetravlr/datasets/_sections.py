@@ -88,7 +88,7 @@ def _section(name: str, source: str) -> AnnData:
     from anndata import read_h5ad
 
     hint = (
-        "The section was assembled from public files and has no address of its own; its source is "
-        f"https://{source}. For a tissue that needs no file call `st.datasets.simulated_tissue()`."
+        "The section was assembled from public files and cannot be downloaded as such; its source is "
+        f"https://{source}. For a tissue that needs no file, call `st.datasets.simulated_tissue()`."
     )
     return read_h5ad(fetch_file(f"{name}.h5ad", hint=hint))

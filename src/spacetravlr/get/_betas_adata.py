@@ -86,7 +86,7 @@ def betas_adata(
         keep &= table["target"].isin(wanted).to_numpy()
     if active is not None:
         if "active" not in table:
-            msg = f"Expected adata.uns[{betas_key!r}]['terms'] to have the column 'active', found none; leave it out."
+            msg = f"Expected adata.uns[{betas_key!r}]['terms'] to have the column 'active', found none; omit `active`."
             raise ValueError(msg)
         keep &= table["active"].to_numpy(bool) == active
     columns = np.flatnonzero(keep)

@@ -261,12 +261,12 @@ def _perturbation_effects(
     change = (after - before)[mask].mean(axis=0, dtype=np.float64)
     genes = np.flatnonzero((change != 0) & ~adata.var_names.isin(by_hand))
     r2 = np.full(len(genes), np.nan)
-    if "scores" in fit:
+    if "scores" in fit and len(fit["scores"]):
         scored = set(fit["scores"]["cell_type"].astype(str))
         if cell_type is not None and cell_type not in scored:
             warn(
-                f"The fit has scores of the cell types {', '.join(map(repr, sorted(scored)))}, none of {cell_type!r}; "
-                "were types renamed after the fit? `r2` is NaN."
+                f"The fit has scores for the cell types {', '.join(map(repr, sorted(scored)))}, but none for "
+                f"{cell_type!r}; were types renamed after the fit? `r2` is NaN."
             )
         r2 = held_out_r2(fit["scores"], adata.var_names[genes], cell_type)
     errors = SampleErrors.read(stored, adata.var_names[genes])

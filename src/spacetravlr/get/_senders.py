@@ -87,7 +87,7 @@ def senders(
     (signal,) = find_signals([signal], known, name="signal", where=f"adata.uns[{received_key!r}]")
     key = cluster_key_of(adata, groupby)
     if key is None:
-        msg = "Expected `groupby` to name a column of adata.obs, found None, and neither fit nor modulators had one."
+        msg = "Expected `groupby` to name a column of adata.obs, found None, and neither fit nor modulators have one."
         raise ValueError(msg)
     codes, names = category_codes(adata, key, name="groupby")
     mask = select_cells(receivers, adata.obs)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-_AGAIN = "Call `st.tl.fit_betas` with `store=` and the arguments of the fit: it takes what is there and fits the rest."
+_AGAIN = "Call `st.tl.fit_betas` with `store=` and the same arguments: it reuses finished blocks and fits the rest."
 
 
 @document
@@ -90,7 +90,7 @@ def attach_betas(
         )
         raise ValueError(msg)
     if note.get("store_as") == "bodies":
-        msg = f"Expected the store {path} to hold coefficients, found the bodies alone (store_as='bodies'). {_AGAIN}"
+        msg = f"Expected the store {path} to hold coefficients, found only bodies (store_as='bodies'). {_AGAIN}"
         raise ValueError(msg)
     parts = _parts(path)
     _assert_same_fit(path, parts, table.uns[betas_key]["terms"])
@@ -109,8 +109,8 @@ def _parts(path: Path) -> list[Part]:
         if damage := find_damage(part.folder):
             targets = ", ".join(part.manifest.targets[:5])
             msg = (
-                f"Expected {block_name(block)} ({targets}, ...) of the store {path} to be whole, found that {damage}. "
-                f"Delete the folder {part.folder}. {_AGAIN}"
+                f"Expected {block_name(block)} ({targets}, ...) of the store {path} to be complete, found that "
+                f"{damage}. Delete the folder {part.folder}. {_AGAIN}"
             )
             raise ValueError(msg)
     return parts

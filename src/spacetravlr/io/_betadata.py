@@ -120,7 +120,7 @@ def read_betadata(
     params = adata.uns.get(_keys.received_params(received_key))
     ranges = None if params is None else _ranges(params["pairs"])
     if ranges is None:
-        logger.info("No received ligands in adata.uns[%r]: every pair is taken as secreted.", received_key)
+        logger.info("No received ligands in adata.uns[%r]: every pair is treated as secreted.", received_key)
 
     read = [_read_gene(path, gene, adata.obs_names, clusters, ranges) for gene, path in files.items()]
     table = pd.concat([g.table for g in read], ignore_index=True)
@@ -222,7 +222,7 @@ def _rows(path: Path, frame: pd.DataFrame, obs_names: pd.Index, clusters: pd.Ser
         wanted, what = obs_names, "cells of adata"
     index = pd.Index(labels.astype(str))
     if not index.is_unique:
-        msg = f"Expected each row of {path.name!r} to have its own name, found {index[index.duplicated()][0]!r} twice."
+        msg = f"Expected row names of {path.name!r} to be unique, found {index[index.duplicated()][0]!r} twice."
         raise ValueError(msg)
     rows = index.get_indexer(wanted.astype(str))
     if (rows < 0).any():

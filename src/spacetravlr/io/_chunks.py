@@ -217,21 +217,21 @@ class StoredMatrix(LazyMatrix):
         if not self.store.exists():
             return (
                 f"Expected the coefficients of {of} in the store {self.store}, found no such folder {where}. If it was "
-                "moved, call `st.io.attach_betas(adata, store)` with its new place; if it was deleted, call "
-                "`st.tl.fit_betas` again; workers of a cluster must see it under the same path."
+                "moved, call `st.io.attach_betas(adata, store)` with its new location. If it was deleted, call "
+                "`st.tl.fit_betas` again. Workers of a cluster must be able to access it under the same path."
             )
         return (
             f"Expected the coefficients of {of} in the store {self.store}, found its file "
             f"{self.parts[block].folder.name}/{name} missing {where}. Delete the folder {self.parts[block].folder} and "
-            "call `st.tl.fit_betas(adata, store=...)` as before: it fits again what is missing."
+            "call `st.tl.fit_betas(adata, store=...)` as before: it refits only what is missing."
         )
 
     def _damaged(self, block: int, column: int, name: str) -> str:
         folder = self.parts[block].folder
         return (
-            f"Expected the coefficients of {self._targets(block, column)} in the store {self.store} to be whole, found "
-            f"{folder.name}/{name} damaged or replaced. Delete the folder {folder} and call "
-            "`st.tl.fit_betas(adata, store=...)` as before: it fits again what is missing."
+            f"Expected the coefficients of {self._targets(block, column)} in the store {self.store} to be intact, "
+            f"found {folder.name}/{name} damaged or replaced. Delete the folder {folder} and call "
+            "`st.tl.fit_betas(adata, store=...)` as before: it refits only what is missing."
         )
 
     def _targets(self, block: int, column: int) -> str:

@@ -42,14 +42,14 @@ def assert_room(folder: Path, *, largest: int, whole: int, name: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < largest:
         msg = (
-            f"Expected `{name}` to have room for at least {_gb(largest)}, found {_gb(free)} free at {folder}; in all, "
-            f"up to {_gb(whole)} are to be written."
+            f"Expected `{name}` to have room for at least {_gb(largest)}, found {_gb(free)} free at {folder}; up to "
+            f"{_gb(whole)} will be written in total."
         )
         raise OSError(errno.ENOSPC, msg)
     if free < whole:
         warn(
-            f"Up to {_gb(whole)} are to be written (less when compressed), and {_gb(free)} are free at {folder}. "
-            "Should the disk run full, what was written stays, and the same call goes on from there."
+            f"Up to {_gb(whole)} will be written (less when compressed), and {_gb(free)} are free at {folder}. If the "
+            "disk becomes full, finished parts are kept, and the same call resumes from there."
         )
 
 
@@ -59,7 +59,7 @@ def permitted(folder: Path, name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        msg = f"Expected `{name}` to be a folder that can be written, found {folder} ({error.strerror or error})."
+        msg = f"Expected `{name}` to be a writable folder, found {folder} ({error.strerror or error})."
         raise OSError(error.errno, msg) from error
 
 
@@ -71,7 +71,7 @@ def writing(what: str, folder: Path) -> Iterator[None]:
     except OSError as error:
         msg = f"Could not write {what} to {folder}: {error.strerror or error}."
         if error.errno in _FULL:
-            msg += " Make room and call again: what was written before stays."
+            msg += " Free some space and call again: finished parts are kept."
         raise OSError(error.errno, msg) from error
 
 

@@ -88,7 +88,7 @@ def write(adata: AnnData | SpatialData, path: str | os.PathLike[str], *, table_k
     file = _checked(path)
     found = _something_else(file)
     if found:
-        msg = f"Expected `path` to be new or an AnnData that was written before, found {found} at {file}."
+        msg = f"Expected `path` to be new or an existing AnnData, found {found} at {file}."
         raise ValueError(msg)
     if file.suffix == ".h5ad":
         with atomic_path(file) as temporary:

@@ -131,7 +131,7 @@ class BetaStore:
         if damage := find_damage(folder):
             msg = (
                 f"Expected {folder} to hold the coefficients of {_targets_in(folder)} as they were written, found that "
-                f"{damage}. Delete this folder and call again: these targets are fitted anew, the others stay."
+                f"{damage}. Delete this folder and call again: only these targets are refitted."
             )
             raise ValueError(msg)
         return True
@@ -285,9 +285,9 @@ def read_part(path: Path, block: int) -> Part:
     except FileNotFoundError as error:
         what = f"the store {path}" if path.exists() else f"a store at {path}"
         msg = (
-            f"Expected {what} to hold {block_name(block)} of a fit, found nothing whole there. If the store was moved, "
-            "call `st.io.attach_betas(adata, store)` with its new place; otherwise call `st.tl.fit_betas` with "
-            "`store=` as before: it fits what is missing."
+            f"Expected {what} to hold {block_name(block)} of a fit, found no complete block. If the store was moved, "
+            "call `st.io.attach_betas(adata, store)` with its new location; otherwise call `st.tl.fit_betas` with "
+            "`store=` as before: it fits only what is missing."
         )
         raise FileNotFoundError(msg) from error
 
@@ -317,7 +317,7 @@ def _read_elem(part: Part, name: str) -> Any:
             if not path.exists() or checksum_of(path) != checksum:
                 msg = (
                     f"Expected {path} to be as it was written, found it missing or damaged. Delete the folder "
-                    f"{part.folder} and call `st.tl.fit_betas` with `store=` as before: it fits it again."
+                    f"{part.folder} and call `st.tl.fit_betas` with `store=` as before: it refits only this block."
                 )
                 raise ValueError(msg)
     assert_plain_codecs(part.folder / name)

@@ -216,8 +216,8 @@ class BetaFrame(pd.DataFrame):
         """Rows of ``terms`` for the columns that are still there, without the intercept."""
         if self.terms is None:
             msg = (
-                "Expected `terms` to say what each column is, found None; "
-                "make the frame with `st.get.betas(adata, target)`."
+                "Expected `terms` to describe each column, found None; create the frame with "
+                "`st.get.betas(adata, target)`."
             )
             raise ValueError(msg)
         terms = self.terms.loc[[c for c in self.columns if c in self.terms.index]]
@@ -272,7 +272,7 @@ def _rows(frame: pd.DataFrame, cells: pd.Index, columns: list[str], *, name: str
         )
         msg = (
             f"Expected `{name}` to have the columns {columns[:5]}, found {missing[:5]} missing; "
-            f"call `st.pp.received_ligands` with the pairs the model was fitted with{hint}."
+            f"call `st.pp.received_ligands` with the pairs that the model was fitted with{hint}."
         )
         raise KeyError(msg)
     index = frame.index.get_indexer(cells)

@@ -1,4 +1,4 @@
-"""A fit done again on targets that nothing can regulate, and what it finds there."""
+"""Repeat a fit on null targets, which nothing can regulate, and record what it finds."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _sizes(factory: GeneFactory, genes: Sequence[str]) -> Iterator[float]:
 def compare_with_nulls(
     observed: Found, nulls: Sequence[Found], genes: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Set what was found beside what is found where nothing regulates.
+    """Compare the results of a fit with those of its null fits.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A fit done again on two independent halves of its counts, and how far the two agree."""
+"""Repeat a fit on two independent halves of its counts, and measure how well the two agree."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Agreement(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a fit was made of and how, checked, so that it can be done again on other counts of the same cells."""
+    """The inputs and settings of a fit, checked, so that it can be repeated on other counts of the same cells."""
 
     model: FittedModel
     counts_layer: str
@@ -102,14 +102,14 @@ class Recipe:
         if counts_layer is None:
             msg = (
                 f"Expected `counts_layer` to name the counts behind {layer_name(model.layer)}, found None, and the fit "
-                'noted none; pass the layer with raw counts, or "X" for adata.X.'
+                'did not use counts; pass the layer with raw counts, or "X" for adata.X.'
             )
             raise ValueError(msg)
         where = None if counts_layer == "X" else counts_layer
         if where is not None:
             assert_key(adata, "layers", where, name="counts_layer")
         if cluster_key := str(params["cluster_key"]):
-            assert_key(adata, "obs", cluster_key, name="cluster_key", hint="The fit has its cell types from there.")
+            assert_key(adata, "obs", cluster_key, name="cluster_key", hint="The fit used these cell types.")
         design = model.design
         genes = np.unique(np.concatenate([design.terms.gene, design.targets.gene, design.signals.ligand]))
         counts, unit = read_matrix(adata, where), float(np.log(log_base(adata)))
@@ -228,14 +228,14 @@ def _assert_fitted_here(params: Mapping[str, Any], betas_key: str) -> None:
     """Raise ``ValueError`` unless the fit noted all that decides what comes out, and was a fit of these cells."""
     if "position" in params:
         msg = (
-            f"Expected adata.uns[{betas_key!r}] to be of a fit of these cells, found coefficients that were "
-            "transferred; replicate the fit of the reference."
+            f"Expected adata.uns[{betas_key!r}] to come from a fit of these cells, found transferred coefficients; use "
+            "the reference and its fit."
         )
         raise ValueError(msg)
     if missing := [name for name in _NEEDED if name not in params]:
         msg = (
-            f"Expected adata.uns[{betas_key!r}]['params'] to say how the coefficients were fitted, found no "
-            f"{listed(missing)}; call `st.tl.fit_betas` to fit them here."
+            f"Expected adata.uns[{betas_key!r}]['params'] to record how the coefficients were fitted, found no "
+            f"{listed(missing)}; call `st.tl.fit_betas` first."
         )
         raise ValueError(msg)
 
@@ -248,8 +248,8 @@ def _scale(
     return scale_of_counts(
         values * unit, counts[:, genes], layer=f"{layer_name(layer)}, which was fitted,",
         counts_layer=layer_name(counts_layer),
-        advice=". Imputation and other ways of normalising are not replayed: fit what `sc.pp.normalize_total` and "
-        "`sc.pp.log1p` make of the counts.",
+        advice=". Imputation and other normalisations cannot be repeated: fit the result of `sc.pp.normalize_total` "
+        "and `sc.pp.log1p` on the counts.",
     )  # fmt: skip
 
 
@@ -346,7 +346,7 @@ def _prediction(first: Replica, second: Replica) -> pd.DataFrame:
 
 
 def explained(table: pd.DataFrame) -> pd.Series:
-    """Part of what can be predicted that is; NaN where next to nothing can be."""
+    """Share of the predictable variance that is predicted; NaN if almost nothing is predictable."""
     return table["r2"] / table["reliability"].where(table["reliability"] >= LEAST_CEILING)
 
 

@@ -1,4 +1,4 @@
-"""Isolate training from the settings of the process it runs in, and leave no changes behind."""
+"""Isolate training from the settings of its process, and leave no changes behind."""
 
 from __future__ import annotations
 

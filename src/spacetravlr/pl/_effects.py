@@ -193,8 +193,8 @@ def _violins(
             place = g - 0.4 + width * (t + 0.5)
             color = colors.get(name, GREY)
             if np.ptp(values) > 0:
-                body = ax.violinplot(values, positions=[place], widths=0.95 * width, showextrema=False)["bodies"][0]
-                body.set(facecolor=color, edgecolor="none", alpha=0.8)  # type: ignore[attr-defined]
+                violin = ax.violinplot(values, positions=[place], widths=0.95 * width, showextrema=False)
+                violin["bodies"][0].set(facecolor=color, edgecolor="none", alpha=0.8)  # type: ignore[index]
             ax.plot([place - 0.45 * width, place + 0.45 * width], [values.mean()] * 2, color="black", lw=1.2)
     ax.axhline(0, color="0.6", lw=0.8, zorder=0)
     ax.set_xticks(np.arange(len(genes)), genes, rotation=0 if len(genes) <= 4 else 90)

@@ -217,11 +217,13 @@ def _around(
     labels = adata.obs[str(state.params["cluster_key"])].astype(str).to_numpy()[shown]
     faces = np.array([colors[name] for name in labels])
     faces[distance[shown] > reach, 3] *= 0.25
-    ax.scatter(*relative[shown, :2].T, s=size or _area(len(shown), ax), c=faces, lw=0)
+    ax.scatter(relative[shown, 0], relative[shown, 1], s=size or _area(len(shown), ax), c=faces, lw=0)
     drawn = [
-        ax.add_patch(Circle((0, 0), r, fill=False, color=color, lw=1.2, ls=style, label=f"{name}: {r:g} µm"))
+        Circle((0, 0), r, fill=False, color=color, lw=1.2, ls=style, label=f"{name}: {r:g} µm")
         for name, (r, color, style) in circles.items()
     ]
+    for circle in drawn:
+        ax.add_patch(circle)
     ax.plot(0, 0, marker="x", color="black", ms=7, mew=1.5)
     ax.set(xlim=(-window, window), ylim=(-window, window), aspect="equal")
     if relative.shape[1] == 3:
@@ -259,7 +261,8 @@ def _image(
     ax.imshow(1 - opacity * (1 - mean), origin="lower", extent=(-radius, radius, -radius, radius))
     ax.plot(0, 0, marker="x", color="black", ms=7, mew=1.5)
     circle = Circle((0, 0), radius, fill=False, color="black", lw=1.2, ls=":", label=f"niche: {radius:g} µm")
-    return [ax.add_patch(circle)]
+    ax.add_patch(circle)
+    return [circle]
 
 
 def _composition(counts: Floats, state: NicheState, colors: dict[str, Rgba], circles: list[Circle], ax: Axes) -> None:

@@ -172,7 +172,7 @@ def _bars(table: pd.DataFrame, reference: str, of: str, ax: Axes) -> None:
     if shown["explained"].notna().any():
         ax.text(1.02, 1.0, "explained of the ceiling", transform=ax.transAxes, fontsize=7, color="0.35", va="bottom")
         for y, row in zip(place, shown.itertuples(index=False), strict=True):
-            ax.text(1.02, y, _explained(row), transform=ax.get_yaxis_transform(), fontsize=7, va="center")
+            ax.text(1.02, float(y), _explained(row), transform=ax.get_yaxis_transform(), fontsize=7, va="center")
     ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.55 / _height(ax)), ncols=2)
     clean(ax)
 

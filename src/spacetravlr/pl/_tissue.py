@@ -133,7 +133,7 @@ def value_bar(drawn: ScalarMappable, ax: Axes, label: str) -> None:
     """Colour bar right of the axes, as wide on every tissue; pointed where values lie beyond its ends."""
     inset = ax.inset_axes((1.02, 0.15, 0.035, 0.7))
     inset.set_axes_locator(partial(_beside, ax))
-    values = np.ma.masked_invalid(drawn.get_array()).compressed()
+    values: Floats = np.ma.masked_invalid(np.ma.asarray(drawn.get_array())).compressed()
     low, high = drawn.get_clim()
     beyond = (values.size > 0 and values.min() < low, values.size > 0 and values.max() > high)
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[beyond]

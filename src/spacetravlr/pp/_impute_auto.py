@@ -44,13 +44,13 @@ def read_counts(adata: AnnData, counts_layer: str | None, use_rep: str | None) -
     if counts_layer is None:
         msg = (
             'Expected `counts_layer` with "auto", found None: neighbours and steps are chosen on raw counts. Pass the '
-            'layer that holds them ("X" for adata.X), or numbers.'
+            'layer with raw counts ("X" for adata.X), or numbers of neighbours and steps.'
         )
         raise ValueError(msg)
     if use_rep is not None:
         msg = (
-            f'Expected `use_rep` to be None with "auto", found `{use_rep!r}`: halves of the counts need components of '
-            "their own. Leave it out, or pass numbers of neighbours and steps."
+            f'Expected `use_rep` to be None with "auto", found `{use_rep!r}`: each half of the counts needs its own '
+            "components. Leave it out, or pass numbers of neighbours and steps."
         )
         raise ValueError(msg)
     layer = None if counts_layer == "X" else counts_layer
@@ -96,9 +96,8 @@ def _report(chosen: Setting, plain: dict[str, float], loss: float) -> None:
     """Log what was chosen, and warn when nothing is left that varies within types."""
     if chosen.method == "type_mean":
         warn(
-            "Molecular cross-validation found nothing within cell types that can be told from counting noise: the "
-            "imputed layer is the mean of each cell's type, scaled to the total of the cell. A fit on it has nothing "
-            "to explain."
+            "Molecular cross-validation found no variation within cell types beyond counting noise: the imputed layer "
+            "is the mean of each cell's type, scaled to the total of the cell. A fit on it has nothing to explain."
         )
         return
     what = f"{chosen.n_neighbors} neighbours and {chosen.n_steps} steps" if chosen.n_steps else "no smoothing"

@@ -185,8 +185,8 @@ def modulators(
         groups["tfl"] = tfl_group(tf, scores, edges, target_genes, genes=genes, n_top=int(n_top), cutoff=cutoff)
         if len(tf.tf) and not len(groups["tfl"].tf):
             warn(
-                f"No ligand-TF term is left: `ligand_tf` scores none of the {len(np.unique(tf.tf))} factors "
-                f"of `grn` above {cutoff:g} with a ligand in adata.var_names; its transcription factors look like "
+                f"No ligand-TF term is left: in `ligand_tf`, none of the {len(np.unique(tf.tf))} factors of `grn` has "
+                f"a score above {cutoff:g} with a ligand in adata.var_names; its transcription factors look like "
                 f"{str(scores['tf'].iloc[0])!r}, its ligands like {str(scores['ligand'].iloc[0])!r}."
             )
         received_tfl = _with_signals(adata, received_tfl, groups["tfl"], received_key, received.params["layer"] or None)
@@ -207,8 +207,8 @@ def modulators(
     }
     counts = table["kind"].value_counts()
     logger.info(
-        "%d targets with %d TF, %d ligand-receptor and %d ligand-TF modulators from %d expressed pairs; %d receptors "
-        "by themselves.",
+        "%d targets with %d TF, %d ligand-receptor and %d ligand-TF modulators from %d expressed pairs; %d receptor "
+        "main effects.",
         len(target_genes), *(int(counts.get(kind, 0)) for kind in ("tf", "lr", "tfl")), len(pairs),
         int(counts.get(ADJUSTMENT, 0)),
     )  # fmt: skip
@@ -231,7 +231,7 @@ def _edges(grn: pd.DataFrame, genes: pd.Index, *, required: bool) -> Edges:
         msg = (
             f"Expected `grn` to hold edges between genes of adata.var_names (such as {genes[0]!r}), found none; its "
             f"genes look like {str(grn['tf'].iloc[0])!r} and {str(grn['target'].iloc[0])!r}. "
-            "Call `st.priors.map_orthologs(grn, orthologs)` when they are another organism's."
+            "Call `st.priors.map_orthologs(grn, orthologs)` if they are from another organism."
         )
         raise ValueError(msg)
     return edges
@@ -256,7 +256,7 @@ def _reliable(adata: AnnData, candidates: Ints, counts_layer: str | None, cluste
     if not len(kept):
         msg = (
             f"Expected at least one of {len(candidates)} possible targets to vary by more than counting noise, found "
-            "none; name `targets` to model them nevertheless."
+            "none; pass gene names as `targets` to model them anyway."
         )
         raise ValueError(msg)
     logger.info("%d of %d possible targets vary by more than counting noise.", len(kept), len(candidates))
@@ -297,9 +297,9 @@ def _with_signals(
         return received
     if len(adata.uns[_keys.received_tfl(received_key)]) != adata.n_obs:
         warn(
-            "adata holds some of the cells that ligands were received from; the signals of ligands without a pair "
-            f"(such as {missing[0]!r}) come from these cells alone. Pass `ligand_tf` to `st.pp.received_ligands` "
-            "before taking a subset."
+            "adata is a subset of the cells for which received ligands were computed; the signals of ligands without a "
+            f"pair (such as {missing[0]!r}) come from this subset only. Pass `ligand_tf` to `st.pp.received_ligands` "
+            "before subsetting."
         )
     secreted, _ = operators(adata, received_key)
     values: Floats = secreted.apply(get_expression(adata, missing, layer=layer))

@@ -192,7 +192,7 @@ def spatial_weights(
         "method": engines[0],
         "contact_method": engines[1],
     }
-    _report(written)
+    _report(written, autocrine=autocrine)
     return table if copy else None
 
 
@@ -215,9 +215,11 @@ def _on_graph(
     return weights
 
 
-def _report(written: dict[str, sparse.csr_matrix | None]) -> None:
+def _report(written: dict[str, sparse.csr_matrix | None], *, autocrine: bool) -> None:
     for name, weights in written.items():
         if weights is None:
             logger.info("%s: through a grid, nothing stored", name)
         else:
-            logger.info("%s: %.1f neighbours per cell", name, weights.nnz / max(1, weights.shape[0]))
+            n = weights.shape[0]
+            others = weights.nnz - n * autocrine  # a cell is no neighbour of itself
+            logger.info("%s: %.1f neighbours per cell", name, others / max(1, n))

@@ -96,7 +96,7 @@ def read_base_grn(
     if orient is None and are_swapped(edges["tf"].cat.categories, edges["target"].cat.categories):
         warn(
             f"The targets of `grn` (such as {edges['target'].iloc[0]!r}) look more like transcription factors than its "
-            f"regulators (such as {edges['tf'].iloc[0]!r}); if the table is the wrong way round, rename its columns."
+            f"regulators (such as {edges['tf'].iloc[0]!r}); if the two columns are swapped, rename them."
         )
     return tidy(edges, name="grn", keys=["tf", "target"])
 

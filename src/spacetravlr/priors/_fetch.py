@@ -28,16 +28,16 @@ _LIANA = (
     "src/liana/resource/omni_resource.csv"
 )
 _CELLCHAT_HINT = (
-    "In R, `write.csv(CellChat::CellChatDB.{organism}$interaction, ...)` writes it; "
-    "`resource='consensus'` can be downloaded."
+    "In R, write it with `write.csv(CellChat::CellChatDB.{organism}$interaction, ...)`, or use "
+    "`resource='consensus'`, which can be downloaded."
 )
 _NICHENET_HINT = (
-    "NicheNet publishes R files only (https://zenodo.org/records/7074291): in R, read "
+    "NicheNet publishes only R files (https://zenodo.org/records/7074291): in R, read "
     "`ligand_tf_matrix_nsga2r_final.rds` with `readRDS` and write it with `arrow::write_parquet`, TFs as rows. "
-    "Any such table can be given to `st.priors.read_ligand_tf`."
+    "Any such table can be passed to `st.priors.read_ligand_tf`."
 )
 _ORTHOLOG_HINT = (
-    "Any table with the columns 'human' and 'mouse', such as one exported from Ensembl BioMart, can be given to "
+    "Any table with the columns 'human' and 'mouse', such as one exported from Ensembl BioMart, can be passed to "
     "`st.priors.map_orthologs`."
 )
 

@@ -163,7 +163,7 @@ def _completed(pairs: pd.DataFrame, ranges: Source | None) -> pd.Series:
         example = pairs.loc[found.isna()].iloc[0]
         warn(
             f"{unknown} of {len(pairs)} ligand-receptor pairs (such as {example['ligand']}-{example['receptor']}) have "
-            "no annotation of their range and are taken as secreted"
+            "no annotation of their range and are treated as secreted"
             + ("." if ranges is not None else "; pass an annotated table, such as CellChatDB's, as `ranges=`.")
         )
     logger.info("Took the ranges of %d pairs from a second table.", int(missing.sum()) - unknown)

@@ -51,8 +51,8 @@ def assert_same_species(names: Iterable[str], genes: pd.Index, *, name: str) -> 
     gene = other_case[0]
     msg = (
         f"Expected `{name}` to hold names of adata.var_names, found {int(same.sum())} of its {len(distinct)} genes, "
-        f"while {len(other_case)} differ in upper and lower case only ({gene!r} and {lower[gene.lower()]!r}): it is of "
-        f"another species. Call `st.priors.map_orthologs({name}, st.priors.fetch_orthologs())` first."
+        f"while {len(other_case)} differ only in case ({gene!r} and {lower[gene.lower()]!r}): the table is of another "
+        f"species. Call `st.priors.map_orthologs({name}, st.priors.fetch_orthologs())` first."
     )
     raise ValueError(msg)
 
@@ -96,5 +96,5 @@ def orient_ligand_tf(
 
     if matched("tf", "ligand") <= 3 * matched("ligand", "tf"):
         return scores
-    logger.warning("`ligand_tf` has ligands where its transcription factors should be: read the other way round.")
+    logger.warning("`ligand_tf` has ligands where its transcription factors should be: reading it transposed.")
     return scores.rename(columns={"ligand": "tf", "tf": "ligand"})[["ligand", "tf", "score"]]

@@ -170,7 +170,7 @@ def drivers(
     )  # fmt: skip
     checked = found.table.dropna(subset="checked")
     agreement = _correlation(checked["knockout"], checked["checked"])
-    logger.info("first-order and real knockouts of %d genes correlate at %.2f", len(checked), agreement)
+    logger.info("first-order and simulated knockouts of %d genes correlate at %.2f", len(checked), agreement)
     out = table.copy() if copy else table
     out.obsm[key_added] = found.increase
     out.obsm[_keys.driver_knockouts(key_added)] = found.knockout

@@ -169,7 +169,7 @@ def evaluate_perturbation(
         assert_positive(value, name=name)
     predicted, observed = unwrap(predicted), unwrap(observed)
     if perturbation_key is None and control is not None:
-        msg = f"Expected `perturbation_key` beside `control`, found None and {control!r}."
+        msg = f"Expected `perturbation_key` together with `control`, found None and {control!r}."
         raise ValueError(msg)
     guess = read_effects(predicted, name="predicted", cluster_key=cluster_key, perturbed_key=perturbed_key)
     truth = read_effects(
@@ -194,7 +194,7 @@ def _groups(guess: Effects, truth: Effects, *, by_cell_type: bool) -> dict[str, 
     common = [t for t in guess.types if t in truth.types]
     if not common:
         msg = (
-            "Expected `predicted` and `observed` to know cell types of the same names with `by_cell_type=True`, found "
+            "Expected `predicted` and `observed` to share cell types with `by_cell_type=True`, found "
             f"{list(guess.types)} and {list(truth.types)}."
         )
         raise ValueError(msg)
@@ -214,7 +214,7 @@ def _rivals(
             absent = task.genes.difference(effects.genes)
             if missing or len(absent):
                 msg = (
-                    f"Expected the baseline {name!r} to predict what `predicted` does, found nothing for the "
+                    f"Expected the baseline {name!r} to cover everything in `predicted`, found nothing for the "
                     f"perturbations {missing[:5]} and the genes {list(absent[:5])}."
                 )
                 raise ValueError(msg)

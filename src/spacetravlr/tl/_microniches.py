@@ -222,7 +222,7 @@ def _groups(adata: AnnData, key: str | None, cell_type: str | Sequence[str] | No
     everything = np.ones(adata.n_obs, dtype=bool)
     if key is None:
         if cell_type is not None:
-            msg = f"Expected cell types where `cell_type` is given, found none; pass `cluster_key` with {cell_type!r}."
+            msg = f"Expected cell types when `cell_type` is given, found none; pass `cluster_key` with {cell_type!r}."
             raise ValueError(msg)
         return {_TISSUE: everything}
     assert_key(adata, "obs", key, name="cluster_key")

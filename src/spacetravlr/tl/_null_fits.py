@@ -146,7 +146,7 @@ def null_fits(
         "false_discovery": min(1.0, null_active / n_active) if n_active else np.nan,
     }
     logger.info(
-        "%d of %d targets keep a model, %.1f where counts are %s; %d terms are active, %.1f there",
+        "%d of %d targets keep a model, %.1f with %s counts; %d terms are active, %.1f with null targets",
         summary["kept"], len(targets), summary["null_kept"], null, n_active, null_active,
     )  # fmt: skip
     out = table.copy() if copy else table

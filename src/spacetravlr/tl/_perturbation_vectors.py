@@ -132,8 +132,8 @@ def perturbation_vectors(
     before, change = _change(table, perturbed_key, include_perturbed=include_perturbed)
     size = np.linalg.norm(change, axis=1)
     if not size.any():
-        others = "" if include_perturbed else " that was not set by hand"
-        warn(f"The perturbation changes no gene{others} at any cell: the vector field is empty.")
+        others = "" if include_perturbed else " except the perturbed ones"
+        warn(f"The perturbation changes no gene{others} in any cell: the vector field is empty.")
     elif not size.all():
         logger.info("nothing changes in %d of %d cells, which get no arrow", (size == 0).sum(), len(size))
     with numba_threads(n_jobs):

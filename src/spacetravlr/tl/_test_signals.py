@@ -61,8 +61,8 @@ def test_signals(
 
     **What a p-value means.** A small p-value says that the target follows *a field of senders like this one* where its
     receptor is expressed. An unmeasured gene that the same cells send, or that is sent in the same places, gives the
-    same result. A large p-value is no evidence of absence: at a depth of one molecule per gene, most true signals are
-    missed in 10,000 cells (:doc:`/benchmarks`).
+    same result. A large p-value is no evidence of absence: with two to three molecules per regulator and cell, most
+    true signals are missed in 10,000 cells (:doc:`/benchmarks`).
 
     **Cost.** A target with 190 signals and 520 products has some 1,700 columns and takes some 8 seconds with 6,600
     cells on one thread. Time grows linearly with cells and with the square of the number of columns (with the cube if

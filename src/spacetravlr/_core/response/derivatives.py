@@ -55,7 +55,7 @@ def compute_all_derivatives(
     tfl_received: Floats,
     tf: Floats,
 ) -> Derivatives:
-    r"""Compute the products that the derivatives of a target are made of.
+    r"""Compute the products of which the derivatives of a target consist.
 
     .. math::
 
@@ -115,8 +115,8 @@ def splash(
 ) -> Splash:
     """Compute the derivative of one target with respect to every gene that plays a role in its model.
 
-    A gene in several roles gets the sum; its roles as a ligand are per unit of its received signal. Terms of adjustment
-    are left out (see :meth:`~spacetravlr._core.design.Terms.with_adjustment`).
+    For a gene with several roles, the derivatives are summed; as a ligand they are per unit of its received signal.
+    Adjustment terms are left out (see :meth:`~spacetravlr._core.design.Terms.with_adjustment`).
 
     Parameters
     ----------

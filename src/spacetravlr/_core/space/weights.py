@@ -45,7 +45,7 @@ def gaussian_weight(distance: Floats, *, sigma: float, radius: float, truncate: 
 
 @kernel
 def gaussian_kernel_2d(origin, xy, radius, eps=1e-3):
-    r"""Weigh every cell by its distance to one origin.
+    r"""Compute the Gaussian weight of every cell from its distance to one origin.
 
     .. math::
 

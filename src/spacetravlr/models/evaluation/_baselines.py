@@ -1,4 +1,4 @@
-"""Screens of trivial rivals: what a prediction has to beat."""
+"""Screens of simple baselines, which a prediction has to beat."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from spacetravlr.models.perturb._model import FittedModel
 
 Baseline = Literal["mean", "expression_match", "least_squares", "no_neighbours"]
-#: Rivals that a screen alone is enough for.
+#: Baselines for which a screen suffices.
 OF_SCREEN: tuple[Baseline, ...] = ("mean", "expression_match")
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
