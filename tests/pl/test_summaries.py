@@ -44,19 +44,21 @@ def test_rankings_of_few_and_of_many_targets(adata, n):
     many = np.repeat(np.arange(n), len(one))
     table = one.iloc[np.tile(np.arange(len(one)), n)].assign(target=[f"gene{i}" for i in many])
     table["r2_kept"] = np.linspace(0, 0.5, n)[many]
+    table["kept"] = np.where(many == 0, "zero", "pooled")
     adata.uns["betas"]["scores"] = table
     ax = st.pl.scores(adata, kind="ranking")
     ax.figure.canvas.draw()
     if n == 5:
         assert [t.get_text() for t in ax.get_yticklabels()] == [f"gene{i}" for i in range(n)][::-1]
         widths = [p.get_width() for p in ax.patches]
+        assert "no model kept (mean of the type)" in [t.get_text() for t in ax.get_legend().get_texts()]
         np.testing.assert_allclose(widths[:n], 0.9)
         np.testing.assert_allclose(widths[n:], np.linspace(0, 0.5, n)[::-1], atol=1e-12)
         assert "56 % (10 to 60)" in [t.get_text() for t in ax.texts]
     else:
         line = next(line for line in ax.lines if line.get_label() == "with regulators")
         np.testing.assert_allclose(line.get_ydata(), np.linspace(0, 0.5, n)[::-1], atol=1e-12)
-        assert "300 targets" in ax.get_xlabel()
+        assert ax.get_xlabel() == "300 targets, the best first (299 with a model)"
     assert ax.figure.get_size_inches().max() < 8
 
 

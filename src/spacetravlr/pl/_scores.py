@@ -41,6 +41,7 @@ _TIE = 1e-3
 _FLOOR = -0.5
 _EXPLAINED = ("explained", "explained_low", "explained_high")
 CEILING = "0.88"
+_NONE = "no model kept (mean of the type)"
 #: Targets that have a bar with a name each; more are a curve.
 _MAX_BARS = 60
 #: Markers of a scatter shrink when there are more than this many.
@@ -144,6 +145,7 @@ def _ranked(table: pd.DataFrame, reference: str, of: str) -> tuple[pd.DataFrame,
     """Targets from best to worst with what a ranking shows of each."""
     kept, name = _kept(table, of)
     shown = pd.DataFrame({"target": table["target"].astype(str), "kept": kept})
+    shown["nothing"] = (table["kept"].astype(str) == "zero").to_numpy() if "kept" in table else False
     for column, source in (("alone", reference), ("ceiling", "ceiling"), *((c, c) for c in _EXPLAINED)):
         shown[column] = table[source].to_numpy(float) if source in table else np.nan
     if name.endswith("(measured values)"):  # the other column is not against these
@@ -158,7 +160,9 @@ def _bars(table: pd.DataFrame, reference: str, of: str, ax: Axes) -> None:
     place = np.arange(len(shown))
     if shown["ceiling"].notna().any():
         ax.barh(place, shown["ceiling"], color=CEILING, height=0.8, label="ceiling: not counting noise")
-    ax.barh(place, shown["kept"].fillna(0), color=BLUE, height=0.5, label="with regulators")
+    for chosen, color, label in ((~shown["nothing"], BLUE, "with regulators"), (shown["nothing"], "0.6", _NONE)):
+        if chosen.any():
+            ax.barh(place[chosen], shown["kept"].fillna(0)[chosen], color=color, height=0.5, label=label)
     if shown["alone"].notna().any():
         ax.plot(shown["alone"], place, "|", color=ORANGE, ms=9, mew=2, label=f"{_REFERENCES[reference][0]}")
     ax.axvline(0, color="black", lw=0.8)
@@ -192,8 +196,14 @@ def _curve(table: pd.DataFrame, reference: str, of: str, ax: Axes) -> None:
     if shown["alone"].notna().any():
         ax.plot(place, shown["alone"], ".", color=ORANGE, ms=4, alpha=0.8, label=f"{_REFERENCES[reference][0]}")
     ax.axhline(0, color="black", lw=0.8)
-    better = int((shown["kept"] > _TIE).sum())
-    ax.set(xlabel=f"{len(shown)} targets, the best first ({better} above zero)", ylabel=name, xlim=(0, len(shown) + 1))
+    none = shown["nothing"]
+    if none.any():
+        ax.plot(place[none], shown["kept"][none], ".", color="0.6", ms=4, label=_NONE)
+    ax.set(
+        xlabel=f"{len(shown)} targets, the best first ({int((~none).sum())} with a model)",
+        ylabel=name,
+        xlim=(0, len(shown) + 1),
+    )
     ax.legend(frameon=False, fontsize=8, loc="upper right")
     clean(ax)
 
