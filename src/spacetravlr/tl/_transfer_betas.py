@@ -55,9 +55,9 @@ def transfer_betas(
     function of position; the average loses it. On six pairs of simulated slides whose coefficients vary over the
     tissue, averaged surfaces explained 13 to 49 % of the variance within types, networks 41 to 57 % and seeds 31 to
     42 %, where surfaces reached 85 to 90 % on held-out blocks of their own slide. ``r2_query`` of the scores says how
-    well it works: compare it with ``r2_kept``, and with a transfer of ``body="seed"``, before you believe a
-    perturbation. It is up to a constant in each type, since levels differ between sections and no perturbation depends
-    on them.
+    well it works: compare it with ``r2_kept`` (of a fit to counts with ``r2_kept`` less ``r2_field``, because
+    smooth intercepts are averaged too), and with a transfer of ``body="seed"``, before you believe a perturbation.
+    It is up to a constant in each type, since levels differ between sections and no perturbation depends on them.
 
     Parameters
     ----------
