@@ -115,7 +115,7 @@ def tissue(_tissue):
     adata.obsm["X_umap"] = (xy * [1.0, -0.7]).astype(np.float32)
     with_niches(adata, split=xy[:, 0] > 0)
     adata.obsm["perturbed_umap"] = (swirl * [1.0, -0.7]).astype(np.float32)
-    for key, cells in {"one": distance <= distance.min(), "many": xy[:, 0] < 20}.items():
+    for key, cells in {"one": distance <= distance.min(), "many": xy[:, 0] < np.quantile(xy[:, 0], 0.9)}.items():
         adata.layers[key] = adata.layers["perturbed"]
         adata.uns[key] = adata.uns["perturbed"] | {"cells": pd.DataFrame({"perturbed": cells}, index=adata.obs_names)}
     return adata

@@ -61,11 +61,12 @@ def test_one_colour_scale_for_all_panels(adata):
 
 def test_effects_are_coefficients_per_standard_deviation(adata):
     table = st.get.modulators(adata, target="PAX5", effects=True).query("cell_type == 'all'")
-    for row in table.iloc[::6].itertuples():
-        ax = st.pl.betas(adata, "PAX5", row.label, value="effect")
+    chosen = table.iloc[::8]
+    for ax, effect in zip(
+        st.pl.betas(adata, "PAX5", list(chosen["label"]), value="effect"), chosen["effect"], strict=True
+    ):
         drawn = np.asarray(ax.collections[-1].get_array())
-        assert drawn.mean() == pytest.approx(row.effect, rel=1e-4, abs=1e-9)
-        plt.close(ax.figure)
+        assert drawn.mean() == pytest.approx(effect, rel=1e-4, abs=1e-9)
     assert "per SD" in ax.child_axes[0].get_ylabel()
     with pytest.raises(ValueError, match="value"):
         st.pl.betas(adata, "PAX5", "FOXO1", value="mean")
@@ -226,5 +227,7 @@ def test_one_perturbed_cell_is_seen_in_a_large_tissue():
     assert "ringed: perturbed (1 cell)" in [text.get_text() for text in ax.texts]
     table["perturbed"] = cells.obsm["spatial"][:, 0] < 1000
     ax = st.pl.perturbation(cells, "PAX5")
-    assert len(ax.collections[-1].get_offsets()) == table["perturbed"].sum()
+    (area,) = ax.collections[-1].get_paths()
+    within = area.contains_points(cells.obsm["spatial"])
+    assert (within == table["perturbed"]).mean() > 0.99
     assert any(text.get_text().startswith("outlined: perturbed") for text in ax.texts)

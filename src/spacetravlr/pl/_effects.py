@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from spacetravlr.pl._figure import Drawn
 
 Kind = Literal["heatmap", "volcano", "violin"]
-_MAX_VIOLINS = 6
+_MAX_VIOLINS, _NEARLY_ALL = 6, 0.995
 _LEAST_Q = 1e-12  # what lies beyond is drawn there
 
 
@@ -56,7 +56,8 @@ def perturbation_effects(
     ``kind="heatmap"``: mean change in standard deviations of the gene, genes x cell types; a dot marks changes with a
     q-value of at most ``fdr``. ``kind="volcano"``: the same changes of one cell type against their q-values. Errors
     come from ``st.tl.perturb(..., n_samples=)``; without them, the heat map has no dots. ``kind="violin"``: the change
-    of each cell, by gene and cell type, in standard deviations of the gene in the type; a bar is the mean.
+    of each cell, by gene and cell type, in standard deviations of the gene in the type. Where many cells do not change
+    at all, violins are of those that do, with their share; a bar is the mean over all cells.
 
     Parameters
     ----------
@@ -185,18 +186,27 @@ def _violins(
     of_type = {group.name: group.cells for group in cell_groups(adata, key if key in adata.obs else None)}
     colors = group_colors(adata, key) if key is not None and key in adata.obs else {}
     spread = table.set_index(["gene", "group"])["sd"]
-    width = 0.8 / len(types)
+    width, shares = 0.8 / len(types), []
     for t, name in enumerate(types):
         for g, gene in enumerate(genes):
             sd = float(spread[gene, name])
             values = change[of_type[name], g].astype(float) / sd if sd > 0 else np.zeros(int(of_type[name].sum()))
             place = g - 0.4 + width * (t + 0.5)
             color = colors.get(name, GREY)
-            if np.ptp(values) > 0:
-                violin = ax.violinplot(values, positions=[place], widths=0.95 * width, showextrema=False)
+            moved = values[values != 0]
+            shares.append((place, len(moved) / max(len(values), 1)))
+            if len(moved) and np.ptp(moved) > 0:
+                violin = ax.violinplot(moved, positions=[place], widths=0.95 * width, showextrema=False)
                 violin["bodies"][0].set(facecolor=color, edgecolor="none", alpha=0.8)  # type: ignore[index]
             ax.plot([place - 0.45 * width, place + 0.45 * width], [values.mean()] * 2, color="black", lw=1.2)
     ax.axhline(0, color="0.6", lw=0.8, zorder=0)
+    if min(share for _, share in shares) < _NEARLY_ALL:
+        for place, share in shares:
+            ax.text(
+                place, 0.01, f"{share:.0%}", transform=ax.get_xaxis_transform(), fontsize=6, rotation=90, ha="center",
+                va="bottom", color="0.35",
+            )  # fmt: skip
+        ax.set_xlabel("%: cells that change at all; violins are of these", fontsize=8, color="0.35")
     ax.set_xticks(np.arange(len(genes)), genes, rotation=0 if len(genes) <= 4 else 90)
     ax.set(xlim=(-0.5, len(genes) - 0.5), ylabel="change in a cell (SD of the gene)")
     handles = [Patch(color=colors.get(name, GREY), alpha=0.8, label=name) for name in types]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from spacetravlr._docs import document
 from spacetravlr._validators import assert_genes, assert_key, assert_one_of, assert_positive
 from spacetravlr.pl._colors import DIVERGING, centred
 from spacetravlr.pl._figure import as_list, clean, finish, new_axes, new_grid, set_title
-from spacetravlr.pl._tissue import RASTERIZE_ABOVE, Layout, draw_values, note, tissue_layout
+from spacetravlr.pl._tissue import Layout, draw_values, note, tissue_layout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ Kind = Literal["map", "distance"]
 _N_BINS = 20
 #: Cells beyond which rings would hide the map, and what is few; smallest rings of few and of more, in points squared.
 _MAX_RINGS, _FEW, _LEAST_RING = 200, 20, (60.0, 14.0)
-_RIM = 2.2
+_MOST_POINTS = 1_000_000  # of the grid on which outlines are found
 
 
 @document
@@ -60,7 +60,8 @@ def perturbation(
     """Draw the change of expression that a perturbation causes.
 
     ``kind="map"``: one map per gene, red is up and blue is down; when only some cells were perturbed, they are
-    outlined, few of them by rings that are seen from afar.
+    outlined: up to 200 by rings that are seen from afar, more by a line around the area in which they are the nearest
+    cells.
     ``kind="distance"``: mean change against the distance to the nearest perturbed cell, one line per gene, with the
     interquartile range shaded; the perturbed cells themselves are at zero.
 
@@ -128,34 +129,45 @@ def perturbation(
     axes = new_grid(ax, len(names), figsize, (layout.panel[0] + 1.1, layout.panel[1] + 0.5), ncols)
     for name, values, panel in zip(names, change.T, axes, strict=True):
         text = f"change of {name}"
-        norm = centred(values, limit)
-        draw_values(values, panel, layout=layout, label=text, cmap=cmap, norm=norm, size=size)
+        draw_values(values, panel, layout=layout, label=text, cmap=cmap, norm=centred(values, limit), size=size)
         if not cells.all():
-            _outline(panel, layout, cells[layout.rows], {"c": values[layout.rows], "cmap": cmap, "norm": norm})
+            _outline(panel, layout, cells[layout.rows])
         set_title(panel, f"{label} \N{RIGHTWARDS ARROW} {name}")
     return finish(axes, title=title, return_fig=return_fig, save=save)
 
 
-def _outline(ax: Axes, layout: Layout, inside: Bools, look: dict[str, Any]) -> None:
-    """Mark cells on a map: few by rings of a least size, many by a dark edge around the areas that they fill."""
-    # the marker "." is half as wide as "o"
-    area = float(ax.collections[-1].get_sizes()[0]) / 4  # type: ignore[attr-defined]
-    x, y = layout.xy[inside].T
-    n = len(x)
+def _outline(ax: Axes, layout: Layout, inside: Bools) -> None:
+    """Mark cells on a map: few by rings of a least size, many by a line around the areas that they fill."""
+    n = int(inside.sum())
     if n == 0:
         note(ax, "no perturbed cell here")
-        return
-    if n <= _MAX_RINGS:
-        ring = max(1.5 * area, _LEAST_RING[n > _FEW])
-        ax.scatter(x, y, s=1.25 * ring, facecolor="none", edgecolor="white", lw=2.4)
-        ax.scatter(x, y, s=1.25 * ring, facecolor="none", edgecolor="black", lw=1.0)
+    elif n <= _MAX_RINGS:
+        # the marker "." is half as wide as "o"
+        area = float(ax.collections[-1].get_sizes()[0]) / 4  # type: ignore[attr-defined]
+        ring = 1.25 * max(1.5 * area, _LEAST_RING[n > _FEW])
+        for color, width in (("white", 2.4), ("black", 1.0)):
+            ax.scatter(layout.xy[inside, 0], layout.xy[inside, 1], s=ring, facecolor="none", edgecolor=color, lw=width)
         note(ax, f"ringed: perturbed ({n} cell{'s' * (n > 1)})")
-        return
-    # cells of the area are drawn again above a larger dark copy, so that only its rim is left to see
-    flat = n > RASTERIZE_ABOVE
-    ax.scatter(x, y, s=(np.sqrt(area) + _RIM) ** 2, color="black", lw=0, rasterized=flat)
-    ax.scatter(x, y, s=area, lw=0, rasterized=flat, **look | {"c": look["c"][inside]})
-    note(ax, f"outlined: perturbed ({n:,} cells)")
+    else:
+        x, y, nearest = _areas(layout, inside)
+        limits = ax.get_xlim(), ax.get_ylim()
+        for color, width in (("white", 2.4), ("black", 1.0)):
+            ax.contour(x, y, nearest, [0.5], colors=color, linewidths=width, zorder=2)
+        ax.set(xlim=limits[0], ylim=limits[1])
+        note(ax, f"outlined: perturbed ({n:,} cells)")
+
+
+def _areas(layout: Layout, inside: Bools) -> tuple[Floats, Floats, Floats]:
+    """Grid over the tissue: one where the nearest cell is one of ``inside`` and not far, else zero."""
+    from scipy.spatial import cKDTree
+
+    low, high = layout.xy.min(axis=0) - 3 * layout.spacing, layout.xy.max(axis=0) + 3 * layout.spacing
+    step = max(layout.spacing / 3, float(np.sqrt((high - low).prod() / _MOST_POINTS)))
+    x, y = (np.arange(low[d], high[d] + step, step) for d in (0, 1))
+    points = np.stack([m.ravel() for m in np.meshgrid(x, y)], axis=1)
+    distance, cell = cKDTree(layout.xy).query(points, distance_upper_bound=2 * layout.spacing)
+    nearest = np.isfinite(distance) & np.append(inside, False)[cell]
+    return x, y, nearest.reshape(len(y), len(x)).astype(float)
 
 
 def _chosen(adata: AnnData, genes: str | Sequence[str] | None, n_top: int, perturbed_key: str) -> list[str]:

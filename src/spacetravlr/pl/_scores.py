@@ -39,6 +39,7 @@ _REFERENCES = {
 _TIE = 1e-3
 #: Models far below the mean of the data are drawn at this value: how far below says nothing.
 _FLOOR = -0.5
+_WIDEST = 2.0  # interval of an explained part that tells nothing
 _EXPLAINED = ("explained", "explained_low", "explained_high")
 CEILING = "0.88"
 _NONE = "no model kept (mean of the type)"
@@ -181,6 +182,8 @@ def _explained(row: Any) -> str:
     """The explained part of the ceiling with its interval, in per cent."""
     if not np.isfinite(row.explained):
         return "-"
+    if row.explained_high - row.explained_low > _WIDEST:
+        return "undetermined"
     text = f"{100 * row.explained:.0f} %"
     if np.isfinite(row.explained_low) and np.isfinite(row.explained_high):
         text += f" ({100 * row.explained_low:.0f} to {100 * row.explained_high:.0f})"

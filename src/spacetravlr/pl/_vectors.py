@@ -31,7 +31,7 @@ _SMOOTHING, _MIN_MASS = 1.0, 0.25
 #: Grid points further from every cell than this many steps are outside the tissue.
 _OUTSIDE = 0.5
 #: Arrows below this share of the longest would be drawn as dots.
-_SHORTEST = 0.01
+_SHORTEST = 0.05
 _AUTO = "auto"
 #: What the key of the arrows is marked with.
 KEY = "arrow length"
