@@ -110,10 +110,10 @@ def baselines(
     >>> st.pp.received_ligands(adata, lr, layer="log1p")
     >>> st.pp.modulators(adata, grn)
     >>> st.tl.fit_betas(adata, body="seed", show_progress_bar=False)
-    >>> rivals = st.get.baselines(adata, genes=["FOXO1", "STAT3"])
-    >>> list(rivals)
+    >>> baselines = st.get.baselines(adata, genes=["FOXO1", "STAT3"])
+    >>> list(baselines)
     ['mean', 'expression_match', 'least_squares', 'no_neighbours']
-    >>> rivals["expression_match"].obs["match"].tolist()
+    >>> baselines["expression_match"].obs["match"].tolist()
     ['STAT3', 'FOXO1']
     """
     table = unwrap(adata, table_key)
