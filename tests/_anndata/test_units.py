@@ -45,7 +45,7 @@ def test_pixels_of_visium(scalefactors, turn):
     adata = tissue(np.round(HEXAGONAL * 137 @ rotation) + 4000, scalefactors=scalefactors)
     said = warned(adata)
     assert float(re.findall(r"Pass `microns_per_unit=([\d.]+)`", said)[0]) == pytest.approx(100 / 137, rel=0.005)
-    assert "a radius of 200 um reaches 5.5 others so" in said
+    assert "a radius of 200 um reaches 5.5 other cells now" in said
     assert ("adata.uns['spatial']" in said) == (scalefactors is not None)
     assert not warned(adata, unit=0.73)
 

@@ -263,7 +263,7 @@ def test_a_change_of_a_single_coefficient_is_seen(adata, tmp_path):
     betas = adata.obsm["betas"].copy()
     betas[3, 2] += 1
     adata.obsm["betas"] = betas
-    with pytest.raises(ValueError, match="with another coefficients; choose another folder"):
+    with pytest.raises(ValueError, match="with different coefficients; choose another folder"):
         st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"])
 
 

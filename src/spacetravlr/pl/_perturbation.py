@@ -146,7 +146,7 @@ def _outline(ax: Axes, layout: Layout, inside: Bools) -> None:
         area = float(ax.collections[-1].get_sizes()[0]) / 4  # type: ignore[attr-defined]
         ring = 1.25 * max(1.5 * area, _LEAST_RING[n > _FEW])
         for color, width in (("white", 2.4), ("black", 1.0)):
-            ax.scatter(*layout.xy[inside].T, s=ring, facecolor="none", edgecolor=color, lw=width)
+            ax.scatter(layout.xy[inside, 0], layout.xy[inside, 1], s=ring, facecolor="none", edgecolor=color, lw=width)
         note(ax, f"ringed: perturbed ({n} cell{'s' * (n > 1)})")
     else:
         x, y, nearest = _areas(layout, inside)

@@ -166,5 +166,6 @@ def _completed(pairs: pd.DataFrame, ranges: Source | None) -> pd.Series:
             "no annotation of their range and are treated as secreted"
             + ("." if ranges is not None else "; pass an annotated table, such as CellChatDB's, as `ranges=`.")
         )
-    logger.info("Took the ranges of %d pairs from a second table.", int(missing.sum()) - unknown)
+    if ranges is not None:
+        logger.info("Took the ranges of %d pairs from a second table.", int(missing.sum()) - unknown)
     return found.fillna(_keys.SECRETED)

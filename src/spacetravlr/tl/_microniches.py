@@ -165,7 +165,7 @@ def microniches(
         with threadpool_limits(1):  # many small products
             found[name] = result = niches_of_type(supported, mask, known, options, generator)
         names[order.rows[mask]] = [f"{name} {i}" for i in result.labels]
-        logger.info("%s: %d of %d cells, %s", name, result.labels.max() + 1, mask.sum(), result.outcome)
+        logger.info("%s: %s (%d in %d cells)", name, result.outcome, result.labels.max() + 1, mask.sum())
     found = {name: found[name] for name in groups}
     niches = [f"{name} {i}" for name, r in found.items() for i in range(int(r.labels.max()) + 1)]
     out = table.copy() if copy else table

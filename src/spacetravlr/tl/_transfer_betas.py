@@ -56,8 +56,9 @@ def transfer_betas(
     been fitted as a function of position, and averaging then loses it. On six pairs of simulated slides whose
     coefficients vary over the tissue, averaged surfaces explained 13 to 49 % of the variance within types, networks 41
     to 57 % and seeds 31 to 42 %; on held-out blocks of their own slide, surfaces reached 85 to 90 %. ``r2_query`` in
-    the scores shows how well the transfer works. Compare it with ``r2_kept``, and with a transfer of ``body="seed"``,
-    before you trust a perturbation. ``r2_query`` allows for a constant offset per type, because levels differ between
+    the scores shows how well the transfer works. Compare it with ``r2_kept`` (for a fit to counts with ``r2_kept``
+    minus ``r2_field``, because smooth intercepts are not transferred), and with a transfer of ``body="seed"``, before
+    you trust a perturbation. ``r2_query`` allows for a constant offset per type, because levels differ between
     sections and no perturbation depends on them.
 
     Parameters

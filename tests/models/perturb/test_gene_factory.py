@@ -215,7 +215,7 @@ def test_genes_without_a_role_and_values_above_the_maximum_are_warned_of(factory
         result = factory.perturb("TUBB")
     changed = result.change_frame().abs().max()
     assert list(changed.index[changed > 0]) == ["TUBB"]
-    with pytest.warns(UserWarning, match=r"wanted of 'FOXO1' \(50\) is above the largest"):
+    with pytest.warns(UserWarning, match=r"set for 'FOXO1' \(50\) exceeds the largest"):
         result = factory.perturb({"FOXO1": 50.0})
     np.testing.assert_allclose(result.to_frame()["FOXO1"], 50, rtol=1e-5)
 
