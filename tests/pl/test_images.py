@@ -173,6 +173,8 @@ def save_without_text(figure, path):
         legend.remove()
     for text in figure.findobj(Text):
         text.set_visible(False)
+    for ax in figure.findobj(Axes):  # ticks that there is room for only now
+        ax.tick_params(labelleft=False, labelright=False, labelbottom=False, labeltop=False)
     with mpl.rc_context(mpl.rcParamsDefault):
         figure.savefig(path, dpi=DPI)
     return imread(path)[..., :3]

@@ -152,22 +152,26 @@ def _outline(ax: Axes, layout: Layout, inside: Bools) -> None:
         x, y, nearest = _areas(layout, inside)
         limits = ax.get_xlim(), ax.get_ylim()
         for color, width in (("white", 2.4), ("black", 1.0)):
-            ax.contour(x, y, nearest, [0.5], colors=color, linewidths=width, zorder=2)
+            ax.contour(x, y, nearest, [0.5], colors=color, linewidths=width, zorder=2).set_clip_on(False)
         ax.set(xlim=limits[0], ylim=limits[1])
         note(ax, f"outlined: perturbed ({n:,} cells)")
 
 
 def _areas(layout: Layout, inside: Bools) -> tuple[Floats, Floats, Floats]:
-    """Grid over the tissue: one where the nearest cell is one of ``inside`` and not far, else zero."""
+    """Grid over the tissue: one where the nearest cell is one of ``inside``, zero elsewhere and outside the tissue."""
+    from scipy.ndimage import distance_transform_edt
     from scipy.spatial import cKDTree
 
-    low, high = layout.xy.min(axis=0) - 3 * layout.spacing, layout.xy.max(axis=0) + 3 * layout.spacing
+    reach, edge = 2 * layout.spacing, 0.8 * layout.spacing
+    low, high = layout.xy.min(axis=0) - 1.5 * reach, layout.xy.max(axis=0) + 1.5 * reach
     step = max(layout.spacing / 3, float(np.sqrt((high - low).prod() / _MOST_POINTS)))
     x, y = (np.arange(low[d], high[d] + step, step) for d in (0, 1))
     points = np.stack([m.ravel() for m in np.meshgrid(x, y)], axis=1)
-    distance, cell = cKDTree(layout.xy).query(points, distance_upper_bound=2 * layout.spacing)
-    nearest = np.isfinite(distance) & np.append(inside, False)[cell]
-    return x, y, nearest.reshape(len(y), len(x)).astype(float)
+    distance, cell = cKDTree(layout.xy).query(points, distance_upper_bound=reach)
+    shape = (len(y), len(x))
+    # a wide tissue made narrow again: gaps between cells are closed, and its edge lies close to the cells
+    tissue = distance_transform_edt(np.isfinite(distance).reshape(shape)) * step > reach - edge
+    return x, y, (tissue & np.append(inside, False)[cell].reshape(shape)).astype(float)
 
 
 def _chosen(adata: AnnData, genes: str | Sequence[str] | None, n_top: int, perturbed_key: str) -> list[str]:

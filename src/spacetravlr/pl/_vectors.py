@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Kind = Literal["quiver", "stream", "cells"]
 #: Width of the average in grid steps, and how full a grid point must be to have an arrow: part of what is typical.
 _SMOOTHING, _MIN_MASS = 1.0, 0.25
-#: Grid points further from every cell than this many steps are outside the tissue.
+#: Grid points further from every cell than this many steps (or than cells are from each other) are outside the tissue.
 _OUTSIDE = 0.5
 #: Arrows below this share of the longest would be drawn as dots.
 _SHORTEST = 0.05
@@ -161,7 +161,7 @@ def _draw(layout: Layout, arrows: Floats, kind: str, n_grid: int, scale: float, 
     slides = np.zeros(len(xy), dtype=int) if layout.slides is None else layout.slides
     parts = [np.flatnonzero(slides == code) for code in np.unique(slides)]
     step = _step(np.array([np.ptp(xy[p], axis=0) for p in parts]), n_grid)
-    grids = [_grid(xy[p], arrows[p], step) for p in parts]
+    grids = [_grid(xy[p], arrows[p], step, layout.spacing) for p in parts]
     if kind == "quiver":
         points, mean = (np.concatenate([grid[i] for grid in grids]) for i in (0, 1))
         _quiver(points, mean, 1.4 * step * scale, 0.014, ax)
@@ -183,7 +183,7 @@ def _step(extents: Floats, n_grid: int) -> float:
     return max(min(step, across), step / 5) if across > 0 else step
 
 
-def _grid(xy: Floats, arrows: Floats, step: float) -> tuple[Floats, Floats]:
+def _grid(xy: Floats, arrows: Floats, step: float, spacing: float) -> tuple[Floats, Floats]:
     """Points within the tissue of one slide, ``step`` apart, and the mean arrow at each."""
     from scipy.spatial import cKDTree
 
@@ -191,7 +191,7 @@ def _grid(xy: Floats, arrows: Floats, step: float) -> tuple[Floats, Floats]:
     if extent == 0:
         return np.empty((0, 2)), np.empty((0, 2))
     grid = grid_arrows(xy, arrows, n_grid=max(round(extent / step) + 1, 2), smoothing=_SMOOTHING, min_mass=0.0)
-    near = cKDTree(xy).query(grid.points)[0] <= _OUTSIDE * step
+    near = cKDTree(xy).query(grid.points)[0] <= max(_OUTSIDE * step, spacing)
     # of typical points: a dense clump must not take the arrows of the rest
     full = grid.mass >= _MIN_MASS * (np.median(grid.mass[near]) if near.any() else 0.0)
     return grid.points[near & full], grid.arrows[near & full]
