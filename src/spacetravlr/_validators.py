@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+#: Packages whose arrays lie on a GPU.
+_ON_GPU = {"cupy", "cupyx"}
+
 
 def listed(names: Collection[Any], limit: int = 10) -> str:
     """Names for a message, those beyond ``limit`` as a number."""
@@ -46,6 +49,22 @@ def assert_in_range(value: float, low: float, high: float, *, name: str) -> None
     if not low <= value <= high:
         msg = f"Expected `{name}` to be between {low} and {high}, found `{value}`."
         raise ValueError(msg)
+
+
+def assert_in_main_memory(values: Any, where: str) -> None:
+    """Raise ``TypeError`` for what lies on a GPU: arrays and sparse matrices of CuPy, and dask arrays of these.
+
+    They are told by the module of their type, so that CuPy is not imported.
+    """
+    for part in (values, getattr(values, "_meta", None)):
+        kind = f"{type(part).__module__}.{type(part).__qualname__}"
+        if kind.split(".")[0] in _ON_GPU:
+            msg = (
+                f"Expected {where} in main memory (numpy, scipy or dask), found `{kind}` on a GPU; "
+                "`rapids_singlecell.get.anndata_to_CPU(adata, convert_all=True)` moves `X` and layers back, "
+                "`.get()` any other array."
+            )
+            raise TypeError(msg)
 
 
 def assert_key(adata: AnnData, attr: str, key: str, *, name: str, hint: str = "") -> None:

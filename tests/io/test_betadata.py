@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
+import spacetravlr as st
 from spacetravlr._anndata._betas import read_betas
 from spacetravlr._anndata._modulators import column_names
 from spacetravlr.io import read, read_betadata, write
@@ -167,6 +168,21 @@ def test_round_trip(folder: Path, adata: AnnData, pairs: dict[str, Any], tmp_pat
     assert back.uns["betas"]["params"] == adata.uns["betas"]["params"]
 
 
+def test_perturbations_have_no_scores(folder: Path, adata: AnnData) -> None:
+    adata.obsm["spatial"] = np.random.default_rng(0).uniform(0, 40, size=(adata.n_obs, 2))
+    adata.X = np.random.default_rng(1).uniform(1, 3, size=adata.shape).astype(np.float32)
+    pairs = pd.DataFrame({"ligand": ["TGFB1", "DLL1"], "receptor": ["TGFBR1", "NOTCH1"], "range": "secreted"})
+    st.pp.spatial_weights(adata)
+    st.pp.received_ligands(adata, pairs)
+    read_betadata(folder, adata)
+    st.tl.perturb(adata, "FOXO1")
+    effects = st.get.ranked_effects(adata)
+    assert set(effects["gene"]) == {"PAX5", "CD19"}
+    assert effects["r2"].isna().all()
+    assert len(st.get.scores(adata, per="target")) == 0
+    assert st.tl.genome_screen(adata, genes=["FOXO1"]).var["r2"].isna().all()
+
+
 def _spoil(table: pd.DataFrame, how: str) -> pd.DataFrame:
     if how == "stranger":
         return table.iloc[1:]
@@ -183,7 +199,7 @@ def _spoil(table: pd.DataFrame, how: str) -> pd.DataFrame:
     ("how", "error", "message"),
     [
         ("stranger", ValueError, "row for all cells of adata, found none for 1 of them, such as 'c0'.*other data"),
-        ("twice", ValueError, "each row of 'PAX5_betadata.parquet' to have its own name, found 'c0' twice"),
+        ("twice", ValueError, "row names of 'PAX5_betadata.parquet' to be unique, found 'c0' twice"),
         ("no intercept", ValueError, "to have the column 'beta0' and no column twice"),
         ("nan", ValueError, "Expected coefficients in 'PAX5_betadata.parquet' to be finite"),
         (

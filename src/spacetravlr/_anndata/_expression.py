@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from spacetravlr._utils import warn
-from spacetravlr._validators import assert_genes, assert_key, looks_like_counts
+from spacetravlr._validators import assert_genes, assert_in_main_memory, assert_key, looks_like_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -34,9 +34,11 @@ def read_matrix(adata: AnnData, layer: str | None = None) -> Any:
     Raises
     ------
     KeyError
-        When the layer does not exist.
+        If the layer does not exist.
+    TypeError
+        If it lies on a GPU.
     ValueError
-        When there is no expression.
+        If there is no expression.
     """
     if layer is not None:
         assert_key(adata, "layers", layer, name="layer")
@@ -44,6 +46,7 @@ def read_matrix(adata: AnnData, layer: str | None = None) -> Any:
     if values is None:
         msg = f"Expected {layer_name(layer)} to hold expression, found None; pass `layer=`."
         raise ValueError(msg)
+    assert_in_main_memory(values, layer_name(layer))
     if hasattr(values, "compute"):
         values = values.compute()
     if hasattr(values, "to_memory"):  # a sparse matrix in a file
@@ -137,9 +140,9 @@ def get_expression(
     Raises
     ------
     KeyError
-        When the layer or a gene does not exist.
+        If the layer or a gene does not exist.
     ValueError
-        When values are negative or not finite.
+        If values are negative or not finite.
     """
     if genes is not None:
         assert_genes(genes, adata.var_names, name="genes")

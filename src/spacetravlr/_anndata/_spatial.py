@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from spacetravlr import _keys
-from spacetravlr._validators import assert_key
+from spacetravlr._validators import assert_in_main_memory, assert_key
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,11 +25,11 @@ def unwrap(adata: AnnData | SpatialData, table_key: str | None = None) -> AnnDat
     Raises
     ------
     TypeError
-        When ``adata`` is neither.
+        If ``adata`` is neither.
     KeyError
-        When there is no such table.
+        If there is no such table.
     ValueError
-        When there is no table, or several and none was named, or ``table_key`` is given with an AnnData.
+        If there is no table, or several and none was named, or ``table_key`` is given with an AnnData.
     """
     from anndata import AnnData
 
@@ -49,8 +49,8 @@ def unwrap(adata: AnnData | SpatialData, table_key: str | None = None) -> AnnDat
     if len(names) != 1:
         listed = ", ".join(repr(name) for name in names) or "none"
         msg = (
-            f"Expected the SpatialData object to have exactly one table, found {listed}; pass `table_key=` where "
-            "there is one, or `sdata.tables[...]`."
+            f"Expected the SpatialData object to have exactly one table, found {listed}; pass `table_key=` if the "
+            "function has it, or `sdata.tables[...]`."
         )
         raise ValueError(msg)
     return adata.tables[names[0]]
@@ -62,9 +62,9 @@ def get_coordinates(adata: AnnData, spatial_key: str = _keys.SPATIAL) -> Floats:
     Raises
     ------
     KeyError
-        When ``adata.obsm[spatial_key]`` does not exist.
+        If ``adata.obsm[spatial_key]`` does not exist.
     ValueError
-        When it has not 2 or 3 columns, or is not finite.
+        If it has not 2 or 3 columns, or is not finite.
     """
     assert_key(
         adata,
@@ -73,6 +73,7 @@ def get_coordinates(adata: AnnData, spatial_key: str = _keys.SPATIAL) -> Floats:
         name="spatial_key",
         hint="Store the coordinates of the cells there (cells x 2 or 3), or pass the `spatial_key` that holds them.",
     )
+    assert_in_main_memory(adata.obsm[spatial_key], f"adata.obsm[{spatial_key!r}]")
     coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)
     if coords.ndim != 2 or coords.shape[1] not in (2, 3):
         msg = f"Expected adata.obsm[{spatial_key!r}] to have 2 or 3 columns, found shape {coords.shape}."
@@ -93,9 +94,9 @@ def library_codes(adata: AnnData, library_key: str | None) -> Ints | None:
     Raises
     ------
     KeyError
-        When ``adata.obs[library_key]`` does not exist.
+        If ``adata.obs[library_key]`` does not exist.
     ValueError
-        When it has missing values.
+        If it has missing values.
     """
     if not library_key:
         return None
@@ -108,9 +109,9 @@ def category_codes(adata: AnnData, key: str, *, name: str) -> tuple[Ints, list[s
     Raises
     ------
     KeyError
-        When ``adata.obs[key]`` does not exist.
+        If ``adata.obs[key]`` does not exist.
     ValueError
-        When labels are missing.
+        If labels are missing.
     """
     assert_key(adata, "obs", key, name=name)
     labels = adata.obs[key].astype("category").cat.remove_unused_categories()
@@ -133,9 +134,9 @@ def graph_distances(
     Raises
     ------
     KeyError
-        When the graph does not exist.
+        If the graph does not exist.
     ValueError
-        When it holds negative or non-finite values.
+        If it holds negative or non-finite values.
     """
     assert_key(
         adata,
@@ -144,6 +145,7 @@ def graph_distances(
         name="connectivity_key",
         hint="Call `sq.gr.spatial_neighbors_knn(adata)` first, or pass the key of its graph.",
     )
+    assert_in_main_memory(adata.obsp[connectivity_key], f"adata.obsp[{connectivity_key!r}]")
     graph = sparse.csr_matrix(adata.obsp[connectivity_key], dtype=np.float64, copy=True)
     if not np.isfinite(graph.data).all() or (graph.data < 0).any():
         msg = f"Expected adata.obsp[{connectivity_key!r}] to hold finite distances of at least zero."

@@ -29,6 +29,8 @@ def target_scores(scores: pd.DataFrame) -> pd.DataFrame:
     of_target = [c for c in ("explained_low", "explained_high", "evidence_gain", "p_terms") if c in scores.columns]
     totals = [c for c in ("n_cells", "n_report", "sst_report") if c in scores.columns]
     weight_name = next((c for c in ("sst_report", "n_report", "n_cells") if c in scores.columns), None)
+    if scores.empty:  # coefficients that were read from files of the published programs
+        return pd.DataFrame(columns=["target", *totals, *numeric, *of_target, "kept", "kept_fraction"])
     rows = {}
     for target, group in scores.groupby(scores["target"].astype(str), sort=False):
         weight = np.ones(len(group)) if weight_name is None else group[weight_name].to_numpy(float)
@@ -53,8 +55,8 @@ def target_scores(scores: pd.DataFrame) -> pd.DataFrame:
 def held_out_r2(scores: pd.DataFrame, genes: pd.Index, cell_type: str | None = None) -> np.ndarray:
     """Accuracy of the model of each gene, in one cell type or over all; NaN for genes without a model.
 
-    The held-out R2 of what was kept, against un-imputed values where it is known; of coefficients that were
-    transferred, the R2 at the cells they were transferred to (``r2_query``), whatever they reached in the reference.
+    The held-out R2 of what was kept, against values before imputation if that is known. For transferred coefficients,
+    the R2 at the cells of the query (``r2_query``), regardless of their score in the reference.
     """
     column = next((c for c in ("r2_query", "r2_kept_raw", "r2_kept") if c in scores), "")
     if not column:
