@@ -140,6 +140,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--targets", type=int, default=150, help="most abundant genes to model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n-jobs", type=int)
+    parser.add_argument(
+        "--fits", nargs="+", choices=list(FITS), default=list(FITS), help="rows of fits, beside the others"
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true", help="few cells and targets, seeds only: does it run at all")
     args = parser.parse_args(argv)
@@ -154,7 +157,7 @@ def main(argv: list[str] | None = None) -> None:
         adata = load(section, seed=args.seed)
         if args.quick:
             adata = adata[np.argsort(adata.obsm["spatial"].sum(axis=1))[:600]].copy()
-        fits = QUICK if args.quick else FITS
+        fits = QUICK if args.quick else {name: FITS[name] for name in args.fits}
         if any(options["layer"] == "imputed" for options in fits.values()):
             st.pp.impute(adata, layer="log1p", rng=args.seed, n_jobs=args.n_jobs)
         found = evaluate(

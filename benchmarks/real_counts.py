@@ -31,16 +31,16 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
-from scipy.spatial import cKDTree
 
 import spacetravlr as st
 from benchmarks import _common as common
 from benchmarks._sections import LIGAND_TF_CUTOFF, SECTIONS, Priors, Section, fetch_priors, normalise, variable_targets
+from spacetravlr._core.inference.nulls import shuffle_sources, torus_sources
 
 Variant = Literal["as it is", "shuffled", "moved"]
 VARIANTS: tuple[Variant, ...] = ("as it is", "shuffled", "moved")
 FDR, N_DRAWS, MOST_GENES = 0.1, 10, 30
-_ALIKE = 12  # cells of a type that counts are permuted among, next to each other in depth
+_SHIFT = np.array([0.5, 0.37])  # of the extent
 _DEPTH_UNIT = 0.05  # extents of the section that one unit of log depth counts as
 
 
@@ -70,19 +70,12 @@ def exchange(adata: AnnData, targets: list[str], variant: Variant, *, seed: int)
     depth = np.maximum(counts.sum(axis=1), 1)
     xyz = np.asarray(out.obsm["spatial"], dtype=float)
     extent = np.ptp(xyz, axis=0)
-    shifted = (xyz - xyz.min(axis=0) + extent * np.array([0.5, 0.37])[: xyz.shape[1]]) % extent + xyz.min(axis=0)
     log_depth = _DEPTH_UNIT * extent.max() * np.log(depth)[:, None]
-    source, rng = np.arange(len(counts)), np.random.default_rng(seed)
-    types = out.obs["cell_type"].to_numpy()
-    for name in np.unique(types):
-        rows = np.flatnonzero(types == name)
-        if variant == "moved":
-            there, here = np.hstack([xyz, log_depth])[rows], np.hstack([shifted, log_depth])[rows]
-            source[rows] = rows[cKDTree(there).query(here)[1]]
-            continue
-        rows = rows[np.argsort(depth[rows], kind="stable")]
-        for alike in np.array_split(rows, max(1, len(rows) // _ALIKE)):
-            source[alike] = rng.permutation(alike)
+    types = out.obs["cell_type"].astype("category").cat.codes.to_numpy()
+    if variant == "moved":
+        source = torus_sources(xyz, _SHIFT[: xyz.shape[1]], types, extra=log_depth)
+    else:
+        source = shuffle_sources(types, np.random.default_rng(seed), order_by=depth)
     columns = out.var_names.get_indexer(targets)
     values = out.layers["log1p"]
     values = np.array(values.toarray() if sparse.issparse(values) else values)

@@ -139,7 +139,7 @@ def tables(results: list[dict[str, Any]]) -> str:
                 "cells": result["cells"],
                 "types": result["types"],
                 "targets": result["targets"],
-                "modulators a target": f"{result['modulators']:.0f}",
+                "modulators per target": f"{result['modulators']:.0f}",
                 **r2,
                 "R2 kept, not imputed": f"{result['r2_raw']:.3f}",
                 "kept (target, type)": kept,
@@ -150,7 +150,7 @@ def tables(results: list[dict[str, Any]]) -> str:
         cost.append(
             {"section": result["section"], "distinct modulators": result["distinct"], "screened": result["screened"]}
             | seconds
-            | {"fit, s a target": per_target, "peak memory, GB": f"{result['memory']:.1f}"}
+            | {"fit, s per target": per_target, "peak memory, GB": f"{result['memory']:.1f}"}
         )
     return "\n\n".join(common.markdown(pd.DataFrame(rows).fillna("-").replace("nan", "-")) for rows in (found, cost))
 

@@ -3,7 +3,7 @@
 ``python -m benchmarks.recovery --out docs/_tables/recovery.md``
 
 Simulated tissues of 1,200 cells in 4 types, where the true model explains 94 % of the variance within types: 8 active
-and 6 truly-zero transcription factors a target, with coefficients that follow position, a symmetric pattern, the cell
+and 6 truly-zero transcription factors per target, with coefficients that follow position, a symmetric pattern, the cell
 type or the niche; one setting with 4 true ligand-receptor pairs among 128 false ones; and the default tissue of
 ``st.datasets.simulated_tissue``, whose targets take the kinds of field in turn and are acted on by factors, pairs and a
 ligand-TF pair. Every method sees the same cells and candidate regulators.

@@ -41,6 +41,10 @@ exclude_patterns = ["_build", "_tables", "**.ipynb_checkpoints"]
 suppress_warnings = ["config.cache"]
 
 autosummary_generate = True
+# one picture for each plot, drawn by gallery.py
+autosummary_context = {
+    "pictures": {f"spacetravlr.pl.{path.stem}": f"pl/{path.name}" for path in (HERE / "_static" / "pl").glob("*.png")}
+}
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # left to sphinx_autodoc_typehints
 napoleon_google_docstring = False
@@ -69,6 +73,8 @@ html_theme_options = {
     "use_repository_button": True,
     "path_to_docs": "docs",
     "navigation_with_keys": False,
+    # the sidebar has the search; a second one would stand above everything
+    "navbar_persistent": [],
 }
 
 # The inventories of other projects are on the web: a build without it must not fail, and a name of another package is

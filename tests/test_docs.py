@@ -24,9 +24,9 @@ def test_entries_take_the_indentation_of_their_line() -> None:
     assert text is not None
     assert text.splitlines()[4:] == [
         "layer",
-        "    Expression to start from; what the fit used by default.",
+        "    Layer with the expression to start from; defaults to the layer that the fit used.",
         "n_jobs",
-        "    Threads; ``None`` is ``st.settings.n_jobs``. Results do not depend on it.",
+        "    Number of threads; ``None`` uses ``st.settings.n_jobs``. Results do not depend on it.",
     ]
 
 

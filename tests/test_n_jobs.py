@@ -61,14 +61,14 @@ def _transfer(adata, n_jobs):
     return [st.tl.transfer_betas(adata, query, n_jobs=n_jobs, copy=True).obsm["betas"]]
 
 
-def _replicate(_, n_jobs):
+def _fit_again(n_jobs, name, **options):
     adata = st.datasets.simulated_tissue(n_cells=150, n_targets=2, n_tfs=4, n_active_tfs=3, depth=5.0, rng=1)
     st.pp.spatial_weights(adata)
     st.pp.received_ligands(adata, _pairs(adata), layer="log1p")
     st.pp.modulators(adata, st.datasets.simulated_priors(adata)[0])
     st.tl.fit_betas(adata, body="seed", n_jobs=1)
-    st.tl.replicate(adata, counts_layer="counts", genes=["FOXO1"], n_jobs=n_jobs)
-    found = adata.uns["replicate"]
+    getattr(st.tl, name)(adata, counts_layer="counts", genes=["FOXO1"], n_jobs=n_jobs, **options)
+    found = adata.uns[name]
     return [found["targets"].select_dtypes("number"), found["effects"]]
 
 
@@ -124,7 +124,8 @@ CASES: dict[str, list[Callable[..., list[Any]]]] = {
         lambda a, n: _fit(a, n, "cnn"),
     ],
     "st.tl.transfer_betas": [_transfer],
-    "st.tl.replicate": [_replicate],
+    "st.tl.replicate": [lambda _, n: _fit_again(n, "replicate")],
+    "st.tl.null_fits": [lambda _, n: _fit_again(n, "null_fits", n_fits=1)],
     "st.tl.drivers": [_drivers],
     "st.tl.test_signals": [_signals],
     "st.get.senders": [lambda a, n: [st.get.senders(a, "CXCL12", per_cell=True, n_jobs=n)]],
@@ -181,7 +182,9 @@ def test_threads(adata, monkeypatch, name, case):
 
 
 #: Cases that call other functions first, on threads of their own.
-_PREPARED = {"st.tl.fit_betas", "st.tl.replicate", "st.tl.transfer_betas", "st.tl.perturbation_vectors"}
+_PREPARED = {
+    "st.tl.fit_betas", "st.tl.null_fits", "st.tl.replicate", "st.tl.transfer_betas", "st.tl.perturbation_vectors",
+}  # fmt: skip
 
 
 def _dense(values: Any) -> np.ndarray:

@@ -159,7 +159,7 @@ STAGES = (
         at=_SEEDS,
         growth=tuple({**_SEEDS, "targets": 50, "cells": n} for n in (5000, 10_000, 20_000)),
         reach=Reach(seconds=0.2),
-        baseline_name="`group-lasso`, one penalty, one fit a type, 3 targets",
+        baseline_name="`group-lasso`, one penalty, one fit per type, 3 targets",
         baseline=_group_lasso,
         baseline_at={**_SEEDS, "targets": 3},
         quick={"cells": 400, "types": 2, "targets": 2, "modulators": 20},

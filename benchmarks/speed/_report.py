@@ -77,7 +77,7 @@ def _full(stage: Stage, row: dict[str, Any]) -> float:
 
 def _cells(stage: Stage, row: dict[str, Any]) -> dict[str, str]:
     found = figures(stage, row)
-    per = f" a {stage.per}" if stage.per else ""
+    per = f" per {stage.per}" if stage.per else ""
     measured = f"{seconds_text(found['seconds'])}{per}"
     if _full(stage, row) > 1:
         measured += f" at the rate of {row['units']:.0f} targets in {seconds_text(row['seconds'])}"

@@ -45,7 +45,7 @@ STAGES = (
     Stage(
         name="whole",
         title="**whole fit**",
-        size="5,778 cells x 3,333 targets, 13 cell types, about 150 modulators a target",
+        size="5,778 cells x 3,333 targets, 13 cell types, about 150 modulators per target",
         case=_whole,
         at=_TONSIL,
         growth=tuple({**_TONSIL, "cells": n, "targets": 20} for n in (1500, 3000, 6000)),
@@ -56,7 +56,7 @@ STAGES = (
         quick={"cells": 300, "types": 2, "targets": 2, "modulators": 20},
         published_seconds=PUBLISHED_HOURS * 3600,
         repeats=1,
-        note="the float rate and the caches: 41.5 min with 162 Gflop/s a thread in float32, but at the rate of 1.2 h "
+        note="the float rate and the caches: 41.5 min with 162 Gflop/s per thread in float32, but at the rate of 1.2 h "
         "on a machine that gave 94",
     ),
 )

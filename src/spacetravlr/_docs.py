@@ -1,7 +1,7 @@
-"""Descriptions of parameters that many functions share, written once.
+"""Shared descriptions of parameters.
 
-A line ``%(n_jobs)s`` among the parameters of a docstring stands for the entry of that name here; the decorator
-:func:`document` puts the entry in its place.
+A line ``%(n_jobs)s`` in the Parameters section of a docstring is replaced with the entry of that name below by the
+decorator :func:`document`.
 """
 
 from __future__ import annotations
@@ -36,52 +36,54 @@ adata_drivers
 drivers_key
     Key of the drivers.
 driver_mode
-    ``"knockout"`` ranks by what losing a gene does, ``"increase"`` by what one standard deviation more of it does.
+    ``"knockout"`` ranks genes by the effect of losing them, ``"increase"`` by the effect of raising them by one
+    standard deviation.
 signals_key
     Key of the tests of :func:`spacetravlr.tl.test_signals`.
 received_key
-    Key of the received ligands; what the fit used by default.
+    Key of the received ligands; defaults to the key that the fit used.
 layer_start
-    Expression to start from; what the fit used by default.
+    Layer with the expression to start from; defaults to the layer that the fit used.
 layer_normalised
     Layer with normalised expression; ``None`` uses ``X``.
 cluster_key
-    Column of ``adata.obs`` with the type of each cell; what the modulators were made with by default.
+    Column of ``adata.obs`` with cell types; defaults to the column that :func:`spacetravlr.pp.modulators` used.
 library_key
-    Column of ``adata.obs`` with the slide of each cell; what the weights were made with by default.
+    Column of ``adata.obs`` with the slide of each cell; defaults to the column that
+    :func:`spacetravlr.pp.spatial_weights` used.
 library_id
-    Slide to show; all, side by side, by default.
+    Slide to show; by default all slides, side by side.
 table_key
-    Table to use when ``adata`` is SpatialData with more than one.
+    Table to use if ``adata`` is SpatialData with more than one.
 cells
     Cells to perturb: a mask, names, positions, or a comparison on ``adata.obs`` such as ``"cell_type == 'B'"``; all by
     default.
 n_propagation
     Rounds of propagation.
 derivative
-    ``"product_rule"`` linearises each regressor at the state of the previous round, ``"exact"`` takes the difference of
-    the fitted model itself; they agree to first order.
+    ``"product_rule"`` linearises each regressor at the state of the previous round. ``"exact"`` takes the difference of
+    the fitted model itself. The two agree to first order.
 n_samples
-    Draws of the coefficients from their posterior to repeat the perturbation with, for standard errors; at most the
-    ``n_draws`` that the fit kept. None by default.
+    Number of posterior draws of the coefficients with which the perturbation is repeated, for standard errors; at most
+    the ``n_draws`` that the fit kept. By default none.
 adjusted
-    Let changes pass through adjustment terms too (a receptor by itself, as :func:`spacetravlr.pp.modulators` adds
-    them), on which no claim of cause rests; left out by default.
+    Let changes also pass through adjustment terms (the receptor main effects that :func:`spacetravlr.pp.modulators`
+    adds). These terms support no causal claim and are left out by default.
 screen_mode
     ``"knockout"`` sets a gene to zero, ``"overexpression"`` to its largest expression in the tissue.
 scale_factor
-    Multiplies the parts that come from ligand-receptor and ligand-TF terms.
+    Factor on the contributions of ligand-receptor and ligand-TF terms.
 beta_cap
-    Clips the summed derivatives to ``[-beta_cap, beta_cap]``.
+    Clip the summed derivatives to ``[-beta_cap, beta_cap]``.
 rng
     Seed or generator.
 n_jobs
-    Threads; ``None`` is ``st.settings.n_jobs``. Results do not depend on it.
+    Number of threads; ``None`` uses ``st.settings.n_jobs``. Results do not depend on it.
 client
-    ``dask.distributed.Client`` whose workers compute, one task per process at a time, while this process writes. Tasks
-    of a worker that dies are computed again.
+    ``dask.distributed.Client`` whose workers compute, one task per process at a time, while this process writes. If a
+    worker dies, its tasks are recomputed.
 show_progress_bar
-    Draw a progress bar; ``None`` is ``st.settings.show_progress_bar``.
+    Show a progress bar; ``None`` uses ``st.settings.show_progress_bar``.
 key_added
     Key of the result.
 copy
@@ -89,27 +91,28 @@ copy
 cmap
     Colour map.
 ncols
-    Panels per row.
+    Number of panels per row.
 size
     Marker area in points squared; by default neighbouring cells just touch.
 limit
-    Value at the ends of the colour scale; by default the 99th percentile of each panel.
+    Value at the ends of the colour scale, which is centred on zero, or a percentile of absolute values such as
+    ``"p95"``; by default ``"p99"`` of each panel. The colour bar is pointed where values lie beyond.
 ax
     Axes to draw on.
 ax_panels
     Axes to draw on, one per panel.
 figsize
-    Size of the figure, in inches.
+    Figure size in inches.
 title
     Title.
 return_fig
     Return the figure.
 save
-    File to write.
+    File to save the figure to.
 """
 
 
-#: Entries whose key is not the name of their parameter: one parameter that means different things in different calls.
+#: Entries whose key is not the name of their parameter: the parameter means different things in different calls.
 _NAMES = {
     "adata_fitted": "adata",
     "adata_perturbed": "adata",
@@ -126,7 +129,7 @@ _NAMES = {
 
 
 def _parse(text: str) -> dict[str, tuple[str, str]]:
-    """From the key of an entry to the name of its parameter and the description."""
+    """Map the key of each entry to the name of its parameter and the description."""
     found = {}
     for entry in re.split(r"\n(?=\S)", text.strip()):
         key, _, description = entry.partition("\n")
@@ -143,7 +146,7 @@ def document(thing: Thing) -> Thing:
     Raises
     ------
     KeyError
-        When a docstring asks for an entry that does not exist.
+        If a docstring asks for an entry that does not exist.
     """
 
     def entry(match: re.Match[str]) -> str:

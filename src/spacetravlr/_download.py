@@ -52,11 +52,11 @@ def fetch_file(
     Raises
     ------
     FileNotFoundError
-        When the file is nowhere and has no address.
+        If the file is nowhere and has no address.
     ConnectionError
-        When the download fails, or is no such file; the message says where to put the file by hand.
+        If the download fails, or is no such file; the message says where to put the file by hand.
     ValueError
-        When the file does not have the expected hash.
+        If the file does not have the expected hash.
     """
     data_dir = settings.data_dir
     if data_dir is not None and (data_dir / (local or file_name)).is_file():
@@ -68,11 +68,11 @@ def fetch_file(
         return cached
 
     by_hand = (
-        f"Put the file as {local or file_name!r} into the folder that the environment variable {DATA_VARIABLE} names, "
-        f"or as {file_name!r} into {str(settings.cache_dir)!r}. {hint}"
+        f"Put the file as {local or file_name!r} into the folder given by the environment variable {DATA_VARIABLE}, or "
+        f"as {file_name!r} into {str(settings.cache_dir)!r}. {hint}"
     ).rstrip()
     if url is None:
-        msg = f"Expected {file_name!r} in the local data folder or the cache, found it in neither. {by_hand}"
+        msg = f"Expected {file_name!r} in the local data folder or the cache, found in neither. {by_hand}"
         raise FileNotFoundError(msg)
     _download(url, cached, known_hash, by_hand, check)
     return cached

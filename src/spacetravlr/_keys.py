@@ -18,6 +18,7 @@ MODULATORS = "modulators"
 BETAS = "betas"
 PERTURBED = "perturbed"
 REPLICATE = "replicate"
+NULL_FITS = "null_fits"
 MICRONICHE = "microniche"
 DRIVERS = "drivers"
 SIGNALS_TEST = "signals_test"
@@ -56,7 +57,7 @@ def perturbed_se(key_added: str) -> str:
 
 
 def microniches(key_added: str) -> str:
-    """``uns`` key of what is known of the niches in ``obs[key_added]``."""
+    """``uns`` key of the information about the niches in ``obs[key_added]``."""
     return f"{key_added}s"
 
 
@@ -66,7 +67,7 @@ def vectors(key_added: str, basis: str) -> str:
 
 
 def driver_knockouts(key_added: str) -> str:
-    """``obsm`` key of what losing each gene in each cell does to a read-out, beside what more of it does."""
+    """``obsm`` key of the effect of losing each gene in each cell on a read-out."""
     return f"{key_added}_knockout"
 
 

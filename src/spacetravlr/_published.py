@@ -1,4 +1,4 @@
-"""Functions of the published method under their names, on arrays and tables."""
+"""Functions of the published method under their original names, on arrays and tables."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def compute_radius_weights(
     truncate: bool = True,
     n_jobs: int | None = None,
 ) -> pd.DataFrame:
-    r"""Weigh ligand expression by distance: what every cell receives within one radius.
+    r"""Compute the ligand signal that every cell receives within one radius, weighted by distance.
 
     .. math:: L_{jk} = \sum_{i \in N(j)} W_{ij}\, x_{ik}
 
@@ -57,9 +57,9 @@ def compute_radius_weights(
     radius
         Radius, in the units of ``xy``.
     scale_factor
-        Factor of all received values.
+        Factor by which all received values are multiplied.
     normalize
-        ``"sum"``, ``"mean"`` (over all cells: the published code) or ``"row"``.
+        ``"sum"``, ``"mean"`` (over all cells, as in the published code) or ``"row"``.
     sigma
         Length scale; by default such that the weight at ``radius`` is ``eps``. ``sigma=radius, truncate=False,
         normalize="mean"`` is the newer kernel of the published code.
@@ -76,7 +76,7 @@ def compute_radius_weights(
     Raises
     ------
     ValueError
-        When ``xy`` and ``lig_df`` are not of the same cells, or the radius is not positive.
+        If ``xy`` and ``lig_df`` do not have the same cells, or the radius is not positive.
     """
     assert_positive(radius, name="radius")
     xy = np.asarray(xy, dtype=np.float64)
@@ -104,9 +104,9 @@ def received_ligands(
     truncate: bool = True,
     n_jobs: int | None = None,
 ) -> pd.DataFrame:
-    """Sum up what every cell receives of each ligand, each within the radius of its pairs.
+    """Compute how much of each ligand every cell receives, within the radius of the ligand's pairs.
 
-    The array form of :func:`spacetravlr.pp.received_ligands`.
+    This is the array version of :func:`spacetravlr.pp.received_ligands`.
 
     Parameters
     ----------
@@ -118,12 +118,12 @@ def received_ligands(
         Table with the columns ``ligand`` and ``radius`` (in the units of ``xy``). A ligand with several radii uses the
         first.
     scale_factor
-        Factor of all received values.
+        Factor by which all received values are multiplied.
     normalize
         As in :func:`compute_radius_weights`.
     sigma
-        Length scale of all radii; by default such that the weight at each radius is ``eps``. The published code has the
-        radius itself: pass ``lr_info`` of one radius at a time, with ``sigma`` equal to it.
+        Length scale for all radii; by default such that the weight at each radius is ``eps``. The published code uses
+        the radius itself: to reproduce it, pass ``lr_info`` for one radius at a time, with ``sigma`` equal to it.
     eps
         Weight at the radius.
     truncate
@@ -137,7 +137,7 @@ def received_ligands(
     Raises
     ------
     ValueError
-        When a column of ``lr_info`` is missing.
+        If a column of ``lr_info`` is missing.
     """
     missing = {"ligand", "radius"} - set(lr_info.columns)
     if missing:
@@ -176,8 +176,8 @@ def init_received_ligands(
 ) -> None:
     """Fill ``adata.uns["received_ligands"]`` and ``adata.uns["received_ligands_tfl"]`` in one call.
 
-    :func:`spacetravlr.pp.spatial_weights` and :func:`spacetravlr.pp.received_ligands` one after the other, with their
-    default keys; what they write is listed there.
+    Calls :func:`spacetravlr.pp.spatial_weights` and :func:`spacetravlr.pp.received_ligands` with their default keys;
+    the fields they set are listed there.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def ligands_receptors_interactions(received_ligands_df: pd.DataFrame, receptor_g
     Raises
     ------
     ValueError
-        When the tables differ in cells or in the number of pairs.
+        If the tables differ in cells or in the number of pairs.
     """
     return _products(received_ligands_df, receptor_gex_df, "$", name="receptor_gex_df")
 
@@ -258,7 +258,7 @@ def ligand_regulators_interactions(received_ligands_df: pd.DataFrame, regulator_
     Raises
     ------
     ValueError
-        When the tables differ in cells or in the number of terms.
+        If the tables differ in cells or in the number of terms.
     """
     return _products(received_ligands_df, regulator_gex_df, "#", name="regulator_gex_df")
 

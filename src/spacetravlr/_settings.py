@@ -39,7 +39,7 @@ if _package.level == logging.NOTSET:
 
 @dataclass
 class Settings:
-    """Settings that hold for the whole session; set them as attributes of ``st.settings``."""
+    """Settings for the whole session; set them as attributes of ``st.settings``."""
 
     show_progress_bar: bool = True
     """Whether long calls draw a progress bar when they are not told."""
@@ -53,9 +53,9 @@ class Settings:
 
     @property
     def verbosity(self) -> Verbosity:
-        """What the package says (on stderr, through the logger ``"spacetravlr"``): ``"info"`` by default.
+        """Verbosity of log messages (on stderr, through the logger ``"spacetravlr"``): ``"info"`` by default.
 
-        ``"error"``, ``"warning"``, ``"info"`` or ``"debug"``, each with all before it.
+        One of ``"error"``, ``"warning"``, ``"info"`` and ``"debug"``; each includes the levels before it.
         """
         level = _package.getEffectiveLevel()
         names: tuple[Verbosity, ...] = get_args(Verbosity)
@@ -68,7 +68,7 @@ class Settings:
 
     @property
     def data_dir(self) -> Path | None:
-        """Local folder that downloads are looked for in first (environment variable ``SPACETRAVLR_DATA``)."""
+        """Local folder that is searched before downloading (environment variable ``SPACETRAVLR_DATA``)."""
         value = os.environ.get(DATA_VARIABLE)
         return Path(value) if value else None
 

@@ -1,7 +1,7 @@
-"""Files under a temporary name, moved into place when they are whole; what a killed process left is removed later.
+"""Files under a temporary name, moved into place when complete; leftovers of killed processes are removed later.
 
-A temporary name says which process made it. Others leave it alone while that process runs: it is removed when the
-process is gone, or, where that cannot be known (another machine), when nothing in it has changed for a day.
+A temporary name identifies the process that made it. Other processes leave it alone while that process runs. It is
+removed once the process is gone or, if that cannot be known (another machine), when nothing in it changed for a day.
 """
 
 from __future__ import annotations

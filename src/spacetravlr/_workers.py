@@ -52,7 +52,7 @@ def run_on_workers(
     Raises
     ------
     RuntimeError
-        When the workers that a task is sent to die one after another.
+        If the workers that a task is sent to die one after another.
     """
     from distributed import CancelledError, as_completed
     from distributed.scheduler import KilledWorker
@@ -86,7 +86,7 @@ def run_on_workers(
                 losses += 1
                 if losses > _LOSSES:
                     raise RuntimeError(_dying(task[0])) from error
-                logger.warning("all workers that held the data died; sending it again")
+                logger.warning("all workers that held the data died; sending the data again")
                 data, sent = _send(client, shared), sent + 1
                 continue
             losses = 0
@@ -105,14 +105,14 @@ def _send(client: Any, shared: Any) -> Any:
         except (KeyError, OSError, TimeoutError) as error:
             if losses == _LOSSES:
                 raise RuntimeError(_dying("sending the data")) from error
-            logger.warning("a worker died while the data was being sent; sending it again")
+            logger.warning("a worker died while the data was being sent; sending the data again")
     raise AssertionError
 
 
 def _dying(name: Any) -> str:
     return (
-        f"Expected workers to outlive their tasks, found that they died one after another at task {name}. A worker "
-        "that runs out of memory is killed: give workers more memory, or take fewer targets or perturbations at a time."
+        f"Expected workers to outlive their tasks, found that they died one after another at task {name}. Workers that "
+        "run out of memory are killed: give them more memory, or use smaller blocks of targets or perturbations."
     )
 
 

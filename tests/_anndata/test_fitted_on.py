@@ -89,7 +89,7 @@ def test_the_same_tissue_in_another_order_or_form_passes(fitted, tmp_path):
 
 def test_a_subset_is_told_what_it_lost(fitted):
     part = fitted[fitted.obs["cell_type"] == fitted.obs["cell_type"].iloc[0]].copy()
-    with pytest.warns(UserWarning, match=r"of the 150 cells of the fit are not here, and with them \d+.\d% of the sec"):
+    with pytest.warns(UserWarning, match=r"of the 150 cells of the fit are missing, and with them \d+.\d% of the sec"):
         st.tl.perturb(part, "FOXO1")
     smooth(part)
     with pytest.raises(ValueError, match="to be what the coefficients were fitted on"):
@@ -98,11 +98,11 @@ def test_a_subset_is_told_what_it_lost(fitted):
 
 def test_what_a_user_asks_for_is_warned_of(fitted):
     fitted.layers["other"] = fitted.layers["log1p"] * 0.5
-    with pytest.warns(UserWarning, match="fitted with layer='log1p', and are used with layer='other'"):
+    with pytest.warns(UserWarning, match="fitted with layer='log1p', but are used with layer='other'"):
         st.tl.perturb(fitted, "FOXO1", layer="other")
     st.pp.spatial_weights(fitted, radius=100, key_added="near")
     receive(fitted, weights_key="near", key_added="near_ligands")
-    with pytest.warns(UserWarning, match="received_key='received_ligands', and are used with received_key='near"):
+    with pytest.warns(UserWarning, match="received_key='received_ligands', but are used with received_key='near"):
         st.tl.perturb(fitted, "FOXO1", received_key="near_ligands")
     st.tl.perturb(fitted, "FOXO1", layer="log1p", received_key="received_ligands")
 
@@ -119,7 +119,7 @@ def test_joined_fits_do_not_lend_each_other_their_tables(fitted):
     other.uns["betas"]["terms"] = other.uns["betas"]["terms"].iloc[::-1]
     joined = ad.concat([fitted, other], uns_merge="first")
     for call in (lambda: st.get.betas(joined, "PAX5"), lambda: st.tl.perturb(joined, "FOXO1")):
-        with pytest.raises(ValueError, match="found 150 of 300 that it does not know .first: 'b "):
+        with pytest.raises(ValueError, match="found 150 of 300 cells that were not in the fit .first: 'b "):
             call()
     with pytest.raises(KeyError, match="Table 'terms' not found in adata.uns"):
         st.get.betas(ad.concat([fitted, other], uns_merge="same"), "PAX5")
@@ -151,6 +151,8 @@ def test_genes_outside_the_model_may_hold_anything(fitted):
 def test_ligands_received_from_other_expression_than_the_fit_reads(fitted):
     fitted.layers["same"] = fitted.layers["log1p"].copy()
     fitted.layers["other"] = fitted.layers["log1p"] * 0.5
-    with pytest.raises(ValueError, match=r"found adata.layers\['other'\], which differs; call `st.pp.received_ligands"):
+    with pytest.raises(
+        ValueError, match=r"found adata.layers\['other'\], which has other values; call `st.pp.received_ligands"
+    ):
         st.tl.fit_betas(fitted, body="seed", layer="other")
     st.tl.fit_betas(fitted, body="seed", layer="same", n_jobs=1)

@@ -45,7 +45,7 @@ def test_pixels_of_visium(scalefactors, turn):
     adata = tissue(np.round(HEXAGONAL * 137 @ rotation) + 4000, scalefactors=scalefactors)
     said = warned(adata)
     assert float(re.findall(r"Pass `microns_per_unit=([\d.]+)`", said)[0]) == pytest.approx(100 / 137, rel=0.005)
-    assert "a radius of 200 um reaches 5.5 others so" in said
+    assert "a radius of 200 um reaches 5.5 other cells now" in said
     assert ("adata.uns['spatial']" in said) == (scalefactors is not None)
     assert not warned(adata, unit=0.73)
 
@@ -64,6 +64,11 @@ def test_pixels_of_visium(scalefactors, turn):
 )
 def test_micrometres_are_not_doubted(coords, scalefactors):
     assert not warned(tissue(coords, scalefactors=scalefactors))
+
+
+def test_square_lattices_are_not_read_as_visium():
+    # Spatial Transcriptomics, spots 100 um wide and 200 apart: almost the ratio of Visium
+    assert not warned(tissue(SQUARE * 200, scalefactors={"spot_diameter_fullres": 104.0}), radius=500.0)
 
 
 def test_bins_of_visium_hd_say_their_scale():

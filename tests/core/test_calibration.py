@@ -38,7 +38,7 @@ def test_scale_is_found_again_and_other_values_are_refused():
     found = counting_scale(np.log1p(counts * scale[:, None]).astype(np.float32), counts)
     assert np.isnan(found[7])
     np.testing.assert_allclose(np.delete(found, 7), np.delete(scale, 7), rtol=1e-5)
-    with pytest.raises(ValueError, match="not log1p of the counts"):
+    with pytest.raises(ValueError, match="not the log1p of the counts"):
         counting_scale(np.log1p(counts * scale[:, None]) + 0.1 * rng.random(counts.shape), counts)
 
 

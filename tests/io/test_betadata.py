@@ -199,7 +199,7 @@ def _spoil(table: pd.DataFrame, how: str) -> pd.DataFrame:
     ("how", "error", "message"),
     [
         ("stranger", ValueError, "row for all cells of adata, found none for 1 of them, such as 'c0'.*other data"),
-        ("twice", ValueError, "each row of 'PAX5_betadata.parquet' to have its own name, found 'c0' twice"),
+        ("twice", ValueError, "row names of 'PAX5_betadata.parquet' to be unique, found 'c0' twice"),
         ("no intercept", ValueError, "to have the column 'beta0' and no column twice"),
         ("nan", ValueError, "Expected coefficients in 'PAX5_betadata.parquet' to be finite"),
         (

@@ -224,7 +224,7 @@ def test_foreign_folders_and_files_are_refused(tmp_path):
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["thesis.txt"]
     with pytest.raises(ValueError, match=r"Expected `store` to be a folder, found the file .*thesis\.txt"):
         BetaStore(tmp_path / "folder" / "thesis.txt", {})
-    with pytest.raises(OSError, match="Expected `store` to be a folder that can be written, found"):
+    with pytest.raises(OSError, match="Expected `store` to be a writable folder, found"):
         BetaStore(tmp_path / "folder" / "thesis.txt" / "below", {})
 
 
@@ -253,9 +253,9 @@ def test_a_folder_that_cannot_be_written(parts):
         store.write(0, **parts)
         Path(folder).chmod(0o755)
         store.path.chmod(0o555)
-        with _nobody(), pytest.raises(OSError, match=r"Expected `store` to be a folder that can be written, found"):
+        with _nobody(), pytest.raises(OSError, match=r"Expected `store` to be a writable folder, found"):
             store.assert_room([1])
-        with _nobody(), pytest.raises(OSError, match="Expected `store` to be a folder that can be written, found"):
+        with _nobody(), pytest.raises(OSError, match="Expected `store` to be a writable folder, found"):
             BetaStore(store.path / "below", {})
         store.path.chmod(0o755)
         store.assert_room([1])
@@ -411,7 +411,7 @@ def test_coefficients_that_are_gone_are_no_zeros(surface_store, tmp_path, how):
         shutil.rmtree(block)
     else:
         _spoil(block, how)
-    what = "whole, found .*damaged" if how == "short chunk" else "found (no such folder|its file .* missing)"
+    what = "intact, found .*damaged" if how == "short chunk" else "found (no such folder|its file .* missing)"
     with np.errstate(all="ignore"):
         for read in _every_reader(out, tmp_path):
             with pytest.raises((FileNotFoundError, ValueError), match=rf"coefficients of '.*store {folder}.*{what}"):
@@ -474,10 +474,10 @@ def test_only_the_store_of_the_fit_is_attached(base, surface_store, tmp_path):
     with pytest.raises(ValueError, match="found other targets or coefficients"):
         st.io.attach_betas(other, folder)
     _spoil(folder / "block_00001", "no chunk")
-    with pytest.raises(ValueError, match="block_00001 .CD79A.* to be whole, found that betas/c/0/0 is missing"):
+    with pytest.raises(ValueError, match="block_00001 .CD79A.* to be complete, found that betas/c/0/0 is missing"):
         st.io.attach_betas(out, folder)
     bodies = _fit(base, tmp_path / "bodies.zarr", targets="PAX5", store_as="bodies", uncertainty=False)
-    with pytest.raises(ValueError, match="found the bodies alone"):
+    with pytest.raises(ValueError, match="found only bodies"):
         st.io.attach_betas(bodies, tmp_path / "bodies.zarr")
 
 
@@ -547,7 +547,9 @@ def _nearly_full(monkeypatch, cls, at):
 def test_a_disk_that_runs_full_keeps_what_was_written(base, in_memory, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         _nearly_full(patch, BetaStore, 3)
-        with pytest.raises(OSError, match=r"Could not write block 2 .*\. Make room and call again: what was written"):
+        with pytest.raises(
+            OSError, match=r"Could not write block 2 .*\. Free some space and call again: finished parts"
+        ):
             _fit(base, tmp_path / "b.zarr")
     assert sorted(p.name for p in (tmp_path / "b.zarr").glob("block_*")) == ["block_00000", "block_00001"]
     out = _fit(base, tmp_path / "b.zarr")

@@ -152,7 +152,7 @@ def test_messages(adata, frame, tables):
         frame.splash(expression.iloc[1:], received)
     with pytest.raises(KeyError, match=r"unknown 'CD79' \(closest: CD79A"):
         BetaFrame.from_model(read_betas(adata), "CD79")
-    with pytest.raises(ValueError, match=r"Expected `terms` to say .*st.get.betas"):
+    with pytest.raises(ValueError, match=r"Expected `terms` to describe .*st.get.betas"):
         BetaFrame(np.ones((2, 1)), columns=["beta0"]).splash(expression, received)
     with pytest.raises(ValueError, match="Expected `terms` to have one row for each of the 3 columns, found `1`"):
         BetaFrame.from_array(np.ones((2, 3)), target="A", terms=frame.terms.iloc[:1], obs_names=pd.Index(["a", "b"]))

@@ -1,12 +1,14 @@
-"""Every plot against a stored image, colours included.
+"""Every plot against a stored image, colours included, and against what is stored of its texts and legends.
 
 Images are drawn without text, whose shape depends on fonts, and compared after smoothing over some pixels, so that it
 hardly matters where exactly a line falls. Two differences are measured, each as a part of what there is: that of the
-ink (how dark) and that of its colour.
+ink (how dark) and that of its colour. What text there is, and where legends and colour bars are, is compared by itself.
+Every plot is also spoiled on purpose (colours exchanged, legends moved, a label taken away), which must be seen.
 
 ``python tests/_data/pl/draw.py`` draws the stored images anew: look at them before they are committed.
 """
 
+import json
 import os
 from pathlib import Path
 
@@ -14,35 +16,49 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.image import imread, imsave
 from matplotlib.legend import Legend
 from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter
 from scipy.ndimage import gaussian_filter
 
 import spacetravlr as st
+from spacetravlr.pl._figure import TITLE_ROOM
 
 FOLDER = Path(__file__).parent.parent / "_data" / "pl"
 DPI, SMOOTHING = 40, 5
 #: A shift by a pixel changes at most 0.19, an exchange of red and blue at least 1.1.
 TOLERANCE = 0.25
+#: How far a legend or a colour bar may lie from where it was, as part of the figure: fonts differ a little.
+PLACE = 0.06
+LABELS = FOLDER / "labels.json"
 
 DRAWINGS = {
     "kernel": lambda a, s, **k: st.pl.spatial_weights(a, **k),
     "neighbours": lambda a, s, **k: st.pl.spatial_weights(a, a.obs_names[100], **k),
     "received": lambda a, s, **k: st.pl.received_ligands(a, "CXCL12", **k),
     "niche": lambda a, s, **k: st.pl.niche(a, a.obs_names[100], **k),
+    "niche_image": lambda a, s, **k: st.pl.niche(a, a.obs_names[100], kind="image", **k),
+    "niche_map": lambda a, s, **k: st.pl.niche(a, color=["B cell", "entropy"], **k),
+    "senders": lambda a, s, **k: st.pl.senders(a, "CXCL12", **k),
     "betas": lambda a, s, **k: st.pl.betas(a, "PAX5", ["FOXO1", "STAT3"], **k),
+    "betas_per_sd": lambda a, s, **k: st.pl.betas(a, "PAX5", n_top=3, value="effect", share_limit=True, **k),
     "modulators": lambda a, s, **k: st.pl.modulators(a, "PAX5", "B cell", **k),
     "microniches": lambda a, s, **k: st.pl.microniches(a, **k),
     "scores": lambda a, s, **k: st.pl.scores(a, **k),
+    "scores_ranked": lambda a, s, **k: st.pl.scores(a, kind="ranking", betas_key="judged", **k),
     "training": lambda a, s, **k: st.pl.training(a, **k),
     "intervals": lambda a, s, **k: st.pl.modulators(a, "PAX5", "B cell", betas_key="judged", **k),
     "masked": lambda a, s, **k: st.pl.betas(a, "PAX5", "FOXO1", mask="insignificant", betas_key="judged", **k),
     "effects": lambda a, s, **k: st.pl.perturbation_effects(a, **k),
     "volcano": lambda a, s, **k: st.pl.perturbation_effects(a, kind="volcano", cell_type="T cell", **k),
+    "violin": lambda a, s, **k: st.pl.perturbation_effects(a, ["PAX5", "MS4A1"], kind="violin", **k),
     "signals": lambda a, s, **k: st.pl.signals(a, **k),
     "signalling": lambda a, s, **k: st.pl.signalling(a, **k),
     "change": lambda a, s, **k: st.pl.perturbation(a, "PAX5", **k),
+    "one_cell": lambda a, s, **k: st.pl.perturbation(a, "PAX5", perturbed_key="one", **k),
+    "outlined": lambda a, s, **k: st.pl.perturbation(a, "PAX5", perturbed_key="many", **k),
     "distance": lambda a, s, **k: st.pl.perturbation(a, ["PAX5", "MS4A1"], kind="distance", **k),
     "quiver": lambda a, s, **k: st.pl.perturbation_vectors(a, **k),
     "stream": lambda a, s, **k: st.pl.perturbation_vectors(a, kind="stream", color="PAX5", **k),
@@ -55,7 +71,8 @@ DRAWINGS = {
 FUNCTIONS = {"kernel": "spatial_weights", "received": "received_ligands", "niche": "niche", "betas": "betas",
              "modulators": "modulators", "microniches": "microniches", "scores": "scores", "training": "training",
              "change": "perturbation", "effects": "perturbation_effects", "quiver": "perturbation_vectors",
-             "heatmap": "screen", "drivers": "drivers", "signals": "signals", "signalling": "signalling"}  # fmt: skip
+             "heatmap": "screen", "drivers": "drivers", "signals": "signals", "signalling": "signalling",
+             "senders": "senders"}  # fmt: skip
 
 
 def with_niches(adata, split):
@@ -98,6 +115,9 @@ def tissue(_tissue):
     adata.obsm["X_umap"] = (xy * [1.0, -0.7]).astype(np.float32)
     with_niches(adata, split=xy[:, 0] > 0)
     adata.obsm["perturbed_umap"] = (swirl * [1.0, -0.7]).astype(np.float32)
+    for key, cells in {"one": distance <= distance.min(), "many": xy[:, 0] < np.quantile(xy[:, 0], 0.9)}.items():
+        adata.layers[key] = adata.layers["perturbed"]
+        adata.uns[key] = adata.uns["perturbed"] | {"cells": pd.DataFrame({"perturbed": cells}, index=adata.obs_names)}
     return adata
 
 
@@ -115,7 +135,8 @@ def judge(adata):
     of_types["q"] = np.tile(np.linspace(0, 0.3, len(types)), (len(terms), 1))
     adata.obsm["judged"] = adata.obsm["betas"]
     adata.uns["judged"] = adata.uns["betas"] | {
-        "terms": terms, "by_type": of_types | {"cell_types": np.array(types, dtype=object)}
+        "terms": terms, "scores": with_ceiling(adata.uns["betas"]["scores"]),
+        "by_type": of_types | {"cell_types": np.array(types, dtype=object)}
     }  # fmt: skip
     genes = list(dict.fromkeys(["FOXO1", "CXCL12", *terms["target"].astype(str)]))
     change = adata.to_df("perturbed")[genes] - adata.to_df("log1p")[genes]
@@ -123,6 +144,15 @@ def judge(adata):
     draws = np.stack([m.to_numpy() for m in means]) + np.linspace(-0.03, 0.03, 9)[:, None, None]
     groups = np.array(["all", *types], dtype=object)
     adata.uns["perturbed"]["samples"] = {"mean_change": draws, "genes": np.array(genes, dtype=object), "groups": groups}
+
+
+def with_ceiling(scores):
+    """Scores as a fit to counts has them."""
+    found = scores.rename(columns={"r2_seed": "r2_field", "r2_network": "r2_pooled"}).drop(columns="r2_surface")
+    found["ceiling"] = 0.1 + 1.2 * found["r2_kept"]
+    found["explained"] = found["r2_kept"] / found["ceiling"]
+    found["explained_low"], found["explained_high"] = found["explained"] - 0.1, found["explained"] + 0.1
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -133,15 +163,124 @@ def screen(_tissue):
     return table
 
 
-def render(name, tissue, screen, path):
+def draw(name, tissue, screen):
     with mpl.rc_context(mpl.rcParamsDefault):
-        figure = DRAWINGS[name](tissue, screen, return_fig=True)
-        for legend in figure.findobj(Legend):
-            legend.remove()
-        for text in figure.findobj(Text):
-            text.set_visible(False)
+        return DRAWINGS[name](tissue, screen, return_fig=True)
+
+
+def save_without_text(figure, path):
+    for legend in figure.findobj(Legend):
+        legend.remove()
+    for text in figure.findobj(Text):
+        text.set_visible(False)
+    with mpl.rc_context(mpl.rcParamsDefault):
         figure.savefig(path, dpi=DPI)
     return imread(path)[..., :3]
+
+
+def render(name, tissue, screen, path):
+    return save_without_text(draw(name, tissue, screen), path)
+
+
+def read(ax):
+    """Texts of a panel that are seen."""
+    return [text for text in ax.texts if text.get_gid() != TITLE_ROOM]
+
+
+def texts_of(figure):
+    """Titles, labels and texts of every panel, names of its rows and columns, and texts of legends."""
+    found = []
+    for ax in figure.findobj(Axes):
+        names = [
+            [t.get_text() for t in axis.get_ticklabels()]
+            if isinstance(axis.get_major_formatter(), FixedFormatter)
+            else []
+            for axis in (ax.xaxis, ax.yaxis)
+        ]
+        found.append([ax.get_title(), ax.get_xlabel(), ax.get_ylabel(), *names, [t.get_text() for t in read(ax)]])
+    legends = [
+        [legend.get_title().get_text(), *(t.get_text() for t in legend.get_texts())]
+        for legend in figure.findobj(Legend)
+    ]
+    return {"panels": found, "legends": legends}
+
+
+def places_of(figure):
+    """Middle of every panel, colour bar, legend and text, as part of the figure."""
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    artists = [artist for kind in (Axes, Legend) for artist in figure.findobj(kind)]
+    artists += [text for ax in figure.findobj(Axes) for text in read(ax)]
+    boxes = [artist.get_window_extent(renderer) for artist in artists]
+    width, height = figure.get_size_inches() * figure.dpi
+    return [[round((b.x0 + b.x1) / 2 / width, 3), round((b.y0 + b.y1) / 2 / height, 3)] for b in boxes]
+
+
+def far(places, stored):
+    """Largest distance from the stored places."""
+    if len(places) != len(stored):
+        return np.inf
+    return float(np.abs(np.asarray(places) - np.asarray(stored)).max())
+
+
+def moved_places(figure):
+    """Places after legends were moved by a sixth of the figure; colour bars or names where there is no legend."""
+    engine = figure.get_layout_engine()
+    figure.set_layout_engine("none")
+    legends = figure.findobj(Legend)
+    for legend in legends:
+        box = legend.get_window_extent().transformed(figure.transFigure.inverted())
+        legend.set_loc("center")
+        legend.set_bbox_to_anchor(((box.x0 + box.x1) / 2 - 1 / 6, (box.y0 + box.y1) / 2), figure.transFigure)
+    bars = [] if legends else [ax for ax in figure.findobj(Axes) if hasattr(ax, "_colorbar")]
+    locators = [bar.get_axes_locator() for bar in bars]
+    for bar in bars:
+        box = bar.get_position()
+        bar.set_axes_locator(None)
+        bar.set_position([box.x0 - 1 / 6, box.y0, box.width, box.height])
+    names = [] if legends or bars else [text for ax in figure.findobj(Axes) for text in ax.texts]
+    for text in names:
+        text.set_x(text.get_position()[0] - 0.5)
+    assert legends or bars or names, "nothing tells what colours mean"
+    found = places_of(figure)
+    for bar, locator in zip(bars, locators, strict=True):
+        bar.set_axes_locator(locator)
+    for text in names:
+        text.set_x(text.get_position()[0] + 0.5)
+    figure.set_layout_engine(engine)
+    return found
+
+
+def without_one(texts):
+    """What there would be to read with one title, label or text less, for each of them."""
+    for p, panel in enumerate(texts["panels"]):
+        for i, value in enumerate(panel):
+            if value:
+                less = json.loads(json.dumps(texts))
+                less["panels"][p][i] = "" if isinstance(value, str) else value[1:]
+                yield less
+    for i, legend in enumerate(texts["legends"]):
+        less = json.loads(json.dumps(texts))
+        less["legends"][i] = legend[:-1]
+        yield less
+
+
+class Drawings(dict):
+    """Every plot drawn once, when it is asked for: its image, texts, places, and places when keys were moved."""
+
+    def __init__(self, tissue, screen, folder):
+        self.args, self.folder = (tissue, screen), folder
+
+    def __missing__(self, name):
+        figure = draw(name, *self.args)
+        found = {"texts": texts_of(figure), "places": places_of(figure), "moved": moved_places(figure)}
+        self[name] = found | {"image": save_without_text(figure, self.folder / f"{name}.png")}
+        return self[name]
+
+
+@pytest.fixture(scope="module")
+def drawings(tissue, screen, tmp_path_factory):
+    return Drawings(tissue, screen, tmp_path_factory.mktemp("images"))
 
 
 def ink_and_colour(image):
@@ -158,14 +297,39 @@ def difference(drawn, stored):
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_image(tissue, screen, name, tmp_path):
-    stored = FOLDER / f"{name}.png"
-    drawn = render(name, tissue, screen, tmp_path / f"{name}.png")
+def test_image(drawings, name):
+    stored, drawn = FOLDER / f"{name}.png", drawings[name]
     if os.environ.get("UPDATE_IMAGES") == "1":
-        imsave(stored, drawn)
+        imsave(stored, drawn["image"])
+        known = json.loads(LABELS.read_text()) if LABELS.exists() else {}
+        known = {n: v for n, v in known.items() if n in DRAWINGS}
+        known[name] = {part: drawn[part] for part in ("texts", "places")}
+        LABELS.write_text(json.dumps(known, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
     expected = imread(stored)[..., :3]
-    assert drawn.shape == expected.shape
-    assert difference(drawn, expected) < TOLERANCE, f"{tmp_path / name}.png differs from {stored}"
+    assert drawn["image"].shape == expected.shape
+    assert difference(drawn["image"], expected) < TOLERANCE, f"{drawings.folder / name}.png differs from {stored}"
+
+
+def stored_labels(name):
+    return json.loads(LABELS.read_text())[name]
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_texts_and_places(drawings, name):
+    stored = stored_labels(name)
+    assert drawings[name]["texts"] == stored["texts"]
+    assert far(drawings[name]["places"], stored["places"]) < PLACE
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_what_is_spoiled_is_seen(drawings, name):
+    """Colours exchanged, a legend or colour bar elsewhere, any title, label or text taken away."""
+    drawn, stored = drawings[name], stored_labels(name)
+    assert difference(drawn["image"][..., ::-1], imread(FOLDER / f"{name}.png")[..., :3]) > TOLERANCE
+    assert far(drawn["moved"], stored["places"]) > PLACE
+    spoiled = list(without_one(drawn["texts"]))
+    assert len(spoiled) > 1
+    assert all(texts != stored["texts"] for texts in spoiled)
 
 
 @pytest.mark.parametrize("name", DRAWINGS)

@@ -193,7 +193,7 @@ def test_no_pair_left(weighted, slide_pairs):
             weighted, pd.DataFrame({"ligand": ["TGFB1"], "receptor": ["TGFBR1"], "range": "contact"})
         )
     lower = slide_pairs.apply(lambda column: column.str.lower() if column.name != "signaling" else column)
-    with pytest.raises(ValueError, match="differ in upper and lower case only \\('g0' and 'G0'\\).*map_orthologs"):
+    with pytest.raises(ValueError, match="differ only in case \\('g0' and 'G0'\\).*map_orthologs"):
         st.pp.received_ligands(weighted, lower)
     # that some names are alike by accident does not make it the same species
     accident = pd.concat([lower, slide_pairs.iloc[:1]], ignore_index=True)
@@ -236,7 +236,7 @@ def test_ranges_of_a_second_table(weighted, slide_pairs):
     bare = slide_pairs.drop(columns="signaling")
     st.pp.received_ligands(weighted, bare, ranges=slide_pairs)
     pd.testing.assert_frame_equal(weighted.uns["received_ligands"], expected)
-    with pytest.warns(UserWarning, match="taken as secreted"):
+    with pytest.warns(UserWarning, match="treated as secreted"):
         st.pp.received_ligands(weighted, bare)
 
 

@@ -106,10 +106,12 @@ def test_sigma_by_hand_and_no_cut(slide):
         np.testing.assert_allclose(slide.obsp[key].toarray(), expected, atol=1e-7)
 
 
-def test_number_of_neighbours_is_logged(slide, caplog):
+@pytest.mark.parametrize("autocrine", [True, False])
+def test_number_of_neighbours_is_logged(slide, caplog, autocrine):
     with caplog.at_level(logging.INFO, logger="spacetravlr"):
-        st.pp.spatial_weights(slide, radius=60, contact_radius=20)
-    assert "neighbours per cell" in caplog.text
+        st.pp.spatial_weights(slide, radius=60, contact_radius=20, autocrine=autocrine)
+    others = (cdist(slide.obsm["spatial"], slide.obsm["spatial"]) <= 60).sum(axis=1).mean() - 1
+    assert f"spatial_weights: {others:.1f} neighbours per cell" in caplog.text
 
 
 def test_spatialdata(slide):

@@ -75,7 +75,7 @@ def test_offline_says_where_to_put_the_file(server: tuple[str, Path], cache: Pat
     with pytest.raises(ConnectionError, match=r"(?s)Could not download .*missing.csv.*SPACETRAVLR_DATA.*Do this\."):
         fetch_file("t.csv", url=f"{server[0]}/missing.csv", hint="Do this.")
     assert not (cache / "t.csv").exists()
-    with pytest.raises(FileNotFoundError, match="in the local data folder or the cache, found it in neither"):
+    with pytest.raises(FileNotFoundError, match="in the local data folder or the cache, found in neither"):
         fetch_file("t.csv")
 
 

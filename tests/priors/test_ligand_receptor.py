@@ -92,7 +92,7 @@ def test_ranges_of_a_second_table() -> None:
             "annotation": ["Cell-Cell Contact", "Cell-Cell Contact", "Cell-Cell Contact", "Secreted Signaling"],
         }
     )
-    with pytest.warns(UserWarning, match=r"2 of 5 .*such as BOTH-NEW.*taken as secreted\."):
+    with pytest.warns(UserWarning, match=r"2 of 5 .*such as BOTH-NEW.*treated as secreted\."):
         found = read_ligand_receptor(table, ranges=known)
     assert list(found["range"]) == ["contact", "contact", "contact", "secreted", "secreted"]
     # what the table itself says comes first

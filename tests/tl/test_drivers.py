@@ -221,7 +221,7 @@ def test_a_fit_without_signals(adata):
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({}, ValueError, "Expected `readout` to be a gene, genes with weights, or `towards`"),
+        ({}, ValueError, "Expected `readout` to be a gene or genes with weights, or `towards`"),
         ({"readout": "CD79"}, KeyError, "closest: CD79A"),
         ({"readout": "TUBB"}, ValueError, "Expected `readout` to hold a modelled gene"),
         ({"readout": []}, ValueError, "Expected `readout` to name a gene"),
@@ -234,7 +234,7 @@ def test_a_fit_without_signals(adata):
         ({"readout": "CD79A", "weights": "cell_type"}, ValueError, "finite numbers of at least zero"),
         ({"readout": "CD79A", "n_check": -1}, ValueError, "Expected `n_check`"),
         ({"readout": "CD79A", "n_propagation": 0}, ValueError, "Expected `n_propagation`"),
-        ({"readout": {"CD79A": -1}, "towards": "cell_type == 'B'"}, ValueError, "to be at least zero beside `towards`"),
+        ({"readout": {"CD79A": -1}, "towards": "cell_type == 'B'"}, ValueError, "to be at least zero with `towards`"),
     ],
 )
 def test_bad_input_leaves_no_trace(adata, options, error, match):

@@ -140,7 +140,7 @@ def test_by_cell_type(changes):
     assert found["cell_type"].drop_duplicates().tolist() == ["all", "B", "T/NK"]
     means = found.groupby("cell_type")["pearson_delta"].mean()
     np.testing.assert_allclose(means[["all", "B", "T/NK"]], [1, 1, -1])
-    with pytest.raises(ValueError, match="to know cell types of the same names"):
+    with pytest.raises(ValueError, match="to share cell types with"):
         st.tl.evaluate_perturbation(table(changes), experiment(changes), perturbation_key="gene", control="ctrl",
                                     by_cell_type=True)  # fmt: skip
 
@@ -228,7 +228,7 @@ def test_bad_input(changes):
         st.tl.evaluate_perturbation(table(changes, names=[f"x{i}" for i in range(6)]), truth)
     with pytest.raises(ValueError, match="`control` to be one of the values"):
         st.tl.evaluate_perturbation(truth, experiment(changes), perturbation_key="gene", control="none")
-    with pytest.raises(ValueError, match="Expected `perturbation_key` beside"):
+    with pytest.raises(ValueError, match="Expected `perturbation_key` together with"):
         st.tl.evaluate_perturbation(truth, truth, control="ctrl")
     with pytest.raises(KeyError, match="guide"):
         st.tl.evaluate_perturbation(truth, experiment(changes), perturbation_key="guide", control="ctrl")

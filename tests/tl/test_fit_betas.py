@@ -202,7 +202,7 @@ def test_the_network_is_the_one_that_was_asked_for(base, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             _fit(base, "PAX5", body=body, network=network)
         assert (seen[-1].network.body, seen[-1].network.encoder) == expected
-    with pytest.raises(ValueError, match=r"Expected `network.body` to be 'cnn' as `body`, found 'vit'"):
+    with pytest.raises(ValueError, match=r"Expected `network.body` to be 'cnn' like `body`, found 'vit'"):
         _fit(base, "PAX5", body="cnn", network=st.nn.NetworkConfig(body="vit"))
     monkeypatch.undo()
     with pytest.warns(UserWarning, match="`network` has no effect with body='seed'"):
@@ -392,9 +392,7 @@ def test_who_asks_for_a_network_and_gets_seeds_is_told(base, caplog):
     with caplog.at_level("WARNING", logger="spacetravlr"):
         out = _fit(base, ["PAX5", "CD19"], body="cnn", network=network)
     assert not (out.uns["betas"]["scores"]["kept"] == "network").any()
-    assert (
-        "body='cnn' was asked for, but the network is kept for 0 of 6 pairs of a target and a cell type" in caplog.text
-    )
+    assert "body='cnn' was requested, but the network is kept for only 0 of 6 target-cell type pairs" in caplog.text
 
 
 def test_units_of_the_coordinates_do_not_matter(base, fitted):

@@ -176,7 +176,7 @@ def test_refuses_what_is_not_counts_of_the_layer(adata):
         st.tl.fit_betas(bad, counts_layer="others")
     with pytest.raises(KeyError, match="counts_layer|nowhere"):
         st.tl.fit_betas(bad, counts_layer="nowhere")
-    with pytest.raises(ValueError, match="takes values as exact"):
+    with pytest.raises(ValueError, match="treats values as exact"):
         st.tl.fit_betas(bad, counts_layer="counts", body="cnn")
     with pytest.raises(ValueError, match="counts_layer"):
         st.tl.fit_betas(bad, noise="poisson")

@@ -78,7 +78,7 @@ def test_noise_has_no_niches(tissue):
     st.tl.microniches(tissue, **FAST)
     types = tissue.uns["microniches"]["types"]
     assert (types["n_niches"] == 1).all()
-    assert set(types["outcome"]) == {"no niches that come out again"}
+    assert set(types["outcome"]) == {"no stable niches"}
 
 
 def test_a_fit_that_does_not_vary_has_one_niche_a_type(tissue):

@@ -203,7 +203,7 @@ def test_agreement():
     [
         ({}, ValueError, "`counts_layer` to name the counts"),
         ({"counts_layer": "missing"}, KeyError, "`counts_layer`"),
-        ({"counts_layer": "log1p"}, ValueError, "not replayed"),
+        ({"counts_layer": "log1p"}, ValueError, "cannot be repeated"),
         ({"counts_layer": "counts", "n_splits": 0}, ValueError, "`n_splits`"),
         ({"counts_layer": "counts", "genes": ["FOXO2"]}, KeyError, "FOXO1"),
         ({"counts_layer": "counts", "betas_key": "none"}, KeyError, "fit_betas"),

@@ -154,7 +154,9 @@ def test_a_disk_that_runs_full_keeps_what_was_written(adata, tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(_screen_files.ScreenFolder, "write", limited)
-        with pytest.raises(OSError, match=r"Could not write the result of DLL1 to .*\. Make room and call again:"):
+        with pytest.raises(
+            OSError, match=r"Could not write the result of DLL1 to .*\. Free some space and call again:"
+        ):
             st.tl.genome_screen(adata, genes=genes, save_to=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["CXCL12.npz", "FOXO1.npz", "screen.json"]
     screen = st.tl.genome_screen(adata, genes=genes, save_to=tmp_path)
@@ -163,7 +165,7 @@ def test_a_disk_that_runs_full_keeps_what_was_written(adata, tmp_path, monkeypat
 
 def test_a_folder_that_cannot_be_written(adata, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(OSError, match=r"Expected `save_to` to be a folder that can be written, found .*below \("):
+    with pytest.raises(OSError, match=r"Expected `save_to` to be a writable folder, found .*below \("):
         st.tl.genome_screen(adata, genes=["FOXO1"], save_to=tmp_path / "file" / "below")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
@@ -261,7 +263,7 @@ def test_a_change_of_a_single_coefficient_is_seen(adata, tmp_path):
     betas = adata.obsm["betas"].copy()
     betas[3, 2] += 1
     adata.obsm["betas"] = betas
-    with pytest.raises(ValueError, match="with another coefficients; choose another folder"):
+    with pytest.raises(ValueError, match="with different coefficients; choose another folder"):
         st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"])
 
 

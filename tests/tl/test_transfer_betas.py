@@ -190,7 +190,7 @@ def test_bodies_lie_in_the_store(base, query, tmp_path):
     shutil.rmtree(tmp_path / "betas.zarr")
     with pytest.raises(
         FileNotFoundError,
-        match="Expected a store at .*betas.zarr to hold block_00000 of a fit, found nothing whole there",
+        match="Expected a store at .*betas.zarr to hold block_00000 of a fit, found no complete block",
     ):
         st.tl.transfer_betas(stored, other)
 
@@ -321,7 +321,7 @@ def test_a_reference_that_is_not_ready(base, surface, query):
         st.tl.transfer_betas(base, query)
     bare = surface.copy()
     del bare.uns["betas"]["bodies"]
-    with pytest.raises(KeyError, match="which holds coefficients alone"):
+    with pytest.raises(KeyError, match="which holds only coefficients"):
         st.tl.transfer_betas(bare, query)
     bare = surface.copy()
     bare.uns["betas"]["terms"] = bare.uns["betas"]["terms"].iloc[:-1]

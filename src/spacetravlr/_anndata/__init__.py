@@ -1,1 +1,1 @@
-"""The border: everything that reads or writes an AnnData in the package's own format passes through here."""
+"""The interface: everything that reads or writes an AnnData in the package's own format passes through here."""

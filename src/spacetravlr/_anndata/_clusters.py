@@ -30,8 +30,9 @@ class CellGroup(NamedTuple):
 def cluster_key_of(adata: AnnData, cluster_key: str | None = None, *, betas_key: str = _keys.BETAS) -> str | None:
     """Column of ``obs`` with the cell types.
 
-    The first of: the argument, what the fit used, what the modulators were made with, ``"cell_type"``. ``None`` where
-    fit or modulators were told that there are no types, or nobody was told and there is no such column.
+    The first of: the argument, the column that the fit used, the column that the modulators used, ``"cell_type"``.
+    ``None`` if the fit or the modulators were run without types, or if none of these is given and there is no column
+    ``"cell_type"``.
     """
     if cluster_key is not None:
         return cluster_key
@@ -43,7 +44,7 @@ def cluster_key_of(adata: AnnData, cluster_key: str | None = None, *, betas_key:
 
 
 def aggregate_name(types: Iterable[Any]) -> str:
-    """Name of all cells together beside these cell types: ``"all"``, unless a type is called so."""
+    """Name for all cells together, given these cell types: ``"all"``, unless a type has that name."""
     taken = {str(name) for name in types}
     name = ALL if ALL not in taken else "all cells"
     while name in taken:

@@ -37,7 +37,7 @@ def halves(counts: Any, fraction: float, rng: np.random.Generator, where: str) -
     TypeError
         When they lie on a GPU.
     ValueError
-        When the values are not counts.
+        If the values are not counts.
     """
     if counts is None:
         msg = f"Expected {where} to hold counts, found None; pass `counts_layer=`."
@@ -85,7 +85,7 @@ def scale_of_counts(values: Floats, counts: Any, *, layer: str, counts_layer: st
     Raises
     ------
     ValueError
-        When the values of a cell do not follow from its counts by one scale.
+        If the values of a cell do not follow from its counts by one scale.
     """
     dense = np.asarray(counts.toarray() if sparse.issparse(counts) else counts, dtype=np.float64)
     try:
@@ -107,9 +107,9 @@ def reliability_of_counts(
     Raises
     ------
     KeyError
-        When the layer or the cell types do not exist.
+        If the layer or the cell types do not exist.
     ValueError
-        When the values are not counts.
+        If the values are not counts.
     """
     counts = read_matrix(adata, counts_layer)
     assert_counts(counts.data if sparse.issparse(counts) else counts, f"{layer_name(counts_layer)} (`counts_layer`)")

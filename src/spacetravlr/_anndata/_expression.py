@@ -34,11 +34,11 @@ def read_matrix(adata: AnnData, layer: str | None = None) -> Any:
     Raises
     ------
     KeyError
-        When the layer does not exist.
+        If the layer does not exist.
     TypeError
-        When it lies on a GPU.
+        If it lies on a GPU.
     ValueError
-        When there is no expression.
+        If there is no expression.
     """
     if layer is not None:
         assert_key(adata, "layers", layer, name="layer")
@@ -140,9 +140,9 @@ def get_expression(
     Raises
     ------
     KeyError
-        When the layer or a gene does not exist.
+        If the layer or a gene does not exist.
     ValueError
-        When values are negative or not finite.
+        If values are negative or not finite.
     """
     if genes is not None:
         assert_genes(genes, adata.var_names, name="genes")

@@ -99,9 +99,9 @@ def read_fit_data(
     Raises
     ------
     KeyError
-        When something was not computed yet, or a gene is not known.
+        If something was not computed yet, or a gene is not known.
     ValueError
-        When values are not usable, or a named target has no modulators.
+        If values are not usable, or a named target has no modulators.
     """
     assert_unique_names(adata)
     table, modulator_params = read_modulators(adata, modulators_key)
@@ -177,7 +177,7 @@ def _scale(adata: AnnData, genes: Ints, expression: Floats, layer: str | None, c
     assert_counts(counts.data if sparse.issparse(counts) else counts, f"{where} (`counts_layer`)")
     return scale_of_counts(
         expression, counts, layer=layer_name(layer), counts_layer=where,
-        advice="; fit what `sc.pp.normalize_total` and `sc.pp.log1p` make of these counts, or leave out "
+        advice="; fit the result of `sc.pp.normalize_total` and `sc.pp.log1p` on these counts, or leave out "
         "`counts_layer`.",
     )  # fmt: skip
 
@@ -190,9 +190,9 @@ def _assert_same_ligands(adata: AnnData, design: Design, layer: str | None, rece
     here, there = (get_expression(adata, ligands, layer=name, check=False) for name in (layer, received_layer))
     if not np.allclose(here, there, rtol=1e-4, atol=1e-6):
         msg = (
-            f"Expected `layer` to be what ligands were received from, {layer_name(received_layer)}, found "
-            f"{layer_name(layer)}, which differs; call `st.pp.received_ligands(adata, lr, layer={layer!r})` and "
-            "`st.pp.modulators` first."
+            f"Expected `layer` to be the one that received ligands were computed from, {layer_name(received_layer)}, "
+            f"found {layer_name(layer)}, which has other values; call `st.pp.received_ligands(adata, lr, "
+            f"layer={layer!r})` and `st.pp.modulators` first."
         )
         raise ValueError(msg)
 

@@ -1,8 +1,8 @@
-"""What coefficients rest on, in a few numbers per cell, to be compared with what is there when they are used.
+"""Record what coefficients were fitted on, in a few numbers per cell, and compare it with the data when they are used.
 
-Coefficients are per unit of expression and of received signal, so they mean something else once a layer was imputed
-anew, or the weights have another radius. A fit therefore notes weighted sums of expression and of received signals of
-each cell. They follow the cells by name, through subsets and sorting.
+Coefficients are per unit of expression and of received signal, so they lose their meaning once a layer is imputed again
+or the weights have another radius. A fit therefore records weighted sums of the expression and of the received signals
+of each cell. They follow the cells by name, through subsetting and sorting.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def cell_sums(
 ) -> pd.DataFrame:
     """Weighted sums of each cell: ``expression``, and received ``secreted`` and ``contact`` signals.
 
-    The weights differ between genes and depend on their names only, so that exchanged genes are noticed and reordered
-    ones make no difference.
+    The weights differ between genes and depend only on their names, so swapped genes are detected and reordered genes
+    make no difference.
 
     Parameters
     ----------
@@ -99,8 +99,8 @@ def assert_terms(note: Mapping[str, Any], terms: pd.DataFrame, *, key: str) -> N
     """Raise ``ValueError`` when the table of coefficients is not that of the fit, row by row."""
     if note["terms"] != terms_digest(terms):
         msg = (
-            f"Expected adata.uns[{key!r}]['terms'] to be as the fit wrote it, found other rows or another order, so "
-            f"that it does not say what the columns of adata.obsm[{key!r}] are; sort or change a copy of it."
+            f"Expected adata.uns[{key!r}]['terms'] to be as the fit wrote it, found other rows or another order, so it "
+            f"no longer describes the columns of adata.obsm[{key!r}]; sort or change a copy of it instead."
         )
         raise ValueError(msg)
 
@@ -111,7 +111,7 @@ def align(note: Mapping[str, Any], obs_names: pd.Index, *, key: str) -> pd.DataF
     Raises
     ------
     ValueError
-        When the fit does not know some of the cells.
+        If the fit does not know some of the cells.
     """
     cells = note["cells"]
     if cells.index.equals(obs_names):
@@ -123,9 +123,10 @@ def align(note: Mapping[str, Any], obs_names: pd.Index, *, key: str) -> pd.DataF
     if len(missing):
         msg = (
             f"Expected the coefficients in adata.obsm[{key!r}] to be of the cells that adata.uns[{key!r}] was fitted "
-            f"on, found {len(missing)} of {len(obs_names)} that it does not know (first: "
-            f"{obs_names[missing[0]]!r}). Objects that were joined keep the tables of one of them: call "
-            "`st.tl.fit_betas` on the joined object, or `st.tl.transfer_betas(reference, query)` before joining."
+            f"on, found {len(missing)} of {len(obs_names)} cells that were not in the fit (first: "
+            f"{obs_names[missing[0]]!r}). Concatenated objects keep the tables of only one of them: call "
+            "`st.tl.fit_betas` on the concatenated object, or `st.tl.transfer_betas(reference, query)` before "
+            "concatenating."
         )
         raise ValueError(msg)
     return cells.iloc[index]
@@ -140,7 +141,8 @@ def assert_expression_of_fit(expected: pd.DataFrame, found: pd.DataFrame, *, whe
         msg = (
             f"Expected expression in {where} to be what the coefficients were fitted on, found other values in "
             f"{changed.sum()} of {len(changed)} cells (first: {found.index[first]!r}); call `st.pp.received_ligands`, "
-            "`st.pp.modulators` and `st.tl.fit_betas` again, or restore the layer. `layer=` starts from another one."
+            "`st.pp.modulators` and `st.tl.fit_betas` again, or restore the layer. To start from another layer on "
+            "purpose, pass `layer=`."
         )
         raise ValueError(msg)
 
@@ -157,12 +159,12 @@ def assert_received_as_in_fit(expected: pd.DataFrame, found: pd.DataFrame, *, n_
     Raises
     ------
     ValueError
-        When it differs, although no cell was taken away.
+        If it differs, although no cell was taken away.
 
     Warns
     -----
     UserWarning
-        When cells were taken away whose signals are missing now.
+        If cells were taken away whose signals are missing now.
     """
     for kind in (_keys.SECRETED, _keys.CONTACT):
         before, now = (frame[kind].to_numpy(np.float64) for frame in (expected, found))
@@ -173,14 +175,14 @@ def assert_received_as_in_fit(expected: pd.DataFrame, found: pd.DataFrame, *, n_
         if len(found) == n_fit or (normalize == "sum" and lost < -_SIGNAL_TOLERANCE):
             _raise_stale(f"{kind} signals that differ by {share:.1%}")
         what = (
-            f"with them {lost:.1%} of the {kind} signal that these cells received, so that effects of neighbours are "
-            "too small"
+            f"with them {lost:.1%} of the {kind} signal that these cells received, so effects of neighbours are too "
+            "small"
             if normalize == "sum"
             else f"without them {kind} signals (normalize={normalize!r}) differ by {share:.1%} from those of the fit"
         )
         warn(
-            f"{n_fit - len(found)} of the {n_fit} cells of the fit are not here, and {what}; perturb the whole "
-            "section, and choose cells with `cells=`."
+            f"{n_fit - len(found)} of the {n_fit} cells of the fit are missing, and {what}; perturb the whole "
+            "section, and select cells with `cells=`."
         )
         return
 

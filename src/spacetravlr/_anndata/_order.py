@@ -1,6 +1,6 @@
 """One order of cells, cell types, slides and regressors, by name, whatever their order in an AnnData or a table.
 
-Sums and searches depend a little on the order of what they add and try; in one order there is one result.
+Sums and searches depend slightly on the order of their inputs; a fixed order gives reproducible results.
 """
 
 from __future__ import annotations

@@ -30,9 +30,9 @@ def perturbed_cells(adata: AnnData, perturbed_key: str = _keys.PERTURBED) -> Boo
     Raises
     ------
     KeyError
-        When there is no perturbation.
+        If there is no perturbation.
     ValueError
-        When it does not know some of the cells.
+        If it does not know some of the cells.
     """
     hint = 'Call `st.tl.perturb(adata, "FOXO1")` first.'
     assert_key(adata, "uns", perturbed_key, name="perturbed_key", hint=hint)

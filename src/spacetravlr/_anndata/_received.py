@@ -41,9 +41,9 @@ def read_received(adata: AnnData, key: str = _keys.RECEIVED) -> ReceivedState:
     Raises
     ------
     KeyError
-        When ``pp.received_ligands`` was not called.
+        If ``pp.received_ligands`` was not called.
     ValueError
-        When they belong to other cells.
+        If they belong to other cells.
     """
     for name in (key, _keys.received_tfl(key), _keys.received_params(key)):
         assert_key(adata, "uns", name, name="received_key", hint=_HINT)

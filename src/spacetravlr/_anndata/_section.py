@@ -49,9 +49,9 @@ def read_section(adata: AnnData, *, cluster_key: str | None, received: Mapping[s
     Raises
     ------
     KeyError
-        When something was not computed yet.
+        If something was not computed yet.
     ValueError
-        When labels are missing or coordinates are not finite.
+        If labels are missing or coordinates are not finite.
     """
     if cluster_key is None:
         cell_type, type_names = np.zeros(adata.n_obs, dtype=np.int64), ["all"]

@@ -25,11 +25,11 @@ def unwrap(adata: AnnData | SpatialData, table_key: str | None = None) -> AnnDat
     Raises
     ------
     TypeError
-        When ``adata`` is neither.
+        If ``adata`` is neither.
     KeyError
-        When there is no such table.
+        If there is no such table.
     ValueError
-        When there is no table, or several and none was named, or ``table_key`` is given with an AnnData.
+        If there is no table, or several and none was named, or ``table_key`` is given with an AnnData.
     """
     from anndata import AnnData
 
@@ -49,8 +49,8 @@ def unwrap(adata: AnnData | SpatialData, table_key: str | None = None) -> AnnDat
     if len(names) != 1:
         listed = ", ".join(repr(name) for name in names) or "none"
         msg = (
-            f"Expected the SpatialData object to have exactly one table, found {listed}; pass `table_key=` where "
-            "there is one, or `sdata.tables[...]`."
+            f"Expected the SpatialData object to have exactly one table, found {listed}; pass `table_key=` if the "
+            "function has it, or `sdata.tables[...]`."
         )
         raise ValueError(msg)
     return adata.tables[names[0]]
@@ -62,9 +62,9 @@ def get_coordinates(adata: AnnData, spatial_key: str = _keys.SPATIAL) -> Floats:
     Raises
     ------
     KeyError
-        When ``adata.obsm[spatial_key]`` does not exist.
+        If ``adata.obsm[spatial_key]`` does not exist.
     ValueError
-        When it has not 2 or 3 columns, or is not finite.
+        If it has not 2 or 3 columns, or is not finite.
     """
     assert_key(
         adata,
@@ -94,9 +94,9 @@ def library_codes(adata: AnnData, library_key: str | None) -> Ints | None:
     Raises
     ------
     KeyError
-        When ``adata.obs[library_key]`` does not exist.
+        If ``adata.obs[library_key]`` does not exist.
     ValueError
-        When it has missing values.
+        If it has missing values.
     """
     if not library_key:
         return None
@@ -109,9 +109,9 @@ def category_codes(adata: AnnData, key: str, *, name: str) -> tuple[Ints, list[s
     Raises
     ------
     KeyError
-        When ``adata.obs[key]`` does not exist.
+        If ``adata.obs[key]`` does not exist.
     ValueError
-        When labels are missing.
+        If labels are missing.
     """
     assert_key(adata, "obs", key, name=name)
     labels = adata.obs[key].astype("category").cat.remove_unused_categories()
@@ -134,9 +134,9 @@ def graph_distances(
     Raises
     ------
     KeyError
-        When the graph does not exist.
+        If the graph does not exist.
     ValueError
-        When it holds negative or non-finite values.
+        If it holds negative or non-finite values.
     """
     assert_key(
         adata,

@@ -1,6 +1,6 @@
-"""Whether coordinates are what a call takes them for: their unit, their slides, and the radii for their spacing.
+"""Check the coordinates for a call: their unit, their slides, and the radii in relation to their spacing.
 
-Nothing is rescaled: what an object says about itself ends in a warning that names the argument to pass.
+Nothing is rescaled. If metadata or spacing disagree with the arguments, a warning names the argument to pass.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class _Layout(NamedTuple):
     regular: bool
     """Whether cells lie on a lattice."""
     hexagonal: bool
+    square: bool
 
 
 def check_units(
@@ -90,7 +91,7 @@ def check_units(
     spatial_key
         Where the coordinates come from.
     libraries
-        Slide of each cell, when the call was told.
+        Slide of each cell, if given.
     """
     if libraries is None:
         overlap = _find_overlap(adata, coords)
@@ -128,13 +129,15 @@ def _layout(coords: Floats, libraries: Ints | None) -> _Layout | None:
     if regular:  # the nearest of six spots at about one distance is biased where positions are rounded to pixels
         spacing = float(np.median(distance[distance <= (1 + _TOLERANCE) * spacing]))
     hexagonal = regular and coords.shape[1] == 2 and bool(np.median(distance[:, 5]) <= (1 + _TOLERANCE) * spacing)
-    return _Layout(spacing, nearest, regular, hexagonal)
+    # of a square lattice, the second ring lies at 1.41 spacings, of a hexagonal one at 1.73, at borders as well
+    square = regular and bool((np.abs(distance - np.sqrt(2) * spacing) <= _TOLERANCE * spacing).mean() > 0.1)
+    return _Layout(spacing, nearest, regular, hexagonal, square)
 
 
 def _scale_problem(
     adata: AnnData, coords: Floats, layout: _Layout, unit: float, radius: float, libraries: Ints | None
 ) -> str | None:
-    """What is wrong with the unit; the object's own words come first, then what the spacing says."""
+    """Describe a problem with the unit, judged by metadata first and then by the spacing."""
     if _are_array_positions(coords, layout) and not (layout.spacing == 1 and unit > 1):
         return (
             "whole numbers that count rows and columns of spots, not lengths; use the positions in the image "
@@ -152,15 +155,15 @@ def _scale_problem(
         if _same(unit, expected):
             return None
         return (
-            f"{source}, but microns_per_unit={unit:g}; {_reached(coords, radius, unit, expected, libraries)} Pass "
+            f"{source}, but microns_per_unit={unit:g}: {_reached(coords, radius, unit, expected, libraries)} Pass "
             f"`microns_per_unit={expected:.4g}`."
         )
     if layout.hexagonal and not _same(spacing, _VISIUM_PITCH):
         expected = _VISIUM_PITCH / layout.spacing
         return (
-            f"a hexagonal lattice of spots {spacing:.4g} um apart at microns_per_unit={unit:g}, while spots of Visium "
-            f"are {_VISIUM_PITCH:g} um apart; {_reached(coords, radius, unit, expected, libraries)} Pass "
-            f"`microns_per_unit={expected:.4g}` when they are Visium spots."
+            f"a hexagonal lattice of spots {spacing:.4g} um apart at microns_per_unit={unit:g}, while Visium spots "
+            f"are {_VISIUM_PITCH:g} um apart: {_reached(coords, radius, unit, expected, libraries)} Pass "
+            f"`microns_per_unit={expected:.4g}` if these are Visium spots."
         )
     low, high = PLAUSIBLE_SPACING
     stated = f"the median distance between nearest neighbours is {spacing:.4g} um at microns_per_unit={unit:g}, "
@@ -173,13 +176,13 @@ def _scale_problem(
         return (
             f"{stated}which is wide for single cells (a radius of {radius:g} um reaches "
             f"{_mean_reached(coords, radius / unit, libraries):.1f} others). If coordinates are pixels, set "
-            "`microns_per_unit` to the length of one in micrometres (0.12 for CosMx)."
+            "`microns_per_unit` to the size of a pixel in micrometres (0.12 for CosMx)."
         )
     return None
 
 
 def _expected_unit(adata: AnnData, coords: Floats, layout: _Layout, unit: float) -> tuple[float | None, str]:
-    """Micrometres of a coordinate unit by what readers left in the object, and where that is said."""
+    """Micrometres per coordinate unit according to metadata left by readers, and the source of that information."""
     for library in _libraries_in_uns(adata).values():
         factors = library.get("scalefactors")
         if not isinstance(factors, Mapping):
@@ -187,13 +190,14 @@ def _expected_unit(adata: AnnData, coords: Floats, layout: _Layout, unit: float)
         spot = _number(factors, "spot_diameter_fullres")
         pixel, bin_size = _number(factors, "microns_per_pixel"), _number(factors, "bin_size_um")
         if pixel and _same(layout.spacing, (bin_size or _VISIUM_PITCH) / pixel):
-            return pixel, "pixels of an image, by the scale factors in adata.uns['spatial']"
-        # spots are 55 um wide (65 for Space Ranger) and 100 apart: other ratios belong to other units or technologies
-        if spot and 0.5 <= spot / layout.spacing <= 0.75:
+            return pixel, "pixels of an image, according to the scale factors in adata.uns['spatial']"
+        # spots are 55 um wide (65 for Space Ranger) and 100 apart: other ratios belong to other units or technologies,
+        # and so do square lattices (Spatial Transcriptomics: 100 um wide, 200 apart)
+        if spot and not layout.square and 0.5 <= spot / layout.spacing <= 0.75:
             return (
                 _VISIUM_PITCH / layout.spacing,
-                f"pixels of an image, by adata.uns['spatial'] (spots of Visium are {spot:.4g} pixels wide, and "
-                f"{layout.spacing:.4g} apart here)",
+                f"pixels of an image, according to adata.uns['spatial'] (Visium spots are {spot:.4g} pixels wide and "
+                f"{layout.spacing:.4g} pixels apart here)",
             )
     for columns in _COSMX_COLUMNS:
         if set(columns) <= set(adata.obs.columns):
@@ -201,8 +205,8 @@ def _expected_unit(adata: AnnData, coords: Floats, layout: _Layout, unit: float)
             if np.allclose(stored, coords[:, :2], rtol=1e-6, atol=1e-3):
                 return (
                     unit if 0.1 <= unit <= 0.2 else _COSMX_PIXEL,
-                    f"pixels of CosMx, being adata.obs['{columns[0]}'] ({_COSMX_PIXEL} um each, {_COSMX_PIXEL_2022} in "
-                    "the first data sets of 2022)",
+                    f"pixels of CosMx, because they equal adata.obs['{columns[0]}'] ({_COSMX_PIXEL} um each, "
+                    f"{_COSMX_PIXEL_2022} in the first data sets of 2022)",
                 )
     return None, ""
 
@@ -223,14 +227,14 @@ def _radius_problems(
         alone = float((layout.nearest * unit > contact_radius * (1 + 1e-9)).mean())
         if alone > 0.99:
             yield (
-                f"contact_radius={contact_radius:g} reaches nobody but the cell itself (nearest neighbours are "
+                f"contact_radius={contact_radius:g} reaches no cell but the cell itself (nearest neighbours are "
                 f"{spacing:.4g} um away): every contact pair is autocrine. Pass a larger `contact_radius`, or leave "
                 "contact pairs out."
             )
 
 
 def _find_overlap(adata: AnnData, coords: Floats) -> _Overlap | None:
-    """Several slides in one frame, told by their names in ``uns`` and ``obs`` or by cells at the same place."""
+    """Find overlapping slides, by their names in ``uns`` and ``obs`` or by cells at the same place."""
     names = [str(name) for name in _libraries_in_uns(adata)]
     columns = [c for c in _LIBRARY_COLUMNS if c in adata.obs]
     if len(names) > 1:
@@ -245,15 +249,15 @@ def _find_overlap(adata: AnnData, coords: Floats) -> _Overlap | None:
             )
     if len(names) > 1 and not columns:
         return _Overlap(
-            f"adata.uns['spatial'] holds {len(names)} libraries (such as {names[0]!r}, {names[1]!r}); unless they lie "
-            "apart, name the column of adata.obs that tells their cells apart with `library_key=`.",
+            f"adata.uns['spatial'] holds {len(names)} libraries (such as {names[0]!r}, {names[1]!r}); unless they do "
+            "not overlap, pass the column of adata.obs that identifies their cells as `library_key=`.",
             None,
         )
     shared = 1 - len(np.unique(coords, axis=0)) / max(len(coords), 1)
     if shared > _SHARED_PLACES:
         return _Overlap(
             f"The {len(coords)} cells lie at {round((1 - shared) * len(coords))} distinct places; if these are several "
-            "slides, name the column of adata.obs that tells their cells apart with `library_key=`.",
+            "slides, pass the column of adata.obs that identifies them as `library_key=`.",
             None,
         )
     return None
@@ -308,7 +312,7 @@ def _same(a: float, b: float) -> bool:
 
 def _reached(coords: Floats, radius: float, unit: float, expected: float, libraries: Ints | None) -> str:
     now, then = (_mean_reached(coords, radius / u, libraries) for u in (unit, expected))
-    return f"a radius of {radius:g} um reaches {now:.1f} others so, and {then:.1f} at {expected:.4g}."
+    return f"a radius of {radius:g} um reaches {now:.1f} other cells now, and {then:.1f} with {expected:.4g}."
 
 
 def _mean_reached(coords: Floats, radius: float, libraries: Ints | None) -> float:

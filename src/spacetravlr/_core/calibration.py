@@ -1,20 +1,20 @@
-r"""What a gene expresses in a cell, given what was counted there: regression calibration.
+r"""Expected expression of a gene in a cell, given the counts: regression calibration.
 
-A measured value is what is meant plus noise, :math:`x_{jg} = z_{jg} + e_{jg}`, of known variance :math:`v_{jg}`
+A measured value is the true value plus noise, :math:`x_{jg} = z_{jg} + e_{jg}`, of known variance :math:`v_{jg}`
 (:mod:`spacetravlr._core.noise`). Least squares on :math:`x` underestimates coefficients and credits the wrong
-regulators; on
+regulators. Least squares on
 
 .. math:: \hat z_{jg} = E(z_{jg} \mid x_j)
 
-it does not, since what is lost, :math:`z - \hat z`, is uncorrelated with :math:`\hat z` (Carroll, Ruppert, Stefanski &
-Crainiceanu 2006, chapter 4); products with a received signal and functions of position are calibrated with it. The
+does not, because the error :math:`z - \hat z` is uncorrelated with :math:`\hat z` (Carroll, Ruppert, Stefanski &
+Crainiceanu 2006, chapter 4). The same holds for products with a received signal and with functions of position. The
 distribution of :math:`z` is
 
 .. math:: z_{jg} = m_{g c(j)} + S_g(s_j) + d_{g c(j)} \big( f_g \cdot \eta_j + \sqrt{1 - |f_g|^2}\, \epsilon_{jg} \big)
 
-a mean for each cell type, a smooth field, a spread in each type, and factors that genes share. All of it is estimated
-from moments less the noise, after what depth alone does to measured values is taken out. The gene that is explained has
-no part in it: that would bring its own noise into its regulators, as imputation does.
+with a mean for each cell type, a smooth field, a spread in each type, and factors that genes share. All of these are
+estimated from moments minus the noise, after the effect of depth on measured values is removed. The target gene itself
+is not used: that would bring its own noise into its regulators, as imputation does.
 """
 
 from __future__ import annotations
@@ -137,10 +137,10 @@ def calibrate(
 
 
 def _depth_offsets(of_type: Floats, depth: Floats, dispersion: Floats, cell_type: Ints) -> Floats:
-    """What is expected of a cell of its depth more than of others of its type that express the same, cells x genes.
+    """Effect of a cell's depth on its expected measured value, at the mean expression of its type, cells x genes.
 
-    The logarithm is not linear: of two cells that express the same, the one with fewer counts has the lower mean. Depth
-    would make all genes go along with one another. Interpolated over a grid of depths, for each type and gene.
+    The logarithm is not linear: of two cells with the same expression, the one with fewer counts has the lower mean.
+    Depth would therefore make all genes covary. Interpolated over a grid of depths, for each type and gene.
     """
     offset = np.empty((len(depth), of_type.shape[1]))
     logs = np.log(depth)
@@ -186,7 +186,7 @@ def _type_and_field(
 
 
 def _spread(residual: Floats, noise: Floats, cell_type: Ints, n_types: int) -> Floats:
-    """Standard deviation of what is not noise in each type, drawn towards that of all types: types x genes."""
+    """Noise-free standard deviation in each type, shrunk towards that of all types: types x genes."""
     counts = np.bincount(cell_type, minlength=n_types)[:, None]
     excess = sums_by_type(residual.astype(np.float64) ** 2 - noise, cell_type, n_types).T
     overall = np.maximum(excess.sum(axis=0) / max(len(cell_type), 1), 0.0)
@@ -195,7 +195,7 @@ def _spread(residual: Floats, noise: Floats, cell_type: Ints, n_types: int) -> F
 
 
 def _factors(residual: Floats, noise: Floats, spread: Floats, cell_type: Ints) -> Floats:
-    """Loadings from the correlations of what is not noise: principal factors of their shrunk estimates.
+    """Factor loadings from the noise-free correlations: principal factors of their shrunk estimates.
 
     Noise of different genes is independent, so products of two genes need no correction, only the scale does.
     """

@@ -13,9 +13,8 @@ RECEPTOR  receptor of LR terms    ``-1`` (none)
 
 so that a regressor's value is :math:`z_{jm} = x_{j,\mathrm{gene}(m)} L_{j,\mathrm{signal}(m)}`, with :math:`L = 1`
 for TF and RECEPTOR.
-RECEPTOR terms are adjustment: they take up what goes along with a receptor, so that an LR term has only what its
-product adds, and are part of what a model predicts. No claim of cause rests on them, and a change does not pass
-through them unless asked for.
+RECEPTOR terms are adjustment terms: they absorb what covaries with a receptor, so an LR term contains only what its
+product adds. They contribute to predictions but support no causal claim, and changes pass through them only on request.
 Distinct regressors are held once (:class:`Terms`) and targets point into them (:class:`Targets`).
 """
 
@@ -45,7 +44,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class Signals:
-    """Received signals: one row a (ligand, range)."""
+    """Received signals: one row per (ligand, range)."""
 
     ligand: Ints
     """Gene index of each signal's ligand, shape (n_signals,)."""
@@ -80,7 +79,7 @@ class Terms:
         return np.asarray(self.kind) != Kind.RECEPTOR
 
     def with_adjustment(self) -> Terms:
-        """The same terms, those of adjustment as if they were regulators, so that they pass changes on too."""
+        """The same terms, with adjustment terms treated as regulators, so that they pass changes on too."""
         return Terms(np.where(self.causal, self.kind, Kind.TF).astype(np.int8), self.gene, self.signal)
 
 

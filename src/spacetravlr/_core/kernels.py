@@ -62,8 +62,9 @@ class ParallelKernel:
         """
         if _threads_lost:
             msg = (
-                "Expected a process of its own, found a fork of one that has used the package: the threads of compiled "
-                "code do not survive a fork; start processes with multiprocessing.get_context('spawn') or joblib."
+                "Expected a spawned process, found a fork of a process that has used the package: the threads of "
+                "compiled code do not survive a fork; start processes with multiprocessing.get_context('spawn') or "
+                "joblib."
             )
             raise RuntimeError(msg)
         if _takes_turns():
@@ -79,7 +80,7 @@ def _takes_turns() -> bool:
 
 
 def _compile(function: Function, **options: Any) -> Any:
-    """Compile with a cache beside the source or in the user's home, else in a folder of our own, else without."""
+    """Compile with a cache next to the source or in the user's home, else in a folder of our own, else without."""
     try:
         return nb.njit(cache=True, nogil=True, **options)(function)
     except RuntimeError as error:
@@ -91,7 +92,7 @@ def _compile(function: Function, **options: Any) -> Any:
         try:
             return nb.njit(cache=True, nogil=True, **options)(function)
         except RuntimeError:
-            logger.debug("numba takes no cache in %s", folder)
+            logger.debug("numba cannot cache in %s", folder)
         finally:
             config.CACHE_DIR = before
     return nb.njit(nogil=True, **options)(function)

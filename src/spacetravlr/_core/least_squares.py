@@ -4,7 +4,7 @@ r"""Pooled least squares: one coefficient for each regressor, one intercept for 
 
     y_j = a_{c(j)} + \sum_k b_k x_{jk} + \epsilon_j
 
-The simplest rival of a model whose coefficients vary.
+The simplest baseline for a model with varying coefficients.
 """
 
 from __future__ import annotations

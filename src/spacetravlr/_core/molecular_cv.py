@@ -1,16 +1,16 @@
-r"""Molecular cross-validation: how much to smooth, judged on molecules that were left out (Batson et al. 2019).
+r"""Molecular cross-validation: choose the amount of smoothing on held-out molecules (Batson et al. 2019).
 
-Counts are thinned into halves :math:`A` and :math:`B` of independent noise. A smoothing :math:`f` of one half is held
-against the other, both less the means of their groups,
+Counts are thinned into halves :math:`A` and :math:`B` with independent noise. A smoothing :math:`f` of one half is
+compared with the other, both centred within groups,
 
 .. math:: L(f) = \frac{1}{nG} \lVert f(A) - B \rVert^2
 
-which is the error of :math:`f(A)` plus the noise of :math:`B`, whatever :math:`f` is. Halves are noisier than the whole
-and ask for more smoothing than it does. Of the error, the part that is noise passed on,
+which is the error of :math:`f(A)` plus the noise of :math:`B`, whatever :math:`f` is. Halves are noisier than the full
+counts and need more smoothing. The part of the error that is propagated noise,
 
 .. math:: V(f) = \frac{1}{nG} \frac{\lVert f(A) - f(B) \rVert^2}{2},
 
-is inversely proportional to depth, so that the whole has :math:`L(f) - V(f) / 2`.
+is inversely proportional to depth, so the loss for the full counts is :math:`L(f) - V(f) / 2`.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def losses(
     *,
     type_mean: bool,
 ) -> dict[Setting, float]:
-    r"""Loss :math:`L - V / 2` of each setting, each half held against the other.
+    r"""Loss :math:`L - V / 2` of each setting, each half compared with the other.
 
     Parameters
     ----------

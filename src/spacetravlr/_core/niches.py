@@ -1,15 +1,15 @@
-r"""Groups of cells whose coefficients are alike, and how far the groups can be trusted.
+r"""Groups of cells with similar coefficients, and how far the groups can be trusted.
 
-k-means on principal components of standardised columns. Two questions are asked of the groups. *Do they come out
-again?* Columns are drawn anew by their targets (whose errors the columns of one target share), cells too, and each
-group is compared with the most similar one of the new groups: the mean of
+Groups come from k-means on principal components of standardised columns and are checked in two ways. *Stability:* cells
+and targets (whose columns share errors) are resampled, and each group is compared with the most similar one of the new
+groups: the mean of
 
 .. math::
 
     J(A, B) = \frac{|A \cap B|}{|A \cup B|}
 
-over draws is its stability. *Is there anything between them?* Smooth coefficients are cut into as many stable pieces as
-one asks for; groups that are apart have a valley between them, few cells halfway between their centres.
+over bootstrap samples is its stability. *Separation:* smooth coefficients can be divided into any number of stable
+pieces, but separate groups have a valley between them, with few cells halfway between their centres.
 """
 
 from __future__ import annotations
@@ -131,10 +131,10 @@ def jaccard_of_nearest(a: Ints, b: Ints, n_groups: int) -> Floats:
 
 
 def separation(x: Floats, groups: Groups) -> Floats:
-    """How empty it is between each group and the one it is least apart from: 0 for no valley, 1 for nobody there.
+    """Depth of the valley between each group and the least separate other group: 0 for none, 1 for an empty valley.
 
-    Cells of two groups are put on the line through their centres. The number halfway is compared with that at the
-    centre that has fewer; where these are too few to tell, nothing is called apart.
+    Cells of two groups are projected on the line through their centres. The number of cells halfway is compared with
+    that at the centre with fewer cells; if these are too few, the groups do not count as separate.
     """
     k = len(groups.centres)
     out = np.ones((k, k))
@@ -154,7 +154,7 @@ def separation(x: Floats, groups: Groups) -> Floats:
 def try_groups(
     values: Floats, target: Ints, ks: Sequence[int], n_components: int, n_draws: int, rng: np.random.Generator
 ) -> list[Trial]:
-    """Group cells into each number of ``ks`` groups, and ask whether the groups come out again.
+    """Group cells into each number of ``ks`` groups, and measure the stability and separation of the groups.
 
     Parameters
     ----------

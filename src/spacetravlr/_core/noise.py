@@ -95,7 +95,7 @@ def counting_scale(values: Floats, counts: Floats) -> Floats:
     Raises
     ------
     ValueError
-        When the values of a cell do not follow from its counts by one scale.
+        If the values of a cell do not follow from its counts by one scale.
     """
     k = np.asarray(counts, dtype=np.float64)
     ratio = np.expm1(np.asarray(values, dtype=np.float64))
@@ -105,13 +105,13 @@ def counting_scale(values: Floats, counts: Floats) -> Floats:
     close = np.isclose(ratio, scale[:, None] * k, rtol=2e-3, atol=1e-6) | (~found & (ratio == 0))
     if not close[total > 0].all():
         bad = float(1 - close[total > 0].mean())
-        msg = f"{100 * bad:.3g} % of the values are not log1p of the counts times one factor per cell"
+        msg = f"{100 * bad:.3g} % of the values are not the log1p of the counts times one factor per cell"
         raise ValueError(msg)
     return scale
 
 
 def log1p_moments(rate: Floats, scale: Floats, dispersion: Floats) -> tuple[Floats, Floats]:
-    """Mean of log-normalised counts, and their variance around what is meant, both cells x genes and float32.
+    """Mean of log-normalised counts, and their variance around the true value, both cells x genes and float32.
 
     Parameters
     ----------

@@ -6,9 +6,9 @@ For cell :math:`j` with change :math:`d_j` and neighbour :math:`i` in an embeddi
 
     c_{ji} = \mathrm{cor}_g(d_{jg},\, x_{ig} - x_{jg}), \qquad p_{ji} = \mathrm{softmax}_i(c_{ji} / T)
 
-and an arrow is the sum of unit vectors towards the neighbours, weighted by :math:`p_{ji}`, less what an uninformative
-change would give: the mean of :math:`p` over random shuffles of the change. Differences, sums and squares are formed in
-one pass over the genes of a pair, so that nothing of the size cells x neighbours x genes is ever held.
+and an arrow is the sum of unit vectors towards the neighbours, weighted by :math:`p_{ji}` minus its value for an
+uninformative change: the mean of :math:`p` over random shuffles of the change. Differences, sums and squares are
+computed in one pass over the genes of a pair, so no array of size cells x neighbours x genes is ever held.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Counts of a simulated tissue, and what goes along with regulation without being it."""
+"""Counts of a simulated tissue, and causes that correlate with regulation without being part of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Sequenced(NamedTuple):
 
 
 def program_noise(n_cells: int, n_genes: int, share: float, rng: np.random.Generator) -> Floats:
-    r"""Variation from cell to cell of variance one, cells x genes, part of it shared.
+    r"""Cell-to-cell variation of variance one, cells x genes, partly shared between genes.
 
     .. math:: \epsilon_{jg} = \sqrt{\rho}\, P_j \cdot a_g + \sqrt{1 - \rho}\, e_{jg}
 
@@ -47,12 +47,12 @@ def program_noise(n_cells: int, n_genes: int, share: float, rng: np.random.Gener
 
 
 def hidden_cause(kind: str, tissue: SimulatedCells, signal: Floats, rng: np.random.Generator) -> Floats:
-    """What acts on a target beside its regulators, of variance one over the cells.
+    """Draw a hidden cause that acts on a target in addition to its regulators, with variance one over cells.
 
     Parameters
     ----------
     kind
-        ``"smooth"``: a field of one to two periods across the tissue; ``"domains"``: one level a domain; ``"tf"`` and
+        ``"smooth"``: a field of one to two periods across the tissue; ``"domains"``: one level per domain; ``"tf"`` and
         ``"receptor"``: a gene that varies from cell to cell; ``"ligand"``: ``signal``.
     tissue
         The cells.
@@ -74,7 +74,7 @@ def hidden_cause(kind: str, tissue: SimulatedCells, signal: Floats, rng: np.rand
 
 
 def follow(expression: Floats, cause: Floats, cell_type: Ints) -> Floats:
-    """Expression of which half of the variation within cell types is that of ``cause``; mean and spread stay."""
+    """Replace half of the variation within cell types with that of ``cause``, keeping mean and spread."""
     n_types = int(cell_type.max()) + 1
     counts = np.maximum(np.bincount(cell_type, minlength=n_types), 1)
     mean = (np.bincount(cell_type, expression, minlength=n_types) / counts)[cell_type]

@@ -36,7 +36,7 @@ _COLORS = (
 
 
 class SimulatedPriors(NamedTuple):
-    """Prior tables that belong to a simulated tissue; they name true and false regulators alike."""
+    """Prior tables of a simulated tissue; they contain true and false regulators."""
 
     grn: pd.DataFrame
     """tf, target, weight."""
@@ -79,8 +79,8 @@ def simulated_tissue(
 ) -> AnnData:
     r"""Simulate a tissue section in which every regulator of every target is known.
 
-    Cells lie in domains of mixed cell types. Transcription factors, ligands and receptors have spatial, cell-type and
-    cell-to-cell variation. Each target :math:`H` follows :doc:`/how-it-works`, section 3 exactly,
+    Cells lie in domains of mixed cell types. Transcription factors, ligands and receptors vary over space, between cell
+    types and from cell to cell. Each target :math:`H` follows the model of :doc:`/how-it-works`, section 3, exactly,
 
     .. math::
         H_j = b_{0j} + \sum_m b_{jm} TF_{jm} + \sum_k b_{jk} L_{jk} R_{jk} + \sum_p b_{jp} L_{jp} TF_{jp}
@@ -91,48 +91,50 @@ def simulated_tissue(
     Parameters
     ----------
     n_cells
-        Cells, over all slides.
+        Number of cells, over all slides.
     n_cell_types
-        Cell types.
+        Number of cell types.
     n_targets
-        Genes with a model. The first is PAX5, and FOXO1 is always among its active transcription factors.
+        Number of genes with a model. The first is PAX5, and FOXO1 is always among its active transcription factors.
     n_tfs
-        Candidate transcription factors; each is in the regulatory network of each target.
+        Number of candidate transcription factors; each is in the regulatory network of every target.
     n_active_tfs
-        How many of them act on a target.
+        Number of transcription factors that act on a target.
     n_pairs
-        Candidate ligand-receptor pairs.
+        Number of candidate ligand-receptor pairs.
     n_active_pairs
-        How many of them act on a target.
+        Number of pairs that act on a target.
     n_contact_pairs
-        How many of the candidate pairs act by contact; the others are secreted.
+        Number of candidate pairs that act by contact; the others are secreted.
     n_ligand_tf
-        Candidate ligand-TF pairs, at most five a transcription factor.
+        Number of candidate ligand-TF pairs, at most five per transcription factor.
     n_active_ligand_tf
-        How many of them act on a target.
+        Number of ligand-TF pairs that act on a target.
     n_relays
-        The last ``n_relays`` targets are ligands themselves, controlled by transcription factors only, so that a
+        The last ``n_relays`` targets are themselves ligands, controlled by transcription factors only, so that a
         perturbation travels from cell to cell in a second step.
     fields
-        What coefficients depend on: ``"position"``, ``"symmetric"`` (two halves that mirror each other),
-        ``"cell_type"`` (one amplitude per type times a smooth field), ``"niche"`` (composition of the neighbourhood),
-        ``"constant"``, or ``"mixed"``: targets take these in turn.
+        What coefficients depend on: ``"position"``, ``"symmetric"`` (two mirror-image halves), ``"cell_type"`` (one
+        amplitude per type times a smooth field), ``"niche"`` (composition of the neighbourhood), ``"constant"``, or
+        ``"mixed"`` (targets use these in turn).
     r2
         Share of the variance of a target within cell types that the true model explains.
     dropout
         Probability that an observed value is lost (set to zero), for every gene.
     n_slides
-        Sections; they share coefficient functions, their coordinates overlap, and signals never pass between them.
+        Number of sections. They share coefficient functions, their coordinates overlap, and signals never pass between
+        them.
     n_dims
-        Dimensions of the tissue.
+        Number of spatial dimensions.
     radius
         Radius of secreted signals in micrometres.
     contact_radius
         Radius of contact signals in micrometres.
     depth
-        Draw counts, and measure them: a gene whose log1p expression is :math:`x` has Poisson counts of mean
-        :math:`s_j \cdot depth \cdot (e^x - 1)`. At 0.17, 1 and 7 a regulator's measured value correlates about 0.4,
-        0.73 and 0.95 with its true one within cell types. ``None`` leaves expression exact.
+        If given, simulate counts and measure expression from them: a gene with log1p expression :math:`x` has Poisson
+        counts with mean :math:`s_j \cdot depth \cdot (e^x - 1)`. At depths of 0.17, 1 and 7, the measured value of a
+        regulator correlates at about 0.4, 0.73 and 0.95 with its true value within cell types. ``None`` leaves
+        expression exact.
     dispersion
         Variance of a gamma factor of mean one on the mean of each count.
     size_factor_sd
@@ -140,17 +142,18 @@ def simulated_tissue(
     spillover
         Share of the molecules of a cell that is counted in the cells that touch it.
     programs
-        Share of the variation of regulators (and bystanders) from cell to cell that follows four common programs.
+        Share of the cell-to-cell variation of regulators (and bystanders) that follows four common programs.
     n_bystanders
-        Genes without a role that vary as regulators do.
+        Number of genes that vary like regulators but have no role.
     confounder
-        A cause of every target that the prior tables do not hold: ``"smooth"``, a field of the target's own;
-        ``"domains"``, a level for each domain, with sharp borders; ``"tf"``, a gene outside the panel; ``"ligand"``, a
-        signal of such a gene; ``"receptor"``, a gene outside the panel that the receptors go along with.
+        A cause of every target that is not in the prior tables: ``"smooth"``, a separate smooth field for each target;
+        ``"domains"``, one level per domain, with sharp borders; ``"tf"``, a gene outside the panel; ``"ligand"``, a
+        signal from such a gene; ``"receptor"``, a gene outside the panel with which the receptors covary.
     confounder_share
-        Part of the variance within cell types, less noise, that the confounder has where there are regulators too.
+        Share of the noise-free variance within cell types that is due to the confounder, for targets that also have
+        regulators.
     keep_truth
-        Keep the true coefficients and the noise-free expression; they need cells x terms of memory.
+        Keep the true coefficients and the noise-free expression. Their size is cells x terms.
     rng
         Seed or generator.
 
@@ -158,9 +161,9 @@ def simulated_tissue(
     -------
     Annotated data with
 
-    - ``X`` and ``layers["log1p"]`` : observed expression, log-normalised in kind, at least zero (float32).
-    - ``layers["counts"]`` : whole numbers in CSR format (float32), ``layers["exact"]`` : expression before counting
-      (float32), and ``obs["size_factor"]``, with ``depth``.
+    - ``X`` and ``layers["log1p"]`` : observed expression on a log-normalised scale, non-negative (float32).
+    - With ``depth``: ``layers["counts"]``, whole numbers in CSR format (float32); ``layers["exact"]``, expression
+      before counting (float32); and ``obs["size_factor"]``.
     - ``layers["noise_free"]`` : expression before noise and dropout (float32).
     - ``obs["cell_type"]``, ``obs["domain"]`` and, with several slides, ``obs["slide"]`` (categorical);
       ``uns["cell_type_colors"]``.
@@ -174,7 +177,7 @@ def simulated_tissue(
     Raises
     ------
     ValueError
-        When a count or a share is out of range.
+        If a number or a share is out of range.
 
     Examples
     --------
@@ -260,21 +263,22 @@ def simulated_tissue(
 
 
 def simulated_priors(adata: AnnData) -> SimulatedPriors:
-    """Prior tables of a simulated tissue, as a user would bring them.
+    """Return the prior tables of a simulated tissue, in the form in which a user would supply them.
 
     Parameters
     ----------
     adata
-        What :func:`simulated_tissue` returned.
+        Result of :func:`simulated_tissue`.
 
     Returns
     -------
-    The regulatory network, the ligand-receptor pairs and the ligand-TF pairs. They hold the truly-zero candidates too.
+    The regulatory network, the ligand-receptor pairs and the ligand-TF pairs. They also contain candidates whose true
+    effect is zero.
 
     Raises
     ------
     KeyError
-        When ``adata`` is not a simulated tissue.
+        If ``adata`` is not a simulated tissue.
 
     Examples
     --------

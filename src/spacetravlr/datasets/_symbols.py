@@ -98,8 +98,8 @@ def take_names(pool: tuple[str, ...], n: int, prefix: str) -> list[str]:
 def take_pairs(pool: tuple[tuple[str, ...], ...], n: int) -> list[tuple[str, str, str]]:
     """First ``n`` pairs of ``pool``, continued with other combinations of its ligands and receptors.
 
-    The combinations use every receptor and every ligand about equally often: pairs that share a receptor are nearly
-    collinear, since received ligands are smooth, and a panel made of a few receptors could not be told apart by anyone.
+    The combinations use every receptor and every ligand about equally often. Received ligands are smooth, so pairs that
+    share a receptor are nearly collinear, and no method could distinguish them in a panel with few receptors.
     """
     known = {(ligand, receptor) for ligand, receptor, _ in pool}
     ligands, receptors = (list(dict.fromkeys(row[i] for row in pool)) for i in (0, 1))

@@ -31,7 +31,7 @@ class SimulatedCells(NamedTuple):
 def make_tissue(
     n_cells: int, n_cell_types: int, n_slides: int, n_dims: int, rng: np.random.Generator
 ) -> SimulatedCells:
-    """Place cells on jittered lattices and draw their types from the mixture of the domain they lie in."""
+    """Place cells on jittered lattices and draw their types from the mixture of their domain."""
     sizes = np.full(n_slides, n_cells // n_slides)
     sizes[: n_cells % n_slides] += 1
     n_domains = max(2, 2 * n_cell_types)
@@ -75,9 +75,8 @@ def regulator_expression(
 
     .. math:: x_{jg} = \max(0, \mu_{g c(j)} + S_g(s_j) + \epsilon_{jg})
 
-    with a level for each cell type, a spatial pattern :math:`S` and noise for each cell. Part of the pattern is
-    shared by all genes, so that regulators are correlated but can be told apart. Ligands are high in one or two cell
-    types only.
+    with a level for each cell type, a spatial pattern :math:`S` and noise for each cell. Part of the pattern is shared
+    by all genes, so regulators are correlated but distinguishable. Ligands are high in one or two cell types only.
 
     Parameters
     ----------
@@ -113,8 +112,8 @@ def received(
 
     .. math:: L_j = \sum_{i \in N(j)} W_{ij} v_i
 
-    Written for exactness, independently of the engines of ``pp.received_ligands``, so that a simulated tissue is also a
-    check of those. Cells are sorted along one axis, and a block of cells sees the strip within ``radius`` only.
+    The sum is exact and independent of the engines of ``pp.received_ligands``, so a simulated tissue also serves to
+    check those. Cells are sorted along one axis, and each block of cells only considers the strip within ``radius``.
     """
     sigma = radius / np.sqrt(-2 * np.log(eps))
     out = np.zeros(values.shape)

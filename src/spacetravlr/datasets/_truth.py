@@ -35,7 +35,7 @@ class Panel(NamedTuple):
 
 
 def make_panel(params: dict[str, Any], rng: np.random.Generator) -> Panel:
-    """Choose genes and draw the prior tables, which name true and false regulators alike."""
+    """Choose genes and draw the prior tables, which contain true and false regulators."""
     tfs = _symbols.take_names(_symbols.TFS, params["n_tfs"], "TF")
     n_contact = params["n_contact_pairs"]
     secreted = _symbols.take_pairs(_symbols.SECRETED_PAIRS, params["n_pairs"] - n_contact)
@@ -177,8 +177,8 @@ def target_expression(
 
     Shifts the intercept and scales all ``coefficients``, in place, so that expression is positive and of order one.
     Noise explains ``1 - r2`` of the variance within cell types. The shift leaves room for it, so that hardly any value
-    has to be cut off at zero. A ``hidden`` cause (values of variance one, share) explains that share of what is left:
-    of all but the noise, where there is no regulator.
+    is clipped at zero. A ``hidden`` cause (values of variance one, share) explains that share of the remaining
+    variance, or all of it if there is no regulator.
     """
     signal = coefficients[:, 0] + (coefficients[:, 1:] * values).sum(axis=1)
     spread = float(within_sd(signal[:, None], cell_type)[0])

@@ -1,4 +1,4 @@
-"""Predictions of trivial rivals."""
+"""Baseline predictions of perturbations."""
 
 from __future__ import annotations
 
@@ -51,32 +51,32 @@ def baselines(
     adjusted: bool = False,
     table_key: str | None = None,
 ) -> dict[str, AnnData]:
-    """Predict perturbations as trivial rivals of the fit would.
+    """Predict perturbations with simple baselines, for comparison with the fit.
 
     ``"mean"``
-        The mean change over all perturbations of the screen, the same for each.
+        The mean change over all perturbations of the screen, the same for each perturbation.
     ``"expression_match"``
-        For each gene the changes that another gene of the screen causes, the one with the closest mean expression.
+        For each gene, the changes caused by the other gene in the screen with the closest mean expression.
     ``"least_squares"``
-        Coefficients of pooled least squares, one for each regressor and an intercept for each cell type, on the
-        regressors and measured values of the fit; changes travel as in any screen.
+        Pooled least squares on the regressors and measured values of the fit, with one coefficient per regressor and
+        one intercept per cell type. Changes propagate as in any screen.
     ``"no_neighbours"``
-        The fit with received signals held constant: what the cell's own transcription factors and receptors do.
+        The fit with received signals held constant: effects of the cell's own transcription factors and receptors only.
 
-    A screen that agrees with an experiment no better than these has not shown that its own contribution matters
+    If a screen agrees with an experiment no better than these baselines, the fit has not been shown to add anything
     :cite:p:`ahlmanneltze2025,vinastorne2025systema`.
 
     Parameters
     ----------
     adata
         Annotated data with coefficients of :func:`spacetravlr.tl.fit_betas`, or SpatialData; or the result of
-        :func:`spacetravlr.tl.genome_screen`, which is enough for ``"mean"`` and ``"expression_match"``.
+        :func:`spacetravlr.tl.genome_screen`, which suffices for ``"mean"`` and ``"expression_match"``.
     kinds
-        Which; by default all that ``adata`` is enough for.
+        Baselines to compute; by default all that ``adata`` suffices for.
     screen
-        Screen of the fit, whose genes and options are then used. Without one, it is computed where it is needed.
+        Screen of the fit, whose genes and options are then used. If not given, it is computed when needed.
     genes
-        Genes to perturb; all of :func:`spacetravlr.tl.possible_targets` by default.
+        Genes to perturb; by default all of :func:`spacetravlr.tl.possible_targets`.
     %(screen_mode)s
     %(n_propagation)s
     %(derivative)s
@@ -90,16 +90,16 @@ def baselines(
 
     Returns
     -------
-    From the name of each baseline to annotated data like a screen, perturbations x genes. ``"mean"`` and
-    ``"expression_match"`` have mean changes only; the latter names the gene it took in ``obs['match']``. The gene that
-    is perturbed has the change that was asked for in all of them.
+    Dictionary from the name of each baseline to annotated data like a screen, perturbations x genes. ``"mean"`` and
+    ``"expression_match"`` contain mean changes only; the latter names the matched gene in ``obs['match']``. In all of
+    them, the perturbed gene has the requested change.
 
     Raises
     ------
     KeyError
-        When coefficients or genes are missing.
+        If coefficients or genes are missing.
     ValueError
-        For unknown ``kinds``, those that a screen is not enough for, and a screen of fewer than two perturbations.
+        If one of ``kinds`` is unknown or needs more than a screen, or the screen has fewer than two perturbations.
 
     Examples
     --------

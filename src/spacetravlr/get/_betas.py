@@ -28,27 +28,27 @@ def betas(
     betas_key: str = _keys.BETAS,
     table_key: str | None = None,
 ) -> BetaFrame:
-    """Take the coefficients of one target.
+    """Return the coefficients of one target.
 
     Parameters
     ----------
     %(adata_fitted)s
     %(target_one)s
     sd
-        Take the standard deviation of each coefficient at each cell instead, of a fit with ``uncertainty=True``.
+        Return the standard deviation of each coefficient at each cell instead; needs a fit with ``uncertainty=True``.
     %(betas_key)s
     %(table_key)s
 
     Returns
     -------
-    Cells x regressors, with columns ``beta0``, ``beta_<TF>``, ``beta_<ligand>$<receptor>`` and
-    ``beta_<ligand>#<TF>``, and ``beta_<receptor>`` for receptors by themselves, in original units of expression.
+    Cells x regressors, in original units of expression. Columns are ``beta0``, ``beta_<TF>``,
+    ``beta_<ligand>$<receptor>``, ``beta_<ligand>#<TF>`` and, for receptor main effects, ``beta_<receptor>``.
 
     Raises
     ------
     KeyError
-        When there are no coefficients, or none of ``target``; names the closest modelled genes. When ``sd`` and the fit
-        kept no standard deviations.
+        If there are no coefficients, or none for ``target`` (the message suggests the closest modelled genes), or if
+        ``sd=True`` and the fit kept no standard deviations.
     """
     adata = unwrap(adata, table_key)
     model = read_betas(adata, betas_key)
@@ -72,7 +72,7 @@ def derivatives(
     table_key: str | None = None,
     n_jobs: int | None = None,
 ) -> pd.DataFrame:
-    """Compute how much a target changes per unit of each of its modulators, cell by cell.
+    """Compute the derivative of a target with respect to each of its modulators, cell by cell.
 
     The equations are in :doc:`/how-it-works`.
 
@@ -83,7 +83,7 @@ def derivatives(
     %(betas_key)s
     %(received_key)s
     layer
-        Expression to evaluate at; what the fit used by default.
+        Layer with the expression at which derivatives are evaluated; defaults to the layer that the fit used.
     %(scale_factor)s
     %(beta_cap)s
     %(table_key)s
@@ -91,12 +91,12 @@ def derivatives(
 
     Returns
     -------
-    Cells x modulator genes. As a ligand, a gene's derivative is per unit of received signal.
+    Cells x modulator genes. The derivative with respect to a ligand is per unit of received signal.
 
     Raises
     ------
     KeyError
-        When coefficients, received ligands or ``target`` are missing.
+        If coefficients, received ligands or ``target`` are missing.
     """
     factory = GeneFactory(
         unwrap(adata, table_key), betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs

@@ -1,4 +1,4 @@
-"""All coefficients as an AnnData of their own."""
+"""All coefficients as a separate AnnData."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def betas_adata(
     betas_key: str = _keys.BETAS,
     table_key: str | None = None,
 ) -> AnnData:
-    """Take the coefficients as annotated data, cells x modulators.
+    """Return the coefficients as annotated data, cells x terms.
 
-    scanpy, squidpy and napari then treat a coefficient as they treat a gene: maps, Moran's I, embeddings, clusters.
+    scanpy, squidpy and napari can then treat a coefficient like a gene: maps, Moran's I, embeddings, clustering.
 
     Parameters
     ----------
     %(adata_fitted)s
     active
-        ``True`` takes the terms that the fit counts as active, ``False`` the others; all by default.
+        ``True`` selects the terms that the fit calls active, ``False`` the others; by default all terms.
     targets
         Modelled genes; all by default.
     %(betas_key)s
@@ -48,18 +48,18 @@ def betas_adata(
 
     Returns
     -------
-    ``X`` : coefficients in original units of expression, without intercepts; stored coefficients stay a dask array,
-    read where they are used. ``var`` : one row per term, with its ``target``, ``modulator`` (the short name of
-    :func:`spacetravlr.get.modulators`), ``kind``, ``tf``, ``ligand``, ``receptor``, ``range`` and what the fit found;
-    its names are ``<modulator>><target>``. ``obs``, ``obsm`` with coordinates, colours, images and spatial graphs are
-    copies of those of ``adata``.
+    ``X`` : coefficients in original units of expression, without intercepts. Coefficients in a store remain a dask
+    array, read on demand. ``var`` : one row per term, named ``<modulator>><target>``, with ``target``, ``modulator``
+    and ``label`` (names as in :func:`spacetravlr.get.modulators`), ``kind``, ``tf``, ``ligand``, ``receptor``,
+    ``range`` and the results of the fit for the term. ``obs``, coordinates in ``obsm``, colours, images and spatial
+    graphs are copied from ``adata``.
 
     Raises
     ------
     KeyError
-        When there are no coefficients, or none of one of the ``targets``.
+        If there are no coefficients, or none for one of the ``targets``.
     ValueError
-        When no term is left, or ``active`` is given and the fit did not record it.
+        If no term is left, or ``active`` is given and the fit did not record it.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def betas_adata(
         keep &= table["target"].isin(wanted).to_numpy()
     if active is not None:
         if "active" not in table:
-            msg = f"Expected adata.uns[{betas_key!r}]['terms'] to have the column 'active', found none; leave it out."
+            msg = f"Expected adata.uns[{betas_key!r}]['terms'] to have the column 'active', found none; omit `active`."
             raise ValueError(msg)
         keep &= table["active"].to_numpy(bool) == active
     columns = np.flatnonzero(keep)

@@ -1,4 +1,4 @@
-"""What moves a read-out, ranked."""
+"""Ranked drivers of a read-out."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def drivers(
     %(adata_drivers)s
     %(driver_mode)s
     gene
-        Only these genes.
+        Genes to keep; all by default.
     cell_type
-        Only doses in cells of these types; ``"all"`` is all cells together (``"all cells"`` where a type is called
-        "all"). By default all of them.
+        Cell types in which the dose is given; ``"all"`` is all cells together (``"all cells"`` if a type is called
+        "all"). By default all of these.
     n_top
-        Genes of each cell type, the first by their rank; all by default.
+        Number of top-ranked genes per cell type; all by default.
     in_readout
         Keep genes that are part of the read-out.
     %(drivers_key)s
@@ -52,14 +52,14 @@ def drivers(
 
     Returns
     -------
-    The table that :func:`spacetravlr.tl.drivers` describes, by cell type and rank.
+    The table described in :func:`spacetravlr.tl.drivers`, ordered by cell type and rank.
 
     Raises
     ------
     KeyError
-        When there are no drivers, or no such gene.
+        If there are no drivers, or a gene is unknown.
     ValueError
-        When ``mode`` or ``cell_type`` is unknown.
+        If ``mode`` or ``cell_type`` is unknown.
     """
     assert_one_of(mode, get_args(Mode), name="mode")
     stored = read_drivers(unwrap(adata, table_key), drivers_key)
@@ -85,12 +85,12 @@ def drivers(
 
 
 def read_drivers(adata: AnnData, drivers_key: str) -> dict[str, Any]:
-    """What ``tl.drivers`` wrote into ``uns``.
+    """Read the results of ``tl.drivers`` from ``uns``.
 
     Raises
     ------
     KeyError
-        When there is nothing of it.
+        If there are none.
     """
     hint = 'Call `st.tl.drivers(adata, "PAX5")` first.'
     assert_key(adata, "uns", drivers_key, name="drivers_key", hint=hint)

@@ -1,4 +1,4 @@
-"""What a perturbation, or a screen of them, does to the expression of the tissue."""
+"""Effects of a perturbation, or of a screen, on the expression of the tissue."""
 
 from __future__ import annotations
 
@@ -37,31 +37,31 @@ def perturbation_effect(
     perturbed_key: str = _keys.PERTURBED,
     table_key: str | None = None,
 ) -> pd.DataFrame:
-    """Tabulate the change of expression a perturbation causes, by cell type.
+    """Tabulate the expression changes that a perturbation causes, by cell type.
 
     Parameters
     ----------
     %(adata_perturbed)s
     groupby
-        Column of ``adata.obs`` with groups of cells; ``"auto"`` is the cell types of the fit, ``None`` all cells
-        together only.
+        Column of ``adata.obs`` with groups of cells; ``"auto"`` uses the cell types of the fit, ``None`` only all cells
+        together.
     %(perturbed_key)s
     %(table_key)s
 
     Returns
     -------
     One row per gene and group, for each gene that changed anywhere. The first group is all cells together, called
-    ``"all"`` unless one of the groups is called so. Columns: ``gene``, ``group``,
-    ``n_cells``, ``baseline``, ``simulated``, ``change`` (means over the cells of the group), ``mean_abs_change``,
-    ``fraction_changed`` (cells whose change exceeds 1 % of the gene's largest expression), ``sd`` (of the baseline) and
-    ``perturbed`` (whether the gene was set by hand). After ``st.tl.perturb(..., n_samples=)``, for all cells and the
-    cell types of the fit (NaN in other groups): ``se``, the standard error of ``change``; ``p`` and ``q``, that there
-    is none, the latter over the genes of the group; ``same_sign``, the part of the draws in which it has this sign.
+    ``"all"`` unless a group already has that name. Columns: ``gene``, ``group``, ``n_cells``, ``baseline``,
+    ``simulated``, ``change`` (means over the cells of the group), ``mean_abs_change``, ``fraction_changed`` (fraction
+    of cells whose change exceeds 1 % of the gene's largest expression), ``sd`` (of the baseline) and ``perturbed``
+    (whether the gene itself was perturbed). After ``st.tl.perturb(..., n_samples=)`` also, for all cells and the cell
+    types of the fit (NaN in other groups): ``se``, the standard error of ``change``; ``p`` and ``q`` for the hypothesis
+    of no change (q-values over the genes of the group); and ``same_sign``, the fraction of draws with the same sign.
 
     Raises
     ------
     KeyError
-        When the perturbation or ``groupby`` is missing.
+        If the perturbation or ``groupby`` is missing.
     """
     adata = unwrap(adata, table_key)
     before, after, stored = _states(adata, perturbed_key)
@@ -112,9 +112,9 @@ def ranked_effects(
     betas_key: str | None = None,
     table_key: str | None = None,
 ) -> pd.DataFrame:
-    r"""Rank genes by how much they change, beside the held-out accuracy of their models.
+    r"""Rank genes by their change, taking the held-out accuracy of their models into account.
 
-    A change is only as good as the model of the gene, so it is weighted by the held-out R2 of that model:
+    A simulated change is only as good as the model of the gene, so it is weighted by the held-out R2 of that model:
 
     .. math::
 
@@ -126,35 +126,35 @@ def ranked_effects(
     adata
         Annotated data after :func:`spacetravlr.tl.perturb`, or the result of :func:`spacetravlr.tl.genome_screen`.
     perturbation
-        Only this perturbation of a screen; all by default.
+        Perturbation of a screen to rank; all by default.
     cell_type
-        Only cells of this type; all cells by default.
+        Cell type to rank; all cells by default.
     n_top
         Number of rows; all by default.
     min_r2
-        Leave out genes whose model is below this, held out.
+        Leave out genes whose model has a lower held-out R2.
     perturbed_key
-        Key of the perturbation, when ``adata`` holds one.
+        Key of the perturbation, if ``adata`` holds one.
     betas_key
-        Key of the coefficients; by default those that the perturbation was computed from.
+        Key of the coefficients; by default those from which the perturbation was computed.
     %(table_key)s
 
     Returns
     -------
     ``perturbation``, ``gene``, ``cell_type``, ``change``, ``baseline``, ``sd``, ``effect``, ``r2``, ``support``, in
-    descending order of ``support``. Where errors are known (``n_samples=``), also ``se``, ``p``, ``q`` and
-    ``same_sign``, as :func:`perturbation_effect` describes them (of a screen ``se`` and ``q``), and genes come in the
-    order of ``p`` or ``q``. Perturbed genes are left out, and so are genes that did not change. All cells
-    together are called ``"all"`` in the column ``cell_type``, unless a type is called so.
+    descending order of ``support``. With standard errors (``n_samples=``), also ``se``, ``p``, ``q`` and ``same_sign``
+    as described in :func:`perturbation_effect` (for a screen only ``se`` and ``q``), and rows are ordered by ``p`` or
+    ``q``. Perturbed genes and genes that did not change are left out. In the column ``cell_type``, ``"all"`` stands for
+    all cells together, unless a type has that name.
 
     A high R2 does not show that the regulators are right; see the section on limits in :doc:`/how-it-works`.
 
     Raises
     ------
     KeyError
-        When there is no perturbation, or no such perturbation in the screen.
+        If there is no perturbation, or the screen does not contain it.
     ValueError
-        When ``cell_type`` does not exist.
+        If ``cell_type`` does not exist.
     """
     adata = unwrap(adata, table_key)
     cell_type = None if cell_type is None else str(cell_type)
@@ -176,7 +176,7 @@ def ranked_effects(
 
 @document
 def screen(adata: AnnData | SpatialData, *, cell_type: str, table_key: str | None = None) -> AnnData:
-    """Take one cell type out of a screen.
+    """Extract one cell type from a screen.
 
     Parameters
     ----------
@@ -187,15 +187,16 @@ def screen(adata: AnnData | SpatialData, *, cell_type: str, table_key: str | Non
 
     Returns
     -------
-    Annotated data, perturbations x genes: ``X`` is the mean change over the cells of the type, and ``var`` has the
-    baseline, standard deviation and held-out R2 in that type; where errors are known, ``se`` and ``q`` are layers.
+    Annotated data, perturbations x genes. ``X`` is the mean change over the cells of the type, and ``var`` has the
+    baseline, standard deviation and held-out R2 in that type. If the screen has standard errors, ``se`` and ``q`` are
+    layers.
 
     Raises
     ------
     KeyError
-        When ``adata`` is not a screen.
+        If ``adata`` is not a screen.
     ValueError
-        When ``cell_type`` does not exist.
+        If ``cell_type`` does not exist.
     """
     from anndata import AnnData
 
@@ -260,12 +261,12 @@ def _perturbation_effects(
     change = (after - before)[mask].mean(axis=0, dtype=np.float64)
     genes = np.flatnonzero((change != 0) & ~adata.var_names.isin(by_hand))
     r2 = np.full(len(genes), np.nan)
-    if "scores" in fit:
+    if "scores" in fit and len(fit["scores"]):
         scored = set(fit["scores"]["cell_type"].astype(str))
         if cell_type is not None and cell_type not in scored:
             warn(
-                f"The fit has scores of the cell types {', '.join(map(repr, sorted(scored)))}, none of {cell_type!r}; "
-                "were types renamed after the fit? `r2` is NaN."
+                f"The fit has scores for the cell types {', '.join(map(repr, sorted(scored)))}, but none for "
+                f"{cell_type!r}; were types renamed after the fit? `r2` is NaN."
             )
         r2 = held_out_r2(fit["scores"], adata.var_names[genes], cell_type)
     errors = SampleErrors.read(stored, adata.var_names[genes])

@@ -1,4 +1,4 @@
-"""What sets microniches apart."""
+"""Modulators that distinguish microniches."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def microniche_markers(
     n_top: int | None = None,
     table_key: str | None = None,
 ) -> pd.DataFrame:
-    r"""Rank the modulators that set each microniche apart from the rest of its cell type.
+    r"""Rank the modulators that distinguish each microniche from the rest of its cell type.
 
     .. math::
 
         d = \frac{\bar b_{\text{niche}} - \bar b_{\text{rest}}}{\text{sd of } b \text{ in the type}}
 
-    Niches were made from these coefficients, so that some must differ; a test of the difference would be significant
-    for pieces of noise. ``d`` is a size without a p-value: ``stability`` and ``separation`` in
-    ``adata.uns['microniches']`` say whether there are niches.
+    Niches were defined by these coefficients, so some must differ, and a test of the difference would be significant
+    even for noise. ``d`` is therefore an effect size without a p-value. Whether the niches exist is judged by
+    ``stability`` and ``separation`` in ``adata.uns['microniches']``.
 
     Parameters
     ----------
@@ -48,21 +48,21 @@ def microniche_markers(
     key
         Key of the niches.
     n_top
-        Modulators of each niche, the largest ``|d|`` first; all by default.
+        Number of modulators per niche with the largest ``|d|``; all by default.
     %(table_key)s
 
     Returns
     -------
     ``niche``, ``cell_type``, ``target``, ``modulator``, ``kind``, ``tf``, ``ligand``, ``receptor``, ``range``, ``mean``
     (of the coefficient, or contribution, in the niche), ``mean_rest``, ``sd`` (within the type) and ``difference``
-    (``d``), by niche and descending ``|d|``. Cell types of one niche have no rows.
+    (``d``), ordered by niche and descending ``|d|``. Cell types with a single niche have no rows.
 
     Raises
     ------
     KeyError
-        When there are no niches.
+        If there are no niches.
     ValueError
-        When ``n_top`` is not positive.
+        If ``n_top`` is not positive.
     """
     table = unwrap(adata, table_key)
     hint = "Call `st.tl.microniches(adata)` first."

@@ -1,4 +1,4 @@
-"""What controls each target, by cell type."""
+"""Coefficients of the modulators of each target, by cell type."""
 
 from __future__ import annotations
 
@@ -46,38 +46,39 @@ def modulators(
     %(adata_fitted)s
     %(targets_all)s
     effects
-        Add the columns ``modulator_sd`` and ``effect``, which need the expression and the received ligands of the fit.
+        Add the columns ``modulator_sd`` and ``effect``, which need the expression and received ligands of the fit.
     %(betas_key)s
     %(table_key)s
 
     Returns
     -------
-    One row per target, modulator and cell type (first all cells, called ``"all"`` unless a type is called so), with
+    One row per target, modulator and cell type (first all cells, called ``"all"`` unless a type has that name), with
     columns
 
-    ``target``, ``modulator``, ``kind``, ``tf``, ``ligand``, ``receptor``, ``range``
-        Which term; ``modulator`` is its short name, such as ``TGFB1$TGFBR1``. Terms of the kind ``"receptor"`` are
-        adjustment: the receptor of a pair by itself, on which no claim of cause rests.
+    ``target``, ``modulator``, ``label``, ``kind``, ``tf``, ``ligand``, ``receptor``, ``range``
+        The term; ``modulator`` is its short name, such as ``TGFB1$TGFBR1``, ``label`` its name in figures,
+        ``TGFB1-TGFBR1``; arguments take both. Terms of kind ``"receptor"`` are adjustment terms: the main effect of the
+        receptor of a pair, which supports no causal claim.
     ``cell_type``, ``n_cells``, ``mean``, ``mean_abs``, ``sd``
-        Coefficient over the cells of the type, in original units of expression.
+        Summary of the coefficient over the cells of the type, in original units of expression.
     ``modulator_sd``, ``effect``
-        Standard deviation of the modulator over the cells of the type, and the mean coefficient times it: the change of
-        the target per standard deviation of the modulator.
+        Standard deviation of the modulator over the cells of the type, and that times the mean coefficient: the change
+        of the target per standard deviation of the modulator.
     ``se``, ``low``, ``high``, ``p``, ``q``
-        Where errors are known (fits with ``counts_layer=``): standard error of the mean coefficient; a 90 % interval
-        from the data alone, which is not drawn to zero as ``mean`` is; p-value that it is zero, and q-value over all
-        targets and types. For all cells together, ``p`` and ``q`` are those of any effect anywhere. A target without
-        a model has coefficients of zero, with an error that says how large they may yet be, and q-values of one.
-        Receptors by themselves are a family of their own.
+        Only for fits with ``counts_layer=``: standard error of the mean coefficient; a 90 % interval from the data
+        alone, which unlike ``mean`` is not shrunk towards zero; p-value for a coefficient of zero, and q-value over all
+        targets and types. For all cells together, ``p`` and ``q`` test for any effect anywhere. A target without a
+        model has coefficients of zero, errors that show how large they may still be, and q-values of one. Receptor
+        main effects form a separate family of tests.
     ``p_varies``, ``q_varies``
-        That the coefficient is the same at all cells, for the term as a whole.
+        p- and q-value for the hypothesis that the coefficient is the same in all cells, for the term as a whole.
     ``importance``, ``evidence``, ``active``
-        What the fit found of the term as a whole, where it recorded that; ``evidence`` is NaN for terms it removed.
+        Results of the fit for the term as a whole, if it recorded them; ``evidence`` is NaN for terms it removed.
 
     Raises
     ------
     KeyError
-        When there are no coefficients, or none of ``target``.
+        If there are no coefficients, or none for ``target``.
     """
     adata = unwrap(adata, table_key)
     model = read_betas(adata, betas_key)
@@ -97,7 +98,7 @@ def modulators(
     spread = _modulator_sd(adata, model, position, groups) if effects else None
     parts = []
     for g, group in enumerate(groups):
-        part = table.loc[keep, ["target", "modulator", *_TERM_COLUMNS[1:]]].copy()
+        part = table.loc[keep, ["target", "modulator", "label", *_TERM_COLUMNS[1:]]].copy()
         part["cell_type"], part["n_cells"] = group.name, int(group.cells.sum())
         part["mean"], part["mean_abs"], part["sd"] = stats[:, g][:, keep]
         for name, values in errors(group.name).items():

@@ -1,4 +1,4 @@
-"""Which genes vary by more than counting noise."""
+"""Share of each gene's variance that is not counting noise."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def reliability(
 ) -> pd.DataFrame:
     r"""Tabulate how much of each gene's variance within cell types is more than counting noise.
 
-    What is counting noise, no model explains. Genes that hardly vary beyond it can be no targets, however many cells
-    there are: ``st.pp.modulators(adata, grn, targets="reliable", counts_layer=...)`` leaves them out.
+    No model can explain counting noise. Genes that hardly vary beyond it cannot be modelled, however many cells there
+    are; ``st.pp.modulators(adata, grn, targets="reliable", counts_layer=...)`` leaves them out.
 
-    With :math:`\mu_{jg}` the mean of the cell's type times the depth of the cell, counts :math:`k` that differ by
-    counting noise alone have :math:`E (k - \mu)^2 = \mu`.
+    Let :math:`\mu_{jg}` be the mean of the cell type scaled by the depth of the cell. Counts :math:`k` that differ only
+    by counting noise have :math:`E (k - \mu)^2 = \mu`.
 
     Parameters
     ----------
@@ -45,15 +45,15 @@ def reliability(
     Returns
     -------
     One row per gene, in the order of ``var``: ``mean`` count, ``reliability`` (share of the variance within types that
-    is not counting noise; it may be slightly negative) and ``z`` (the excess in units of its standard error where there
-    is nothing but noise). NaN for genes without counts.
+    is not counting noise; may be slightly negative) and ``z`` (the excess variance in units of its standard error under
+    counting noise alone). NaN for genes without counts.
 
     Raises
     ------
     KeyError
-        When the layer or the cell types do not exist.
+        If the layer or the cell types do not exist.
     ValueError
-        When the values are not counts.
+        If the values are not counts.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How well each target is modelled, held out."""
+"""Held-out accuracy of the model of each target."""
 
 from __future__ import annotations
 
@@ -44,15 +44,16 @@ def scores(
     Returns
     -------
     Number of cells, held-out R2 (``r2_*``, on CV blocks that took no part in any choice), training R2 (``r2_train_*``)
-    and ``kept``, the body that was kept. ``r2_kept_raw``, where it is there, is the held-out R2 against un-imputed
-    values. None of them shows that the regulators are right: see the section on limits in :doc:`/how-it-works`.
+    and ``kept``, the body that was kept. ``r2_kept_raw``, if present, is the held-out R2 against values before
+    imputation. None of these scores shows that the regulators are right: see the section on limits in
+    :doc:`/how-it-works`.
 
     Raises
     ------
     KeyError
-        When there are no coefficients, or none of ``target``.
+        If there are no coefficients, or none for ``target``.
     ValueError
-        When ``per`` is unknown.
+        If ``per`` is unknown.
     """
     assert_one_of(per, get_args(Per), name="per")
     model = read_betas(unwrap(adata, table_key), betas_key)

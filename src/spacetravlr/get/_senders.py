@@ -1,4 +1,4 @@
-"""Which cells a received signal comes from."""
+"""Sender cell types of a received signal."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from spacetravlr._anndata._clusters import cluster_key_of
 from spacetravlr._anndata._expression import get_expression
 from spacetravlr._anndata._received import operators, read_received
 from spacetravlr._anndata._spatial import category_codes, unwrap
+from spacetravlr._anndata._term_names import find_signals
 from spacetravlr._docs import document
-from spacetravlr._validators import assert_genes
 from spacetravlr.models.perturb._cells import CellsLike, select_cells
 
 if TYPE_CHECKING:
@@ -33,42 +33,43 @@ def senders(
     n_jobs: int | None = None,
     table_key: str | None = None,
 ) -> pd.DataFrame:
-    """Tell which cell types a received signal comes from.
+    """Decompose a received signal by the cell types that send it.
 
-    The ligand's expression of one group of cells at a time is received as all of it was, by the same weights and
-    normalisation. What the groups send adds up to the received signal: exactly with sparse weights, and to single
-    precision with the grid.
+    For each group of cells, the received signal is recomputed from the ligand expression of that group alone, with the
+    same weights and normalisation. The contributions of the groups add up to the received signal: exactly with sparse
+    weights, and to single precision with the grid.
 
     Parameters
     ----------
     adata
         Annotated data after :func:`spacetravlr.pp.received_ligands`, or SpatialData.
     signal
-        A received signal: a ligand, or ``"<ligand>|contact"`` for one of contact.
+        A received signal: a ligand, or ``"<ligand>|contact"`` for a contact signal (``"<ligand> (contact)"`` in
+        figures). A ligand that acts by contact only may go by its bare name.
     receivers
-        Cells that receive: a mask, names, positions, or a comparison on ``adata.obs`` such as
+        Receiving cells: a mask, names, positions, or a comparison on ``adata.obs`` such as
         ``"cell_type == 'B cell'"``; all by default. All cells send.
     groupby
-        Column of ``adata.obs`` with the groups; the cell types of the fit by default.
+        Column of ``adata.obs`` with the groups; by default the cell types of the fit.
     per_cell
-        Return what each cell receives of each group.
+        Return what each cell receives from each group.
     %(received_key)s
     %(n_jobs)s
     %(table_key)s
 
     Returns
     -------
-    One row per sending and receiving group: ``sender``, ``receiver``; ``amount``, the mean over the receiving cells of
-    what the group sends them, in the units of the signal; ``share`` of all that they receive (NaN where that is
+    One row per sending and receiving group: ``sender``, ``receiver``; ``amount``, the mean signal that the receiving
+    cells get from the senders, in the units of the signal; ``share`` of all that they receive (NaN if they receive
     nothing); ``own``, the part of ``amount`` that cells receive from themselves; ``n_senders``, ``n_receivers``. With
-    ``per_cell``, cells x sending groups, float32, whose rows add up to the received signal.
+    ``per_cell``, cells x sending groups, float32; rows add up to the received signal.
 
     Raises
     ------
     KeyError
-        When the signal was not received, or ``groupby`` does not exist.
+        If the signal was not received, or ``groupby`` does not exist.
     ValueError
-        When no cell receives, or there are no groups.
+        If there are no receiving cells, or no groups.
 
     Examples
     --------
@@ -82,11 +83,11 @@ def senders(
     """
     adata = unwrap(adata, table_key)
     state = read_received(adata, received_key)
-    assert_genes([signal], dict.fromkeys([*state.lr.columns, *state.tfl.columns]), name="signal",
-                 where=f"adata.uns[{received_key!r}]")  # fmt: skip
+    known = dict.fromkeys([*state.lr.columns, *state.tfl.columns])
+    (signal,) = find_signals([signal], known, name="signal", where=f"adata.uns[{received_key!r}]")
     key = cluster_key_of(adata, groupby)
     if key is None:
-        msg = "Expected `groupby` to name a column of adata.obs, found None, and neither fit nor modulators had one."
+        msg = "Expected `groupby` to name a column of adata.obs, found None, and neither fit nor modulators have one."
         raise ValueError(msg)
     codes, names = category_codes(adata, key, name="groupby")
     mask = select_cells(receivers, adata.obs)

@@ -1,4 +1,4 @@
-"""Which received signals act on which targets."""
+"""Tests of received signals as tables."""
 
 from __future__ import annotations
 
@@ -37,30 +37,30 @@ def signals(
     adata
         Annotated data after :func:`spacetravlr.tl.test_signals`, or SpatialData.
     target
-        Targets; all that were tested by default.
+        Targets; by default all that were tested.
     per
-        Rows: ``"signal"`` has one per target and signal, ``"target"`` one per target, for all of its signals together,
-        and ``"type"`` one per target, signal, partner and cell type. :func:`spacetravlr.tl.test_signals` describes the
-        columns.
+        ``"signal"`` gives one row per target and signal, ``"target"`` one row per target (for all of its signals
+        together), and ``"type"`` one row per target, signal, partner and cell type. The columns are described in
+        :func:`spacetravlr.tl.test_signals`.
     max_q
-        Only tests with a q-value of at most this; of ``"type"``, those of the signals that have one.
+        Keep only tests with a q-value of at most this; for ``"type"``, the q-value of the signal.
     %(signals_key)s
     %(table_key)s
 
     Returns
     -------
-    The table, signals and targets in ascending order of their p-values.
+    The table, with signals and targets in ascending order of their p-values.
 
     Raises
     ------
     KeyError
-        When there are no tests, or none of ``target``.
+        If there are no tests, or none for ``target``.
     ValueError
-        When ``per`` or ``max_q`` is out of range.
+        If ``per`` or ``max_q`` is out of range.
 
     See Also
     --------
-    spacetravlr.tl.test_signals, which has an example
+    spacetravlr.tl.test_signals : Run the tests (with an example).
     """
     assert_one_of(per, get_args(Per), name="per")
     if max_q is not None:

@@ -1,4 +1,4 @@
-"""What each perturbation of a screen does that others do not."""
+"""How each perturbation of a screen differs from the others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 from spacetravlr._anndata._clusters import aggregate_name
 from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._core.evaluation.matching import compare_pairs, match, mean_of_others, rank_of_own
+from spacetravlr._core.evaluation.profiles import mean_known
 from spacetravlr._core.evaluation.specificity import beyond, share_beyond, sign_flip_p
 from spacetravlr._docs import document
 from spacetravlr._types import Rng
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from spacetravlr._types import Floats, Ints
+    from spacetravlr._types import Ints
 
 
 @document
@@ -38,27 +39,28 @@ def specificity(
     rng: Rng = 0,
     table_key: str | None = None,
 ) -> pd.DataFrame:
-    r"""Tell how the profile of each perturbation differs from those of others, and whether the difference comes again.
+    r"""Measure how the profile of each perturbation differs from the others, and whether the difference reproduces.
 
-    Knockouts of abundant genes tend to change the same targets. What a screen claims of one gene in particular is
-    what remains beyond the mean profile, and beyond the profiles of genes that are expressed as much. Distances are one
-    minus the Pearson correlation of mean changes; perturbed genes are left out.
+    Knockouts of abundant genes tend to change the same targets. The gene-specific result of a screen is what remains
+    beyond the mean profile and beyond the profiles of genes with similar expression. Distances are one minus the
+    Pearson correlation of mean changes; perturbed genes are left out.
 
-    One screen has no noise to compare a difference with, so there is no p-value without ``other``: a screen computed
-    from other data, such as the other half of the counts (:func:`spacetravlr.pp.split_counts`) or another section.
+    A single screen gives no noise level for these differences, so there is no p-value without ``other``: a screen
+    computed from other data, such as the other half of the counts (:func:`spacetravlr.pp.split_counts`) or another
+    section.
 
     Parameters
     ----------
     screen
-        Result of :func:`spacetravlr.tl.genome_screen`, of at least two perturbations.
+        Result of :func:`spacetravlr.tl.genome_screen` with at least two perturbations.
     other
         A second screen of the same genes.
     by_cell_type
         Add rows for each cell type.
     n_match
-        Other perturbed genes with the closest mean expression to compare with.
+        Number of other perturbed genes, with the closest mean expression, to compare with.
     n_flips
-        Random signs for ``p``.
+        Number of random sign flips for ``p``.
     %(rng)s
     %(table_key)s
 
@@ -69,34 +71,34 @@ def specificity(
     ``size``
         Root mean square change over genes.
     ``from_mean``, ``from_matched``, ``from_others``
-        Distance from the mean profile of the other perturbations, and mean distance from the profiles of
-        expression-matched genes and of all others.
+        Distance from the mean profile of the other perturbations, mean distance from the profiles of
+        expression-matched genes, and mean distance from those of all others.
     ``share_beyond_mean``
-        Part of the sum of squares that no multiple of the mean profile has.
+        Share of the sum of squares that is not explained by a multiple of the mean profile.
 
     and with ``other``, where :math:`a` is a profile of ``screen`` and :math:`b` one of ``other``:
 
     ``matched``, ``mismatched``, ``difference``
-        Correlation with the same perturbation of ``other``, mean correlation with its other perturbations, and their
-        difference.
+        Correlation with the same perturbation in ``other``, mean correlation with the other perturbations in ``other``,
+        and the difference.
     ``rank``, ``n_candidates``, ``matched_rank``
-        Rank of the same perturbation among all of ``other``, 1 for the best; and among itself and the
-        expression-matched ones.
+        Rank of the same perturbation among all of ``other`` (1 is best), the number of candidates, and its rank among
+        itself and the expression-matched ones.
     ``p``
-        p-value that what remains of :math:`a` and :math:`b` beyond the mean profiles agrees in sign no more than by
-        chance; which targets respond, and how much, is kept. Both screens share the network, which fixes what can
-        respond at all, and with it a part of any rank.
+        p-value for the hypothesis that the parts of :math:`a` and :math:`b` beyond the mean profiles agree in sign only
+        by chance. Which targets respond, and how strongly, is held fixed, because both screens share the network, which
+        determines what can respond at all and so also part of any rank.
 
-    What comes out of both is no noise, and need not be a cause: halves of the counts share the cells, and two sections
-    share smooth fields that go along with each other (:doc:`/how-it-works`, section 6). Targets that share noise make
-    ``p`` too small. NaN where a perturbation changes nothing.
+    A difference that reproduces is not noise, but it need not be causal: halves of the counts share the cells, and
+    smooth fields in two sections are correlated (:doc:`/how-it-works`, section 6). If targets share noise, ``p`` is too
+    small. Values are NaN if a perturbation changes nothing.
 
     Raises
     ------
     KeyError
-        When ``screen`` is no screen.
+        If ``screen`` is not a screen.
     ValueError
-        For fewer than two perturbations, and when ``other`` shares no perturbation or gene.
+        If there are fewer than two perturbations, or ``other`` shares no perturbation or gene.
 
     Examples
     --------
@@ -147,10 +149,10 @@ def _alone(task: Task, effects: Effects, cell_type: str | None, near: Ints) -> p
     return pd.DataFrame(
         {
             "perturbation": task.names,
-            "size": np.sqrt(_mean(values**2)),
+            "size": np.sqrt(mean_known(values**2, axis=1)),
             "from_mean": 1 - np.array(with_mean),
-            "from_matched": 1 - _mean(np.take_along_axis(pairs, near, axis=1)),
-            "from_others": 1 - _mean(pairs),
+            "from_matched": 1 - mean_known(np.take_along_axis(pairs, near, axis=1), axis=1),
+            "from_others": 1 - mean_known(pairs, axis=1),
             "share_beyond_mean": [share_beyond(a, b) for a, b in zip(values, mean, strict=True)],
         }
     )
@@ -187,10 +189,3 @@ def _again(
         },
         index=names,
     )
-
-
-def _mean(values: Floats) -> Floats:
-    """Mean along rows, NaN left out; NaN where nothing is known."""
-    known = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(known, values, 0).sum(axis=1) / known.sum(axis=1))

@@ -1,4 +1,4 @@
-"""Coefficients of a store, attached to their AnnData again."""
+"""Reattach the coefficients in a store to their AnnData."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-_AGAIN = "Call `st.tl.fit_betas` with `store=` and the arguments of the fit: it takes what is there and fits the rest."
+_AGAIN = "Call `st.tl.fit_betas` with `store=` and the same arguments: it reuses finished blocks and fits the rest."
 
 
 @document
@@ -36,9 +36,9 @@ def attach_betas(
 ) -> AnnData | None:
     """Attach the coefficients in a ``store`` to the AnnData that was fitted, after the store was moved.
 
-    :func:`spacetravlr.tl.fit_betas` with ``store=`` leaves coefficients in a folder, and ``adata.obsm[betas_key]``
-    reads them there when they are needed. When the folder was moved or copied, or the coefficients were deleted from
-    ``adata`` to write a small file, this function makes the connection again.
+    :func:`spacetravlr.tl.fit_betas` with ``store=`` keeps coefficients in a folder, and ``adata.obsm[betas_key]`` reads
+    them from there on demand. Use this function if the folder was moved or copied, or if the coefficients were deleted
+    from ``adata`` to write a smaller file.
 
     Parameters
     ----------
@@ -53,23 +53,23 @@ def attach_betas(
 
     Returns
     -------
-    ``None``, or the copy. Writes
+    ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
     ``adata.obsm[betas_key]`` : dask array (float32), cells x columns
-        Coefficients, read when they are needed.
+        Coefficients, read on demand.
     ``adata.obsm['{betas_key}_sd']`` : dask array (float32)
-        Standard deviations, when the store has them.
+        Standard deviations, if the store has them.
     ``adata.uns[betas_key]['store']`` : str
         The folder.
 
     Raises
     ------
     FileNotFoundError
-        When there is no store at ``store``, or a block of it is missing.
+        If there is no store at ``store``, or one of its blocks is missing.
     KeyError
-        When ``adata.uns[betas_key]`` does not exist.
+        If ``adata.uns[betas_key]`` does not exist.
     ValueError
-        When the store belongs to other cells or another fit, is not whole, or keeps bodies only.
+        If the store belongs to other cells or another fit, is incomplete, or contains only bodies.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def attach_betas(
         )
         raise ValueError(msg)
     if note.get("store_as") == "bodies":
-        msg = f"Expected the store {path} to hold coefficients, found the bodies alone (store_as='bodies'). {_AGAIN}"
+        msg = f"Expected the store {path} to hold coefficients, found only bodies (store_as='bodies'). {_AGAIN}"
         raise ValueError(msg)
     parts = _parts(path)
     _assert_same_fit(path, parts, table.uns[betas_key]["terms"])
@@ -109,8 +109,8 @@ def _parts(path: Path) -> list[Part]:
         if damage := find_damage(part.folder):
             targets = ", ".join(part.manifest.targets[:5])
             msg = (
-                f"Expected {block_name(block)} ({targets}, ...) of the store {path} to be whole, found that {damage}. "
-                f"Delete the folder {part.folder}. {_AGAIN}"
+                f"Expected {block_name(block)} ({targets}, ...) of the store {path} to be complete, found that "
+                f"{damage}. Delete the folder {part.folder}. {_AGAIN}"
             )
             raise ValueError(msg)
     return parts

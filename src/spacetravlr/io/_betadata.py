@@ -59,35 +59,36 @@ def read_betadata(
 ) -> AnnData | None:
     """Read the coefficients that a run of the published SpaceTravLR programs left in a folder.
 
-    Reads ``<gene>_betadata.parquet`` (Python) and ``<gene>_betadata.feather`` (Rust), as well as files called after the
-    gene alone; they hold the columns ``beta0``, ``beta_<TF>``, ``beta_<ligand>$<receptor>`` and
-    ``beta_<ligand>#<TF>``. Columns of other names are ignored. Rows are cells, found by name (the index, or a column
-    ``CellID``); files of the Rust program with the seed only have one row per cluster (a column ``Cluster``), which
-    all cells of that cluster get.
+    Reads ``<gene>_betadata.parquet`` (Python) and ``<gene>_betadata.feather`` (Rust), as well as files named after the
+    gene alone. They contain the columns ``beta0``, ``beta_<TF>``, ``beta_<ligand>$<receptor>`` and
+    ``beta_<ligand>#<TF>``; other columns are ignored. Rows are cells, matched by name (the index, or a column
+    ``CellID``). Seed-only files of the Rust program have one row per cluster (a column ``Cluster``), which applies to
+    all cells of that cluster.
 
-    The files do not say which pairs act by contact: that comes from the pairs of
-    :func:`spacetravlr.pp.received_ligands` when it was called, otherwise every pair is taken as secreted.
+    The files do not say which pairs act by contact. The ranges come from the pairs of
+    :func:`spacetravlr.pp.received_ligands` if it was called; otherwise every pair is treated as secreted.
 
-    The coefficients belong to received signals as the published programs compute them, divided by the number of cells
-    and with another kernel. Before perturbing, call :func:`spacetravlr.pp.spatial_weights` with ``truncate=False`` and
-    ``sigma`` equal to the radius, and :func:`spacetravlr.pp.received_ligands` with ``normalize="mean"``.
+    The coefficients belong to received signals as the published programs compute them: with a different kernel, and
+    divided by the number of cells. Before perturbing, call :func:`spacetravlr.pp.spatial_weights` with
+    ``truncate=False`` and ``sigma`` equal to the radius, and :func:`spacetravlr.pp.received_ligands` with
+    ``normalize="mean"``.
 
     Parameters
     ----------
     folder
         Folder with the files.
     adata
-        Annotated data that the coefficients belong to, or SpatialData with one such table; may hold fewer cells than
+        Annotated data to which the coefficients belong, or SpatialData with one such table; may have fewer cells than
         the files.
     genes
         Genes to read; by default all in the folder.
     cluster_key
-        Column of ``adata.obs`` with the clusters of files that have one row per cluster, under the labels of the files
-        (the Rust program may have numbered them).
+        Column of ``adata.obs`` with clusters, for files that have one row per cluster. Its labels must be those of the
+        files (the Rust program may have numbered them).
     received_key
         ``key_added`` of :func:`spacetravlr.pp.received_ligands`.
     layer
-        Layer the coefficients were fitted on; by default the one of the received signals, else ``X``.
+        Layer on which the coefficients were fitted; defaults to the layer of the received signals, or ``X``.
     key_added
         Key of ``adata.obsm`` and ``adata.uns`` to write.
     copy
@@ -95,20 +96,20 @@ def read_betadata(
 
     Returns
     -------
-    ``None``, or the copy. Writes
+    ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
-    - ``adata.obsm[key_added]`` : cells x columns (float32), a target's intercept and terms contiguous;
+    - ``adata.obsm[key_added]`` : cells x columns (float32); for each target its intercept, then its terms;
     - ``adata.uns[key_added]`` : dict with ``terms`` (``importance`` is the mean absolute coefficient, ``active``
-      whether any is not zero), an empty ``scores`` table, ``params`` and ``store`` ("").
+      whether any coefficient is nonzero), an empty ``scores`` table, ``params`` and ``store`` ("").
 
     Raises
     ------
     FileNotFoundError
-        When the folder, or a gene's file, does not exist.
+        If the folder or the file of a gene does not exist.
     KeyError
-        When a gene is not in ``adata.var_names``, or ``cluster_key`` is not in ``adata.obs``.
+        If a gene is not in ``adata.var_names``, or ``cluster_key`` is not in ``adata.obs``.
     ValueError
-        When cells or clusters of ``adata`` are missing in a file, a column repeats, or a value is not finite.
+        If cells or clusters of ``adata`` are missing in a file, a column is duplicated, or a value is not finite.
     """
     adata = unwrap(adata)
     assert_unique_names(adata)
@@ -119,7 +120,7 @@ def read_betadata(
     params = adata.uns.get(_keys.received_params(received_key))
     ranges = None if params is None else _ranges(params["pairs"])
     if ranges is None:
-        logger.info("No received ligands in adata.uns[%r]: every pair is taken as secreted.", received_key)
+        logger.info("No received ligands in adata.uns[%r]: every pair is treated as secreted.", received_key)
 
     read = [_read_gene(path, gene, adata.obs_names, clusters, ranges) for gene, path in files.items()]
     table = pd.concat([g.table for g in read], ignore_index=True)
@@ -221,7 +222,7 @@ def _rows(path: Path, frame: pd.DataFrame, obs_names: pd.Index, clusters: pd.Ser
         wanted, what = obs_names, "cells of adata"
     index = pd.Index(labels.astype(str))
     if not index.is_unique:
-        msg = f"Expected each row of {path.name!r} to have its own name, found {index[index.duplicated()][0]!r} twice."
+        msg = f"Expected row names of {path.name!r} to be unique, found {index[index.duplicated()][0]!r} twice."
         raise ValueError(msg)
     rows = index.get_indexer(wanted.astype(str))
     if (rows < 0).any():

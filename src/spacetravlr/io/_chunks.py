@@ -1,8 +1,8 @@
-"""Matrices of coefficients in chunks on disk: zarr arrays, written and read here without a copy too many.
+"""Matrices of coefficients in chunks on disk: zarr arrays, written and read here without unnecessary copies.
 
-Within a chunk, the cells of a column lie one after another: columns of zeros and of a constant for each cell type then
-take next to nothing, on disk and to unpack. Rows are put together again in memory that is used for one chunk after
-another. zarr itself reads the same files, but takes one that is missing for zeros.
+Within a chunk, the cells of a column are contiguous, so columns of zeros, or of one constant per cell type, take almost
+no space and no time to decompress. Rows are reassembled in a buffer that is reused for all chunks. zarr itself can read
+the same files, but it treats missing chunks as zeros.
 """
 
 from __future__ import annotations
@@ -127,14 +127,14 @@ class StoredMatrix(LazyMatrix):
     def read_into(
         self, out: Floats, rows: slice, columns: slice, *, needed: Ints | None = None, pool: Executor | None = None
     ) -> None:
-        """Fill ``out`` (cells x columns, float32) with values; those of columns that are not ``needed`` stay or not.
+        """Fill ``out`` (cells x columns, float32) with values; columns that are not ``needed`` may be left unset.
 
         Raises
         ------
         FileNotFoundError
-            When the store or a part of it is not there.
+            If the store or a part of it is not there.
         ValueError
-            When a chunk is damaged.
+            If a chunk is damaged.
         """
         if not out.size:
             return
@@ -196,9 +196,9 @@ class StoredMatrix(LazyMatrix):
         Raises
         ------
         FileNotFoundError
-            When the store or a part of it is not there.
+            If the store or a part of it is not there.
         ValueError
-            When a file has another size than it was written with.
+            If a file has another size than it was written with.
         """
         for block, part in enumerate(self.parts):
             for name, (size, _) in part.manifest.files.items():
@@ -217,21 +217,21 @@ class StoredMatrix(LazyMatrix):
         if not self.store.exists():
             return (
                 f"Expected the coefficients of {of} in the store {self.store}, found no such folder {where}. If it was "
-                "moved, call `st.io.attach_betas(adata, store)` with its new place; if it was deleted, call "
-                "`st.tl.fit_betas` again; workers of a cluster must see it under the same path."
+                "moved, call `st.io.attach_betas(adata, store)` with its new location. If it was deleted, call "
+                "`st.tl.fit_betas` again. Workers of a cluster must be able to access it under the same path."
             )
         return (
             f"Expected the coefficients of {of} in the store {self.store}, found its file "
             f"{self.parts[block].folder.name}/{name} missing {where}. Delete the folder {self.parts[block].folder} and "
-            "call `st.tl.fit_betas(adata, store=...)` as before: it fits again what is missing."
+            "call `st.tl.fit_betas(adata, store=...)` as before: it refits only what is missing."
         )
 
     def _damaged(self, block: int, column: int, name: str) -> str:
         folder = self.parts[block].folder
         return (
-            f"Expected the coefficients of {self._targets(block, column)} in the store {self.store} to be whole, found "
-            f"{folder.name}/{name} damaged or replaced. Delete the folder {folder} and call "
-            "`st.tl.fit_betas(adata, store=...)` as before: it fits again what is missing."
+            f"Expected the coefficients of {self._targets(block, column)} in the store {self.store} to be intact, "
+            f"found {folder.name}/{name} damaged or replaced. Delete the folder {folder} and call "
+            "`st.tl.fit_betas(adata, store=...)` as before: it refits only what is missing."
         )
 
     def _targets(self, block: int, column: int) -> str:

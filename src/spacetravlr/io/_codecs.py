@@ -1,4 +1,4 @@
-"""Which codecs a zarr folder asks for: some run code that comes with the data."""
+"""Check the codecs of a zarr folder: some can run code that comes with the data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def assert_plain_codecs(folder: Path) -> None:
     Raises
     ------
     ValueError
-        When there is one, or what describes an array cannot be read.
+        If there is one, or the metadata of an array cannot be read.
     """
     for file in _descriptions(folder):
         try:
@@ -35,9 +35,9 @@ def assert_plain_codecs(folder: Path) -> None:
         for name in _codecs(described):
             if name.removeprefix("numcodecs.") not in _PLAIN:
                 msg = (
-                    f"Expected the arrays in {folder} to have codecs that unpack numbers and text only, found {name!r} "
-                    f"in {file}, which may run code that came with the data. Do not read files from sources that you "
-                    "do not trust; otherwise open them with zarr and write them anew."
+                    f"Expected the arrays in {folder} to have codecs that decode only numbers and text, found {name!r} "
+                    f"in {file}, which may run code that comes with the data. Do not read files from untrusted "
+                    "sources; if you trust this one, open it with zarr and write it again with other codecs."
                 )
                 raise ValueError(msg)
 

@@ -1,4 +1,4 @@
-"""Permission and room to write, asked before long work, and plain words when either is missing."""
+"""Check permissions and disk space before long work, with clear messages if either is missing."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def assert_room(folder: Path, *, largest: int, whole: int, name: str) -> None:
-    """Raise when ``folder`` cannot be written or has no room for a single part; warn when all may not fit.
+    """Raise if ``folder`` cannot be written or has no room for a single part; warn if the whole may not fit.
 
     Parameters
     ----------
     folder
-        Where parts of a result will be written; made when it does not exist.
+        Where parts of a result will be written; created if it does not exist.
     largest, whole
-        Bytes of the largest part and of all that is still to come, as they are in memory. On disk they are compressed,
-        zeros to nothing, so that more than there is room for may still fit.
+        Size in memory of the largest part, and of everything still to be written, in bytes. On disk they are
+        compressed (zeros to almost nothing), so more than the free space may still fit.
     name
         The argument that named the folder.
 
     Raises
     ------
     OSError
-        When it cannot be written, or has less room than ``largest``.
+        If it cannot be written, or has less room than ``largest``.
     """
     with permitted(folder, name):
         folder.mkdir(parents=True, exist_ok=True)
@@ -42,14 +42,14 @@ def assert_room(folder: Path, *, largest: int, whole: int, name: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < largest:
         msg = (
-            f"Expected `{name}` to have room for at least {_gb(largest)}, found {_gb(free)} free at {folder}; in all, "
-            f"up to {_gb(whole)} are to be written."
+            f"Expected `{name}` to have room for at least {_gb(largest)}, found {_gb(free)} free at {folder}; up to "
+            f"{_gb(whole)} will be written in total."
         )
         raise OSError(errno.ENOSPC, msg)
     if free < whole:
         warn(
-            f"Up to {_gb(whole)} are to be written (less when compressed), and {_gb(free)} are free at {folder}. "
-            "Should the disk run full, what was written stays, and the same call goes on from there."
+            f"Up to {_gb(whole)} will be written (less when compressed), and {_gb(free)} are free at {folder}. If the "
+            "disk becomes full, finished parts are kept, and the same call resumes from there."
         )
 
 
@@ -59,7 +59,7 @@ def permitted(folder: Path, name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        msg = f"Expected `{name}` to be a folder that can be written, found {folder} ({error.strerror or error})."
+        msg = f"Expected `{name}` to be a writable folder, found {folder} ({error.strerror or error})."
         raise OSError(error.errno, msg) from error
 
 
@@ -71,7 +71,7 @@ def writing(what: str, folder: Path) -> Iterator[None]:
     except OSError as error:
         msg = f"Could not write {what} to {folder}: {error.strerror or error}."
         if error.errno in _FULL:
-            msg += " Make room and call again: what was written before stays."
+            msg += " Free some space and call again: finished parts are kept."
         raise OSError(error.errno, msg) from error
 
 

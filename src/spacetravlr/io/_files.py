@@ -1,4 +1,4 @@
-"""AnnData to and from disk, with everything the package keeps in it."""
+"""Read and write AnnData with everything that the package stores in it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _CHUNK = re.compile(r"\d+(\.\d+)*|c")
 def read(path: str | os.PathLike[str]) -> AnnData:
     """Read an AnnData from an .h5ad file or a .zarr folder.
 
-    A folder whose arrays ask for codecs that may run code, such as ``pickle``, is refused.
+    A folder with arrays whose codecs may run code, such as ``pickle``, is refused.
 
     Parameters
     ----------
     path
-        File or folder; its suffix tells which.
+        File or folder; the suffix determines the format.
 
     Returns
     -------
@@ -45,9 +45,9 @@ def read(path: str | os.PathLike[str]) -> AnnData:
     Raises
     ------
     FileNotFoundError
-        When there is nothing at ``path``.
+        If there is nothing at ``path``.
     ValueError
-        When the suffix is another one, or an array has a codec that may run code.
+        If the suffix is unknown, or an array has a codec that may run code.
     """
     import anndata
 
@@ -63,32 +63,32 @@ def read(path: str | os.PathLike[str]) -> AnnData:
 
 @document
 def write(adata: AnnData | SpatialData, path: str | os.PathLike[str], *, table_key: str | None = None) -> None:
-    """Write an AnnData to an .h5ad file or a .zarr folder, all of it or nothing.
+    """Write an AnnData to an .h5ad file or a .zarr folder, completely or not at all.
 
-    It is written under a temporary name beside ``path`` and moved into place when it is complete, so that an
-    interrupted call leaves what was there before. An AnnData that was written there before is replaced, and nothing
-    else: neither a ``store`` of coefficients nor files of other kinds.
+    Data are written under a temporary name next to ``path`` and moved into place when complete, so an interrupted call
+    leaves the previous contents untouched. Only an existing AnnData is replaced, never a ``store`` of coefficients or a
+    file of another kind.
 
     Parameters
     ----------
     adata
         Annotated data, or SpatialData, of which the table is written.
     path
-        File or folder; its suffix tells which.
+        File or folder; the suffix determines the format.
     %(table_key)s
 
     Raises
     ------
     ValueError
-        When the suffix is another one, or something else than an AnnData lies at ``path``.
+        If the suffix is unknown, or something other than an AnnData exists at ``path``.
     OSError
-        When there is no room or no permission.
+        If there is no space or no permission.
     """
     table = unwrap(adata, table_key)
     file = _checked(path)
     found = _something_else(file)
     if found:
-        msg = f"Expected `path` to be new or an AnnData that was written before, found {found} at {file}."
+        msg = f"Expected `path` to be new or an existing AnnData, found {found} at {file}."
         raise ValueError(msg)
     if file.suffix == ".h5ad":
         with atomic_path(file) as temporary:
@@ -150,7 +150,7 @@ def _is_h5ad(file: Path) -> bool:
 
 @contextmanager
 def no_format_news() -> Iterator[None]:
-    """Silence what anndata and zarr say about their own formats: nothing that this user could act upon."""
+    """Silence warnings of anndata and zarr about their own formats, on which the user cannot act."""
     with warnings.catch_warnings():
         for message in ("Writing zarr v2 data", "zarr v3 autosharding", "Consolidated metadata"):
             warnings.filterwarnings("ignore", message=message)  # noqa: TID251 -- within catch_warnings

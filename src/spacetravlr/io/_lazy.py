@@ -1,4 +1,4 @@
-"""Matrices that are read when they are needed, as dask arrays that can be recognised again."""
+"""Matrices that are read on demand, as dask arrays that can be recognised later."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class LazyMatrix(ABC):
     Parameters
     ----------
     name
-        Name of the dask array, unique to the contents and to where they lie.
+        Name of the dask array, unique to its contents and location.
     digest
-        What tells other contents apart.
+        Digest that identifies the contents.
     shape
         Cells and columns.
     """

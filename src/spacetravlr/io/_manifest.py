@@ -1,4 +1,4 @@
-"""What lies in the folder of a block: the sizes and checksums of its files, written last."""
+"""The manifest of a block's folder: sizes and checksums of its files, written last."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Manifest:
         (folder / MANIFEST).write_text(json.dumps({"format": _FORMAT, **asdict(self)}), encoding="utf-8")
 
     def without_chunks(self) -> list[str]:
-        """Files that are no chunks of a matrix: small ones."""
+        """Files that are not chunks of a matrix; these are small."""
         return [name for name in self.files if not _is_chunk(name)]
 
 
@@ -56,9 +56,9 @@ def read_manifest(folder: Path) -> Manifest:
     Raises
     ------
     FileNotFoundError
-        When there is none.
+        If there is none.
     ValueError
-        When it is damaged.
+        If it is damaged.
     """
     try:
         found: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
@@ -81,7 +81,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def find_damage(folder: Path) -> str:
-    """Say what is wrong with a block, "" for nothing: sizes of all files, checksums of those that are no chunks."""
+    """Describe what is wrong with a block ("" for nothing): checks sizes of all files and checksums of small files."""
     try:
         manifest = read_manifest(folder)
     except FileNotFoundError:
@@ -102,7 +102,7 @@ def find_damage(folder: Path) -> str:
 
 
 def list_files(folder: Path, known: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """Sizes and checksums of all files below ``folder``; those that are known already are not read again."""
+    """Sizes and checksums of all files below ``folder``; files already known are not read again."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     return {n: known.get(n) or ((folder / n).stat().st_size, checksum_of(folder / n)) for n in names}
 

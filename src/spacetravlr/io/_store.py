@@ -1,4 +1,4 @@
-"""Coefficients on disk: one zarr group a block of targets, moved into place when it is whole."""
+"""Coefficients on disk: one zarr group per block of targets, moved into place when complete."""
 
 from __future__ import annotations
 
@@ -54,23 +54,23 @@ class StoredBlock(NamedTuple):
 
 
 class BetaStore:
-    """A folder of fitted blocks that a later call with the same inputs picks up where it stopped.
+    """A folder of fitted blocks from which a later call with the same inputs can resume.
 
     Parameters
     ----------
     path
-        Folder, by convention ending in ``.zarr``; made when it does not exist.
+        Folder, by convention ending in ``.zarr``; created if it does not exist.
     fingerprint
-        What must agree for blocks to be reused: cells, targets, settings.
+        What must match for blocks to be reused: cells, targets, settings.
     store_as
-        What is kept of the coefficients. All read as float32.
+        Storage format of the coefficients. All formats are read as float32.
 
     Raises
     ------
     ValueError
-        When it is not a folder, holds something else, or a fit with another fingerprint.
+        If it is not a folder, or contains something else or a fit with another fingerprint.
     OSError
-        When the folder cannot be written.
+        If the folder cannot be written.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class BetaStore:
         Raises
         ------
         OSError
-            When the folder cannot be written or has no room for the largest block.
+            If the folder cannot be written or has no room for the largest block.
         """
         assert_room(self.path, largest=max(block_bytes), whole=sum(block_bytes), name="store")
 
@@ -123,7 +123,7 @@ class BetaStore:
         Raises
         ------
         ValueError
-            When it is there and not whole.
+            If it is there and not whole.
         """
         folder = self.path / block_name(block)
         if not folder.exists():
@@ -131,7 +131,7 @@ class BetaStore:
         if damage := find_damage(folder):
             msg = (
                 f"Expected {folder} to hold the coefficients of {_targets_in(folder)} as they were written, found that "
-                f"{damage}. Delete this folder and call again: these targets are fitted anew, the others stay."
+                f"{damage}. Delete this folder and call again: only these targets are refitted."
             )
             raise ValueError(msg)
         return True
@@ -156,9 +156,9 @@ class BetaStore:
         Raises
         ------
         OSError
-            When there is no room or no permission; blocks written before stay.
+            If there is no room or no permission; blocks written before stay.
         ValueError
-            When a coefficient is too large for half precision.
+            If a coefficient is too large for half precision.
         """
         import zarr
         from anndata.io import write_elem
@@ -230,7 +230,7 @@ def read_note(path: Path) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        When it is damaged.
+        If it is damaged.
     """
     note = path / NOTE
     try:
@@ -261,9 +261,9 @@ def read_bodies(path: str | os.PathLike[str], block: int) -> dict[str, Any]:
     Raises
     ------
     FileNotFoundError
-        When the block is not there.
+        If the block is not there.
     ValueError
-        When it is damaged.
+        If it is damaged.
     """
     bodies: dict[str, Any] = _read_elem(read_part(Path(path), block), "bodies")
     return bodies
@@ -275,9 +275,9 @@ def read_part(path: Path, block: int) -> Part:
     Raises
     ------
     FileNotFoundError
-        When it is not there.
+        If it is not there.
     ValueError
-        When its manifest is damaged.
+        If its manifest is damaged.
     """
     folder = path / block_name(block)
     try:
@@ -285,9 +285,9 @@ def read_part(path: Path, block: int) -> Part:
     except FileNotFoundError as error:
         what = f"the store {path}" if path.exists() else f"a store at {path}"
         msg = (
-            f"Expected {what} to hold {block_name(block)} of a fit, found nothing whole there. If the store was moved, "
-            "call `st.io.attach_betas(adata, store)` with its new place; otherwise call `st.tl.fit_betas` with "
-            "`store=` as before: it fits what is missing."
+            f"Expected {what} to hold {block_name(block)} of a fit, found no complete block. If the store was moved, "
+            "call `st.io.attach_betas(adata, store)` with its new location; otherwise call `st.tl.fit_betas` with "
+            "`store=` as before: it fits only what is missing."
         )
         raise FileNotFoundError(msg) from error
 
@@ -317,7 +317,7 @@ def _read_elem(part: Part, name: str) -> Any:
             if not path.exists() or checksum_of(path) != checksum:
                 msg = (
                     f"Expected {path} to be as it was written, found it missing or damaged. Delete the folder "
-                    f"{part.folder} and call `st.tl.fit_betas` with `store=` as before: it fits it again."
+                    f"{part.folder} and call `st.tl.fit_betas` with `store=` as before: it refits only this block."
                 )
                 raise ValueError(msg)
     assert_plain_codecs(part.folder / name)

@@ -34,16 +34,16 @@ class BetaFrame(pd.DataFrame):
     """Coefficients of one target, cells x regressors.
 
     Columns are named as in the published method: ``beta0`` (the intercept), ``beta_<TF>``,
-    ``beta_<ligand>$<receptor>`` and ``beta_<ligand>#<TF>``; ``beta_<receptor>`` is the receptor of a pair by itself,
-    which is adjustment. It is a :class:`pandas.DataFrame` in every respect, and
-    remembers its target and what its columns mean through slicing, copying and pickling.
+    ``beta_<ligand>$<receptor>`` and ``beta_<ligand>#<TF>``. ``beta_<receptor>`` is the main effect of a receptor, an
+    adjustment term. A BetaFrame is a :class:`pandas.DataFrame` that keeps its target and the meaning of its columns
+    through slicing, copying and pickling.
 
     Attributes
     ----------
     target
         The gene whose coefficients these are.
     terms
-        One row per column: target, kind, tf, ligand, receptor, range, and what the fit found.
+        One row per column: target, kind, tf, ligand, receptor, range, and the results of the fit.
     """
 
     _metadata: ClassVar[list[str]] = ["target", "terms"]
@@ -76,7 +76,7 @@ class BetaFrame(pd.DataFrame):
         Raises
         ------
         ValueError
-            When ``terms`` does not have one row per column.
+            If ``terms`` does not have one row per column.
         """
         if len(terms) != values.shape[1]:
             msg = f"Expected `terms` to have one row for each of the {values.shape[1]} columns, found `{len(terms)}`."
@@ -89,12 +89,12 @@ class BetaFrame(pd.DataFrame):
 
     @classmethod
     def from_model(cls, model: BetaModel, target: str) -> BetaFrame:
-        """Take one target out of a fitted model.
+        """Extract one target from a fitted model.
 
         Parameters
         ----------
         model
-            What was read from an AnnData.
+            Fitted model, read from an AnnData.
         target
             A fitted gene.
 
@@ -105,7 +105,7 @@ class BetaFrame(pd.DataFrame):
         Raises
         ------
         KeyError
-            When ``target`` was not fitted; names the closest fitted genes.
+            If ``target`` was not fitted; the message suggests the closest fitted genes.
         """
         values = model.of(target)
         columns = model.design.targets.columns_of(model.target_names.index(target))
@@ -128,9 +128,9 @@ class BetaFrame(pd.DataFrame):
         beta_cap: float | None = None,
         adjusted: bool = False,
     ) -> pd.DataFrame:
-        r"""Compute how much the target changes per unit of each modulator in the same cell.
+        r"""Compute the derivative of the target with respect to each modulator in the same cell.
 
-        The received ligand is a variable of its own, so that
+        Received ligands are treated as separate variables:
 
         .. math::
 
@@ -138,34 +138,35 @@ class BetaFrame(pd.DataFrame):
             \partial H / \partial R_i &= \sum_{k: receptor(k)=i} b^{LR}_k L_k \; [R_i > 0] \\
             \partial H / \partial L_i &= \sum_{k: ligand(k)=i} b^{LR}_k R_k + \sum_{p: ligand(p)=i} b^{TFL}_p TF_p
 
-        A gene in several roles gets the sum. A receptor by itself is adjustment and no role, unless ``adjusted``.
+        For a gene with several roles, the derivatives are summed. Receptor main effects are adjustment terms and are
+        left out unless ``adjusted=True``.
 
         Parameters
         ----------
         expression
-            Cells x genes; holds every modulator. Rows are matched by name.
+            Cells x genes, with every modulator. Rows are matched by name.
         received
             Received ligands, cells x signals, as in ``adata.uns["received_ligands"]``.
         received_tfl
-            Received ligands of the ligand-TF terms, as in ``adata.uns["received_ligands_tfl"]``; by default
-            ``received``, which then needs their ligands too.
+            Received ligands of the ligand-TF terms, as in ``adata.uns["received_ligands_tfl"]``. Defaults to
+            ``received``, which must then also contain these ligands.
         scale_factor
-            Multiplies the parts that come from ligand-receptor and ligand-TF terms.
+            Factor on the contributions of ligand-receptor and ligand-TF terms.
         beta_cap
-            Clips the summed derivatives to ``[-beta_cap, beta_cap]``.
+            Clip the summed derivatives to ``[-beta_cap, beta_cap]``.
         adjusted
-            Add the coefficients of receptors by themselves, so that the result is the derivative of :meth:`predict`.
+            Add the coefficients of receptor main effects, so that the result is the derivative of :meth:`predict`.
 
         Returns
         -------
-        Cells x modulator genes, derivative of the target.
+        Derivatives of the target, cells x modulator genes.
 
         Raises
         ------
         KeyError
-            When a modulator or a received ligand is missing.
+            If a modulator or a received ligand is missing.
         ValueError
-            When the tables lack some of the cells.
+            If the tables lack some of the cells.
         """
         inputs = self._inputs(expression, received, received_tfl)
         result = splash(
@@ -182,28 +183,28 @@ class BetaFrame(pd.DataFrame):
     def predict(
         self, expression: pd.DataFrame, received: pd.DataFrame, *, received_tfl: pd.DataFrame | None = None
     ) -> pd.Series:
-        """Evaluate the model: the intercept plus every coefficient times its regressor, adjustment among them.
+        """Evaluate the model: the intercept plus every coefficient times its regressor, including adjustment terms.
 
         Parameters
         ----------
         expression
-            Cells x genes; holds every modulator. Rows are matched by name.
+            Cells x genes, with every modulator. Rows are matched by name.
         received
             Received ligands, cells x signals.
         received_tfl
-            Received ligands of the ligand-TF terms, as in ``adata.uns["received_ligands_tfl"]``; by default
-            ``received``, which then needs their ligands too.
+            Received ligands of the ligand-TF terms, as in ``adata.uns["received_ligands_tfl"]``. Defaults to
+            ``received``, which must then also contain these ligands.
 
         Returns
         -------
-        Modelled expression of the target at each cell.
+        Predicted expression of the target in each cell.
 
         Raises
         ------
         KeyError
-            When a modulator or a received ligand is missing.
+            If a modulator or a received ligand is missing.
         ValueError
-            When the tables lack some of the cells.
+            If the tables lack some of the cells.
         """
         inputs = self._inputs(expression, received, received_tfl)
         total = (inputs.betas * term_values(inputs.expression, inputs.received, inputs.terms)).sum(axis=1)
@@ -215,8 +216,8 @@ class BetaFrame(pd.DataFrame):
         """Rows of ``terms`` for the columns that are still there, without the intercept."""
         if self.terms is None:
             msg = (
-                "Expected `terms` to say what each column is, found None; "
-                "make the frame with `st.get.betas(adata, target)`."
+                "Expected `terms` to describe each column, found None; create the frame with "
+                "`st.get.betas(adata, target)`."
             )
             raise ValueError(msg)
         terms = self.terms.loc[[c for c in self.columns if c in self.terms.index]]
@@ -271,7 +272,7 @@ def _rows(frame: pd.DataFrame, cells: pd.Index, columns: list[str], *, name: str
         )
         msg = (
             f"Expected `{name}` to have the columns {columns[:5]}, found {missing[:5]} missing; "
-            f"call `st.pp.received_ligands` with the pairs the model was fitted with{hint}."
+            f"call `st.pp.received_ligands` with the pairs that the model was fitted with{hint}."
         )
         raise KeyError(msg)
     index = frame.index.get_indexer(cells)

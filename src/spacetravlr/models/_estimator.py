@@ -1,4 +1,4 @@
-"""The model of one target, in the object form of the published method."""
+"""The model of one target, as an object like that of the published method."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class SpatialCellularProgramsEstimator:
     """Spatially varying regression of one gene on its modulators (:doc:`/how-it-works`, section 3).
 
-    Nothing is written to ``adata``; :func:`spacetravlr.tl.fit_betas` fits many genes and writes.
+    Nothing is written to ``adata``. :func:`spacetravlr.tl.fit_betas` fits many genes and writes the results.
 
     Parameters
     ----------
@@ -36,11 +36,11 @@ class SpatialCellularProgramsEstimator:
     betas_
         Coefficients at each cell, :class:`~spacetravlr.BetaFrame` (cells x regressors).
     scores_
-        One row per cell type: held-out and training R2 of each body, and which was kept.
+        One row per cell type: held-out and training R2 of each body, and which body was kept.
     terms_
         One row per regressor, with ``importance``, ``evidence`` and ``active``.
     training_
-        Learning curves of the network, empty without one.
+        Learning curves of the network; empty if there is none.
 
     Examples
     --------
@@ -90,7 +90,7 @@ class SpatialCellularProgramsEstimator:
         Raises
         ------
         AttributeError
-            When the model was not fitted.
+            If the model has not been fitted.
         """
         if not hasattr(self, "betas_"):
             msg = "Expected a fitted model, found none; call `.fit()` first."

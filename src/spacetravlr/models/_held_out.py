@@ -55,8 +55,8 @@ def target_scores(scores: pd.DataFrame) -> pd.DataFrame:
 def held_out_r2(scores: pd.DataFrame, genes: pd.Index, cell_type: str | None = None) -> np.ndarray:
     """Accuracy of the model of each gene, in one cell type or over all; NaN for genes without a model.
 
-    The held-out R2 of what was kept, against un-imputed values where it is known; of coefficients that were
-    transferred, the R2 at the cells they were transferred to (``r2_query``), whatever they reached in the reference.
+    The held-out R2 of what was kept, against values before imputation if that is known. For transferred coefficients,
+    the R2 at the cells of the query (``r2_query``), regardless of their score in the reference.
     """
     column = next((c for c in ("r2_query", "r2_kept_raw", "r2_kept") if c in scores), "")
     if not column:

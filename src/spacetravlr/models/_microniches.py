@@ -27,9 +27,9 @@ _MOST_CELLS = 5000
 _LEAST_CELLS = 10
 
 # what came of a type
-FOUND, GRADIENT, UNSTABLE = "niches", "a gradient, not niches", "no niches that come out again"
+FOUND, GRADIENT, UNSTABLE = "niches", "a gradient, not niches", "no stable niches"
 NO_TERMS, CONSTANT, FEW = "no supported coefficients", "coefficients do not vary", "too few cells"
-ASKED = "as many niches as asked for"
+ASKED = "as many niches as requested"
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _numbers(options: NicheOptions, n_cells: int) -> list[int]:
 
 
 def _choose(trials: Sequence[Trial], options: NicheOptions) -> tuple[Trial | None, str]:
-    """The largest number of groups of which each comes out again and is apart from the others."""
+    """The largest number of groups that are all stable and separated."""
     if options.n_niches is not None:
         return trials[0], ASKED
     stable = [t for t in trials if t.stability.min() >= options.min_stability]

@@ -1,4 +1,4 @@
-"""A fit done again on two independent halves of its counts, and how far the two agree."""
+"""Repeat a fit on two independent halves of its counts, and measure how well the two agree."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 _FRACTION = 0.5
 _COUNTS = "counts"  # of a half
-#: Least reliability at which a share of it is told.
 _KNOCKOUTS_AT_ONCE = 5
 #: Settings of a fit that decide what comes out.
 _NEEDED = (
@@ -62,7 +61,7 @@ class Agreement(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a fit was made of and how, checked, so that it can be done again on other counts of the same cells."""
+    """The inputs and settings of a fit, checked, so that it can be repeated on other counts of the same cells."""
 
     model: FittedModel
     counts_layer: str
@@ -92,9 +91,9 @@ class Recipe:
         Raises
         ------
         KeyError
-            When the coefficients or a layer are missing.
+            If the coefficients or a layer are missing.
         ValueError
-            When it is not known how the coefficients were fitted, or on what, or values do not follow from counts.
+            If it is not known how the coefficients were fitted, or on what, or values do not follow from counts.
         """
         model = FittedModel.read(adata, betas_key=betas_key, n_jobs=n_jobs)
         params = model.fit.params
@@ -103,14 +102,14 @@ class Recipe:
         if counts_layer is None:
             msg = (
                 f"Expected `counts_layer` to name the counts behind {layer_name(model.layer)}, found None, and the fit "
-                'noted none; pass the layer with raw counts, or "X" for adata.X.'
+                'did not use counts; pass the layer with raw counts, or "X" for adata.X.'
             )
             raise ValueError(msg)
         where = None if counts_layer == "X" else counts_layer
         if where is not None:
             assert_key(adata, "layers", where, name="counts_layer")
         if cluster_key := str(params["cluster_key"]):
-            assert_key(adata, "obs", cluster_key, name="cluster_key", hint="The fit has its cell types from there.")
+            assert_key(adata, "obs", cluster_key, name="cluster_key", hint="The fit used these cell types.")
         design = model.design
         genes = np.unique(np.concatenate([design.terms.gene, design.targets.gene, design.signals.ligand]))
         counts, unit = read_matrix(adata, where), float(np.log(log_base(adata)))
@@ -125,24 +124,73 @@ class Recipe:
 
     def replay(self, counts: Any) -> Replica:
         """Normalise a half of the counts, receive its signals and fit it."""
-        adata = self._section(counts)
+        terms = self.model.fit.table
+        return self._fit(self._section(counts[:, self.genes], self._names, terms, _FRACTION))
+
+    def replay_exchanged(self, source: Ints) -> Replica:
+        """Fit targets that have the counts of other cells; regulators, signals and everything else stay as they are.
+
+        Targets are genes of their own there, named by :attr:`exchanged_names`, so that a target which regulates others
+        still does.
+
+        Parameters
+        ----------
+        source
+            For each cell, the cell whose counts the targets get.
+        """
+        names, terms = self.exchanged_names, self.model.fit.table
+        own, targets = self.counts[:, self.genes], self.counts[source][:, self.model.design.targets.gene]
+        stack = sparse.hstack if sparse.issparse(own) else np.hstack
+        counts = stack([own, targets])
+        renamed = terms.assign(target=terms["target"].astype(str).map(names))
+        return self._fit(self._section(counts, self._names.append(pd.Index(list(names.values()))), renamed, 1.0))
+
+    @property
+    def exchanged_names(self) -> dict[str, str]:
+        """Name of each target in :meth:`replay_exchanged`."""
+        taken = set(self._names)
+        suffix = " exchanged"
+        while any(f"{name}{suffix}" in taken for name in taken):
+            suffix += " again"
+        return {
+            str(self.model.genes[gene]): f"{self.model.genes[gene]}{suffix}" for gene in self.model.design.targets.gene
+        }
+
+    @property
+    def _names(self) -> pd.Index:
+        return self.model.adata.var_names[self.genes]
+
+    def _fit(self, adata: AnnData) -> Replica:
         fit = run_fit(adata, None, self.options)
         adata.obsm[_keys.BETAS] = fit.result.betas
         adata.uns[_keys.BETAS] = {"terms": fit.result.terms, "scores": fit.result.scores, "params": fit.params}
         return Replica(adata, fit)
 
-    def _section(self, counts: Any) -> AnnData:
-        """The cells with values and signals of a half; places, types, weights and regressors are those of the fit."""
+    def _section(self, counts: Any, names: pd.Index, terms: pd.DataFrame, fraction: float) -> AnnData:
+        """The cells with values and signals of other counts; places, types, weights and regressors are as they were.
+
+        Parameters
+        ----------
+        counts
+            Cells x genes.
+        names
+            Of the genes.
+        terms
+            Rows of the fit, whose targets may have other names.
+        fraction
+            Which part of all molecules the counts are: values are brought to the scale of all of them.
+        """
         whole, design, params = self.model.adata, self.model.design, self.model.fit.params
         recorded = dict(whole.uns[_keys.received_params(self.model.received_key)])
         weights_key = str(recorded["weights_key"])
         weights = read_weights_params(whole, weights_key)
         cluster_key, library_key = str(params["cluster_key"]), str(weights.get("library_key", ""))
-        counts = counts[:, self.genes]
+        if sparse.issparse(counts):
+            counts = counts.tocsr()
         half = AnnData(
-            self._normalised(counts),
+            self._normalised(counts, fraction),
             obs=whole.obs[list(dict.fromkeys(key for key in (cluster_key, library_key) if key))].copy(),
-            var=pd.DataFrame(index=whole.var_names[self.genes]),
+            var=pd.DataFrame(index=names),
         )
         half.layers[_COUNTS] = counts
         half.obsm[str(weights["spatial_key"])] = whole.obsm[str(weights["spatial_key"])]
@@ -160,16 +208,15 @@ class Recipe:
         signals = pd.DataFrame(received, index=half.obs_names, columns=design.signal_names)
         half.uns[_keys.RECEIVED] = as_stored(signals)
         half.uns[_keys.received_tfl(_keys.RECEIVED)] = signals.iloc[:, :0]
-        terms = self.model.fit.table
         half.uns[_keys.MODULATORS] = {
             "table": terms.loc[terms["kind"].astype(str) != INTERCEPT, list(COLUMNS)],
             "params": {"cluster_key": cluster_key, "layer": "", "received_key": _keys.RECEIVED},
         }
         return half
 
-    def _normalised(self, counts: Any) -> Any:
-        """What a half is fitted on: on the scale of all counts, so that both have its coefficients."""
-        scale = (self.scale / _FRACTION)[:, None]
+    def _normalised(self, counts: Any, fraction: float) -> Any:
+        """What is fitted: on the scale of all counts, so that a part of them has the same coefficients."""
+        scale = (self.scale / fraction)[:, None]
         if sparse.issparse(counts):
             scaled = counts.multiply(scale).tocsr()
             scaled.data = (np.log1p(scaled.data) / self.unit).astype(np.float32)
@@ -181,14 +228,14 @@ def _assert_fitted_here(params: Mapping[str, Any], betas_key: str) -> None:
     """Raise ``ValueError`` unless the fit noted all that decides what comes out, and was a fit of these cells."""
     if "position" in params:
         msg = (
-            f"Expected adata.uns[{betas_key!r}] to be of a fit of these cells, found coefficients that were "
-            "transferred; replicate the fit of the reference."
+            f"Expected adata.uns[{betas_key!r}] to come from a fit of these cells, found transferred coefficients; use "
+            "the reference and its fit."
         )
         raise ValueError(msg)
     if missing := [name for name in _NEEDED if name not in params]:
         msg = (
-            f"Expected adata.uns[{betas_key!r}]['params'] to say how the coefficients were fitted, found no "
-            f"{listed(missing)}; call `st.tl.fit_betas` to fit them here."
+            f"Expected adata.uns[{betas_key!r}]['params'] to record how the coefficients were fitted, found no "
+            f"{listed(missing)}; call `st.tl.fit_betas` first."
         )
         raise ValueError(msg)
 
@@ -201,8 +248,8 @@ def _scale(
     return scale_of_counts(
         values * unit, counts[:, genes], layer=f"{layer_name(layer)}, which was fitted,",
         counts_layer=layer_name(counts_layer),
-        advice=". Imputation and other ways of normalising are not replayed: fit what `sc.pp.normalize_total` and "
-        "`sc.pp.log1p` make of the counts.",
+        advice=". Imputation and other normalisations cannot be repeated: fit the result of `sc.pp.normalize_total` "
+        "and `sc.pp.log1p` on the counts.",
     )  # fmt: skip
 
 
@@ -221,6 +268,8 @@ def _options(params: Mapping[str, Any], n_jobs: int | None, show_progress_bar: b
         score_threshold=float(params["score_threshold"]),
         n_folds=int(params["n_folds"]),
         min_cells=int(params["min_cells"]),
+        fdr=float(params.get("fdr", FitOptions.fdr)),
+        n_draws=0,  # nothing is drawn from what is compared
         group_penalty=_number(params["group_penalty"]),
         l1_penalty=_number(params["l1_penalty"]),
         solver=str(params["solver"]),  # type: ignore[arg-type]
@@ -297,7 +346,7 @@ def _prediction(first: Replica, second: Replica) -> pd.DataFrame:
 
 
 def explained(table: pd.DataFrame) -> pd.Series:
-    """Part of what can be predicted that is; NaN where next to nothing can be."""
+    """Share of the predictable variance that is predicted; NaN if almost nothing is predictable."""
     return table["r2"] / table["reliability"].where(table["reliability"] >= LEAST_CEILING)
 
 

@@ -59,8 +59,8 @@ def transfer(
     stored = reference.uns[betas_key]
     if "bodies" not in stored:
         msg = (
-            f"Bodies not found in reference.uns[{betas_key!r}], which holds coefficients alone; call "
-            "`st.tl.fit_betas(reference)` to fit them here."
+            f"Bodies not found in reference.uns[{betas_key!r}], which holds only coefficients; call "
+            "`st.tl.fit_betas(reference)` first."
         )
         raise KeyError(msg)
     params = dict(stored["params"])
@@ -129,7 +129,7 @@ def _with_r2(
 ) -> pd.DataFrame:
     """Add ``n_query``, cells of each type, ``sst_query``, their sum of squares, and ``r2_query``, the part explained.
 
-    A constant difference within a type counts for nothing: sections differ in level, and no perturbation depends on it.
+    A constant difference within a type is ignored: sections differ in level, and no perturbation depends on it.
     """
     of_type = {name: np.flatnonzero(section.cell_type == c) for c, name in enumerate(section.type_names)}
     r2, sst = {}, {}

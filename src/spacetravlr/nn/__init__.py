@@ -1,4 +1,4 @@
-"""Networks that read a cell's niche and turn seed coefficients into coefficients of that cell."""
+"""Networks that adapt the seed coefficients to the niche of each cell."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class BlockFit:
     config: NetworkConfig
     """Settings of the refinement."""
     bodies: BodyStack
-    """Trained bodies; a shared body is there once for each distinct best epoch."""
+    """Trained bodies; a shared body appears once for each distinct best epoch."""
     heads: CoefficientHeads
     """Trained heads."""
     body_of: Ints
@@ -153,7 +153,7 @@ class BlockFit:
 
     @plain_torch()
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the cells, as plain values and numpy arrays; see :meth:`from_state_dict`."""
+        """Everything except the cells, as plain values and numpy arrays; see :meth:`from_state_dict`."""
         return {
             "config": self.config.model_settings(),
             "bodies": {name: value.cpu().numpy() for name, value in self.bodies.state_dict().items()},

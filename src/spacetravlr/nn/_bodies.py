@@ -13,8 +13,8 @@ from spacetravlr.nn._features import NicheBody
 class CellularNicheNetwork(NicheBody):
     """Convolutional body.
 
-    Two small convolutions with a pooling between them, then one linear layer over what is left of the image: where in
-    the niche a cell type lies counts, not only how much of it there is.
+    Two small convolutions with pooling between them, followed by one linear layer over the remaining image. The output
+    therefore depends on where in the niche a cell type lies, not only on its amount.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class CellularNicheNetwork(NicheBody):
     width
         Learned features.
     image_size
-        Images are pooled to this many pixels a side.
+        Images are pooled to this many pixels per side.
     """
 
     def _build_image_encoder(self) -> nn.Module:
@@ -46,8 +46,8 @@ class CellularNicheNetwork(NicheBody):
 class CellularViT(NicheBody):
     """Vision-transformer body, with the call signature of :class:`CellularNicheNetwork`.
 
-    The image is cut into 4 x 4 square patches; each is a token with a learned place, one block of self-attention mixes
-    them, and their mean is the image's feature vector.
+    The image is cut into 4 x 4 square patches. Each patch is a token with a learned position embedding. One block of
+    self-attention mixes the tokens, and their mean is the feature vector of the image.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class CellularViT(NicheBody):
     width
         Learned features; also the width of the tokens.
     image_size
-        Images are pooled to this many pixels a side.
+        Images are pooled to this many pixels per side.
     """
 
     def _build_image_encoder(self) -> nn.Module:

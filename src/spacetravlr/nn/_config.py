@@ -22,7 +22,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 @dataclass(frozen=True)
 class NicheData:
-    """What a body sees of every cell: all that is needed to evaluate trained coefficients, on any section."""
+    """Input of a body for every cell: all that is needed to evaluate trained coefficients on any section."""
 
     images: Images
     """Niche images, shape (n_cells, n_cell_types, m, m), or a function from cell indices to those cells' images."""
@@ -76,11 +76,11 @@ class BlockData(NicheData):
     train: Bools
     """Cells whose error is minimised, shape (n_cells,)."""
     validation: Bools
-    """Cells that decide when a target stops, shape (n_cells,); cells in neither are only predicted."""
+    """Cells for early stopping of each target, shape (n_cells,); cells in neither set are only predicted."""
     group: Ints
     """Group code of each target's terms for the group penalty, padded with -1, shape (n_targets, max_terms)."""
     seeds: NDArray[np.uint64]
-    """One seed a target, shape (n_targets,)."""
+    """One random seed per target, shape (n_targets,)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,47 +112,48 @@ class BlockData(NicheData):
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Everything about the network of a fit; the defaults were chosen on held-out blocks of simulated tissue."""
+    """Settings of the networks in a fit; the defaults were chosen on held-out blocks of simulated tissue."""
 
     body: Body | None = None
-    """The network that reads the niche; by default the one that ``body`` of the fit asks for, otherwise ``"cnn"``."""
+    """The network that reads the niche; defaults to the ``body`` of the fit, otherwise ``"cnn"``."""
     mode: Mode = "additive"
-    """``"additive"``: anchor + delta; ``"multiplicative"``: anchor x gate."""
+    """``"additive"``: seed coefficient + delta; ``"multiplicative"``: seed coefficient x gate."""
     encoder: Encoder = "shared"
     """``"shared"``: one body for the block; ``"per_target"``: independent bodies, one per target."""
     n_epochs: int = 60
-    """Most epochs to train."""
+    """Maximum number of epochs."""
     batch_size: int = 256
-    """Cells in a minibatch."""
+    """Cells per minibatch."""
     max_steps_per_epoch: int = 24
-    """Minibatches in an epoch at most; with many cells the batches grow instead of their number."""
+    """Maximum number of minibatches per epoch; with many cells, batches become larger instead of more numerous."""
     learning_rate: float = 5e-3
-    """Peak step size of AdamW; a cosine brings it down to zero."""
+    """Peak learning rate of AdamW; it decays to zero on a cosine schedule."""
     weight_decay: float = 1e-2
     """Decoupled weight decay of the bodies."""
     shrinkage: float = 0.6
-    """Pull towards the anchor: weight of the norm of each term's departure, over the root of the training cells."""
+    """Shrinkage towards the seed: weight of the norm of each term's departure, divided by the square root of the number
+    of training cells."""
     group_penalty: float = 5e-2
-    """Weight of the group penalty on coefficients that the seed removed (additive)."""
+    """Weight of the group penalty on coefficients that the seed removed (additive mode)."""
     patience: int = 15
-    """Epochs without a better validation error after which a target stops."""
+    """Number of epochs without a lower validation error after which a target stops."""
     clip: float = 1.0
-    """Largest gradient norm of one target."""
+    """Maximum gradient norm per target."""
     n_frequencies: int = 5
-    """Highest spatial frequency of the position features; 0 makes the network blind to position."""
+    """Highest spatial frequency of the position features; with 0 the network ignores position."""
     width: int = 16
-    """Features of the niche that the body learns."""
+    """Number of niche features that the body learns."""
     image_size: int = 8
     """Side of the niche image after pooling, in pixels."""
     cache_bytes: int = 512 * 2**20
-    """Pooled images are kept between epochs when they take less than this."""
+    """Pooled images are kept between epochs if they take less memory than this."""
     precision: Precision = "auto"
-    """Precision of training. ``"auto"`` is single for ``"shared"`` and double for ``"per_target"``: training amplifies
-    rounding errors, which depend on how many targets are computed together; in double they stay out of sight."""
+    """Training precision. ``"auto"`` is single for ``"shared"`` and double for ``"per_target"``: training amplifies
+    rounding errors, which depend on how many targets are computed together; in double precision they are negligible."""
     device: Device = "auto"
-    """Where networks are trained and evaluated; ``"auto"`` takes a GPU when there is one."""
+    """Device on which networks are trained and evaluated; ``"auto"`` uses a GPU if there is one."""
     trainer_kwargs: Mapping[str, Any] | None = None
-    """Passed to :class:`lightning.pytorch.Trainer`. By default nothing is logged, no checkpoint and no folder
+    """Passed to :class:`lightning.pytorch.Trainer`. By default nothing is logged, and no checkpoint or folder is
     written."""
 
     def __post_init__(self) -> None:
@@ -173,15 +174,15 @@ class NetworkConfig:
         return self.body or "cnn"
 
     def model_settings(self) -> dict[str, Any]:
-        """What trained weights depend on, as plain values: everything but where and under which trainer."""
+        """Settings on which trained weights depend, as plain values: all except the device and the trainer."""
         out = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("device", "trainer_kwargs")}
         return out | {"body": self.architecture}
 
     def plain(self) -> dict[str, Any]:
         """All settings as plain values.
 
-        Objects given to the trainer (callbacks, loggers) become the names of their types: they print another way in
-        each process.
+        Objects passed to the trainer (callbacks, loggers) are replaced with the names of their types, because their
+        printed form differs between processes.
         """
         simple = (str, int, float, bool)
         trainer = {

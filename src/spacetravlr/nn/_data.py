@@ -56,7 +56,7 @@ def with_constants(design: Floats) -> Floats:
 
 
 def pooled_images(data: NicheData, cells: Ints, *, image_size: int) -> Tensor:
-    """Images of ``cells`` averaged down to ``image_size`` pixels a side, read in chunks."""
+    """Images of ``cells`` averaged down to ``image_size`` pixels per side, read in chunks."""
     size = (image_size, image_size)
     chunks = [cells[start : start + _CHUNK] for start in range(0, len(cells), _CHUNK)]
     return torch.cat([functional.adaptive_avg_pool2d(torch.from_numpy(data.image_batch(c)), size) for c in chunks])
@@ -82,9 +82,9 @@ def seed_residual(data: BlockData) -> Floats:
 def relative_steps(data: BlockData, residual: Floats) -> NDArray[np.float32]:
     """Step size of each target's heads, as a share of the learning rate, shape (n_targets,).
 
-    Adam moves every weight by the same amount. With terms that go along with each other (hundreds of genes of smoothed
-    sections) these moves add up, and where the seed leaves little to explain they are larger than all of it: the error
-    grows from the first epoch. A target whose steps are small enough beside its residual keeps the learning rate.
+    Adam moves every weight by the same amount. With correlated terms (hundreds of genes in smoothed sections) these
+    steps add up. If the seed leaves little to explain, the sum exceeds the residual and the error grows from the first
+    epoch. Targets whose steps are small compared with their residual keep the full learning rate.
     """
     cells = np.flatnonzero(data.train)
     cells = cells[np.linspace(0, len(cells) - 1, min(_STEP_CELLS, len(cells)), dtype=int)]
@@ -102,7 +102,7 @@ def relative_steps(data: BlockData, residual: Floats) -> NDArray[np.float32]:
 class RefinementData(pl.LightningDataModule):
     """The cells of a block in minibatches.
 
-    The order of cells in an epoch is a fixed function of the epoch: it cannot depend on the block a target is in.
+    The order of cells in an epoch is a fixed function of the epoch, so it cannot depend on the block of a target.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ class RefinementData(pl.LightningDataModule):
         return self._images(cells), _tensor(self.data.composition[cells]), _tensor(self.data.position)
 
     def prepare_images(self, prepare: Callable[[Tensor], Tensor]) -> None:
-        """Give images as ``prepare`` makes them, from here on."""
+        """From now on, return images as processed by ``prepare``."""
         self._prepare = prepare
         if self._cached is not None:
             self._cached = torch.cat([prepare(part) for part in self._cached.split(_CHUNK)])

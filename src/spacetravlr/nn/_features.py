@@ -19,9 +19,9 @@ class PositionFeatures(nn.Module):
 
     .. math:: \phi_k(s) = 2 (1 + |k|^2 / 3)^{-3/2} \prod_a \cos(\pi k_a \tilde s_a), \qquad 0 < |k|^2 \le F^2
 
-    with :math:`\tilde s` the position scaled to the unit box of the tissue. Cosine modes are the Fourier basis of a box
-    without periodicity, so that opposite borders of the tissue are not joined. Low frequencies have larger features and
-    so are learned first: early stopping then means a smooth field.
+    with :math:`\tilde s` the position scaled to the unit box of the tissue. Cosine modes are the Fourier basis of a
+    non-periodic box, so opposite borders of the tissue are not connected. Features of low frequency are larger and are
+    learned first, so early stopping yields a smooth field.
 
     Parameters
     ----------
@@ -63,11 +63,11 @@ class PositionFeatures(nn.Module):
 
 
 class NicheBody(nn.Module):
-    """A body: niche image, composition, position and type of a cell in, an embedding of the cell out.
+    """Base class of bodies: maps the niche image, composition, position and type of a cell to an embedding.
 
-    The embedding is wide and deep: ``[1, cell type, position features, learned features]``. The wide part lets linear
-    heads express smooth fields and corrections of the seed at once; the deep part adds what depends on the niche. No
-    layer mixes cells, so a cell's embedding never depends on the batch it is in.
+    The embedding is wide and deep: ``[1, cell type, position features, learned features]``. With the wide part, linear
+    heads can express smooth fields and corrections of the seed directly; the deep part adds dependence on the niche. No
+    layer mixes cells, so the embedding of a cell never depends on its batch.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class NicheBody(nn.Module):
     width
         Learned features.
     image_size
-        Images are pooled to this many pixels a side.
+        Images are pooled to this many pixels per side.
     """
 
     image_mean: Tensor
@@ -116,11 +116,11 @@ class NicheBody(nn.Module):
         return 1 + self.n_cell_types + self.position_features.n_features + self.width
 
     def pool(self, image: Tensor) -> Tensor:
-        """Average ``image`` down to ``image_size`` pixels a side; density is kept, smaller images stay as they are."""
+        """Average ``image`` down to ``image_size`` pixels per side; density is kept, smaller images are unchanged."""
         return functional.adaptive_avg_pool2d(image, self.image_size) if image.shape[-1] != self.image_size else image
 
     def prepare(self, image: Tensor) -> Tensor:
-        """Pool images and standardise their logarithm, which is what the encoder reads."""
+        """Pool images and standardise their logarithm, as input for the encoder."""
         image = torch.log1p(self.pool(image))
         image = (image - self.image_mean[:, None, None]) / self.image_scale[:, None, None]
         return image.contiguous(memory_format=torch.channels_last)  # convolutions of few channels run twice as fast

@@ -42,8 +42,9 @@ def fit_block(
         \min \sum_t \Big[ \frac{1}{|B|} \sum_j (y_{jt} - \hat y_{jt})^2 + \lambda \sum_m \|w_m\|
         + \kappa \sum_g \sqrt{|g|} \, \|\delta_{g}\| \Big]
 
-    Each target stops by its own validation error and gets its own best weights back; a target that never beats its seed
-    keeps it. With ``config.encoder="per_target"`` a target's result does not depend on the block it is in.
+    Each target stops early by its own validation error, and its best weights are restored. A target that never improves
+    on its seed keeps the seed. With ``config.encoder="per_target"``, the result for a target does not depend on its
+    block.
 
     Parameters
     ----------
@@ -52,20 +53,20 @@ def fit_block(
     config
         Settings of the refinement.
     n_jobs
-        Threads on the CPU; None for the setting. What was set before is restored.
+        Number of CPU threads; None uses the setting. The previous number is restored afterwards.
     show_progress_bar
-        Draw a bar over the epochs.
+        Show a progress bar over epochs.
     interrupted
-        Asked before every minibatch; training ends with KeyboardInterrupt when it says yes.
+        Called before every minibatch; training ends with KeyboardInterrupt if it returns True.
 
     Returns
     -------
-    The fit, from which coefficients of any cells can be read.
+    The fit, from which coefficients of any cells can be evaluated.
 
     Raises
     ------
     ValueError
-        When the device of ``config`` is not there.
+        If the device of ``config`` is not available.
     KeyboardInterrupt
         After Ctrl-C, at the end of a minibatch.
     """

@@ -1,4 +1,4 @@
-"""The terms of the loss; every one has one value per target, so that targets never share a scale."""
+"""The terms of the loss. Each has one value per target, so targets never share a scale."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def squared_error(residual: Tensor, change: Tensor) -> Tensor:
 
 
 def shrinkage(weight: Tensor, scale: Tensor) -> Tensor:
-    r"""Pull towards the anchor, :math:`\sum_m s_m \|w_m\|` for each target.
+    r"""Shrinkage towards the anchor, :math:`\sum_m s_m \|w_m\|` for each target.
 
-    The norm of a head is the norm of the departure as a function, in which rough fields cost more than smooth ones
-    since their features are smaller. A norm, not its square: the departure of a term that carries no signal shrinks to
-    nothing while strong ones are hardly touched, so each term finds its own amount of variation.
+    The norm of a head is a norm of the departure as a function. Rough fields cost more than smooth ones because their
+    features are smaller. The penalty is the norm, not its square: departures of terms without signal shrink to zero
+    while strong ones are hardly affected, so each term finds its own amount of variation.
 
     Parameters
     ----------
     weight
         Heads, shape (n_targets, max_terms + 1, n_features).
     scale
-        What a unit of each head means in a coefficient, shape (n_targets, max_terms + 1) or ().
+        Change of a coefficient per unit of its head, shape (n_targets, max_terms + 1) or ().
     """
     return (scale * _norm(weight.square().sum(-1))).sum(-1)
 

@@ -38,7 +38,7 @@ class RefinementModule(pl.LightningModule):
     n_steps
         Steps of the whole training, for the cosine schedule.
     n_train
-        Training cells; the noise of a fitted field, and with it the shrinkage, falls with their square root.
+        Number of training cells; the noise of a fitted field, and so the shrinkage, decreases with its square root.
     """
 
     rows: Tensor
@@ -106,7 +106,7 @@ class RefinementModule(pl.LightningModule):
         self.epoch_loss["validation"].append((error, len(batch.cell_type)))
 
     def keep_targets(self, rows: Tensor, optimizer: Any) -> None:
-        """Go on with the targets at ``rows`` alone, so that the others cost nothing any more."""
+        """Continue only with the targets at ``rows``, so that the others cost nothing."""
         for weight in self._weights_of_targets():
             state = optimizer.state[weight]
             state |= {name: value[rows] for name, value in state.items() if value.shape == weight.shape}
@@ -123,7 +123,7 @@ class RefinementModule(pl.LightningModule):
         return (torch.stack(errors).cpu().double() * weight[:, None]).sum(0)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a short warm-up and a cosine down to zero."""
+        """AdamW with a short warm-up and cosine decay to zero."""
         groups = [
             {"params": list(self.bodies.weights.values()), "weight_decay": self.config.weight_decay},
             {"params": [self.heads.weight], "weight_decay": 0.0},  # the heads have the penalties
@@ -145,7 +145,7 @@ class RefinementModule(pl.LightningModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """Step with a learning rate of each target's own: Adam has one for all targets."""
+        """Step with a separate learning rate per target (Adam has one for all targets)."""
         heads = self.heads.weight
         before = heads.detach().clone()
         optimizer.step(closure=optimizer_closure)

@@ -1,4 +1,4 @@
-"""What a training must not take from the process it runs in, nor leave behind there."""
+"""Isolate training from the settings of its process, and leave no changes behind."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def torch_threads(n_jobs: int | None) -> Iterator[int]:
 
 @contextmanager
 def plain_torch() -> Iterator[None]:
-    """Tensors on the CPU, with gradients and in the precision of their inputs, whatever the session has chosen.
+    """Tensors on the CPU, with gradients and in the precision of their inputs, regardless of the session's settings.
 
-    All of these belong to a thread and are restored. The default dtype belongs to the process: code in here names its
-    dtypes.
+    All of these settings are per thread and are restored. The default dtype is per process, so code in this package
+    states its dtypes explicitly.
     """
     with ExitStack() as stack:
         if torch.get_default_device().type != "cpu":  # such a context makes every call of torch slower
@@ -48,10 +48,10 @@ def plain_torch() -> Iterator[None]:
 
 @contextmanager
 def training_state(n_jobs: int | None) -> Iterator[None]:
-    """Threads of torch, filters of warnings, levels of loggers and torch's random state, all restored at the end.
+    """Threads of torch, warning filters, logger levels and torch's random state, all restored at the end.
 
-    The first three belong to the process, so trainings that run side by side need one of these around all of them, on
-    the thread that starts them; inside it their own changes come to nothing.
+    The first three are per process. Trainings that run in parallel therefore need one of these contexts around all of
+    them, on the thread that starts them; nested contexts have no effect.
     """
     with torch_threads(n_jobs), _quiet_lightning(), plain_torch(), torch.random.fork_rng(devices=[]):
         yield
@@ -79,19 +79,19 @@ class _StopTrainingError(Exception):
 
 
 class InterruptCheck(pl.Callback):
-    """Ends the training before the next minibatch once ``interrupted`` says so.
+    """End the training before the next minibatch once ``interrupted`` returns True.
 
     Parameters
     ----------
     interrupted
-        Asked before every minibatch.
+        Called before every minibatch.
     """
 
     def __init__(self, interrupted: Callable[[], bool]) -> None:
         self.interrupted = interrupted
 
     def check(self) -> None:
-        """Raise when training shall end."""
+        """Raise if training should end."""
         if self.interrupted():
             raise _StopTrainingError
 
@@ -106,14 +106,14 @@ class InterruptCheck(pl.Callback):
 
 @contextmanager
 def deferred_interrupt(interrupted: Callable[[], bool] | None = None) -> Iterator[InterruptCheck]:
-    """Hold Ctrl-C back until the training has ended cleanly, then raise KeyboardInterrupt.
+    """Defer Ctrl-C until the training has ended cleanly, then raise KeyboardInterrupt.
 
-    Lightning itself would answer Ctrl-C by ignoring it from then on and leaving Python.
+    Lightning itself would respond to Ctrl-C by ignoring further signals and exiting Python.
 
     Parameters
     ----------
     interrupted
-        Asked before every minibatch too; for trainings on other threads, which no signal reaches.
+        Also called before every minibatch; for trainings on other threads, which signals do not reach.
 
     Returns
     -------

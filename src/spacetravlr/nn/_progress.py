@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 
 class EpochBar(pl.Callback):
-    """A bar with one tick an epoch, the time left and the mean validation error over targets."""
+    """A bar with one tick per epoch, the remaining time and the mean validation error over targets."""
 
     def __init__(self, n_epochs: int) -> None:
         self.n_epochs = n_epochs

@@ -1,4 +1,4 @@
-"""Early stopping of every target by itself, with its best weights kept."""
+"""Early stopping per target, keeping the best weights of each."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _ROUNDING = 1e-9  # of the variance of a target: less is no gain
 
 
 class PerTargetStopping(pl.Callback):
-    """Follow the validation error of each target, keep its best weights, stop it when nothing is gained any more.
+    """Track the validation error of each target, keep its best weights, and stop it when it no longer improves.
 
-    Epoch 0 is the seed itself: a target that never gets better keeps its anchors.
+    Epoch 0 is the seed itself: a target that never improves keeps its anchors.
 
     Parameters
     ----------
     baseline
         Validation error of the seed, shape (n_targets,).
     patience
-        Epochs to wait for a gain.
+        Number of epochs to wait for an improvement.
     """
 
     def __init__(self, baseline: Floats, *, patience: int) -> None:
@@ -64,7 +64,7 @@ class PerTargetStopping(pl.Callback):
         trainer.should_stop = trainer.should_stop or bool(self.stopped.all())
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Record the training error, and go on without the targets that have stopped."""
+        """Record the training error and drop the targets that have stopped."""
         self.curves["train"].append(self._of_all(pl_module.mean_loss("train")))
         going = ~self.stopped[self._training]
         if going.any() and not going.all():
@@ -72,7 +72,7 @@ class PerTargetStopping(pl.Callback):
             self._training = self._training[going]
 
     def update(self, module: RefinementModule, validation: Floats, *, epoch: int) -> None:
-        """Take the weights of targets whose ``validation`` error is the best so far."""
+        """Save the weights of targets whose ``validation`` error is the best so far."""
         better = (validation < self.best_loss - _ROUNDING) & ~self.stopped
         self.best_loss[better] = validation[better]
         self.best_epoch[better] = epoch

@@ -10,6 +10,7 @@ from spacetravlr.pl._perturbation import perturbation
 from spacetravlr.pl._received_ligands import received_ligands
 from spacetravlr.pl._scores import scores, training
 from spacetravlr.pl._screen import screen
+from spacetravlr.pl._senders import senders
 from spacetravlr.pl._signalling import signalling
 from spacetravlr.pl._signals import signals
 from spacetravlr.pl._spatial_weights import spatial_weights
@@ -27,6 +28,7 @@ __all__ = [
     "received_ligands",
     "scores",
     "screen",
+    "senders",
     "signalling",
     "signals",
     "spatial_weights",

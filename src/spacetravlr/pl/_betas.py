@@ -11,11 +11,12 @@ from spacetravlr._anndata._betas import BetaModel, read_betas
 from spacetravlr._anndata._clusters import cluster_key_of
 from spacetravlr._anndata._modulators import INTERCEPT, column_names
 from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._anndata._term_names import find_terms, term_labels
 from spacetravlr._docs import document
-from spacetravlr._validators import assert_genes, assert_in_range, assert_one_of
+from spacetravlr._validators import assert_in_range, assert_one_of
 from spacetravlr.pl._colors import DIVERGING, GREY, centred
-from spacetravlr.pl._figure import as_list, finish, new_grid, term_labels
-from spacetravlr.pl._tissue import draw_values, tissue_layout
+from spacetravlr.pl._figure import as_list, finish, new_grid, set_title
+from spacetravlr.pl._tissue import draw_values, note, tissue_layout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-    from spacetravlr._types import Bools
+    from spacetravlr._types import Bools, Floats
     from spacetravlr.pl._figure import Drawn
 
 Mask = Literal["insignificant", "constant"]
+Value = Literal["coefficient", "effect"]
 
 
 @document
@@ -38,13 +40,15 @@ def betas(
     target: str,
     modulator: str | Sequence[str] | None = None,
     *,
+    value: Value = "coefficient",
     n_top: int = 6,
     mask: Mask | None = None,
     fdr: float = 0.1,
     betas_key: str = _keys.BETAS,
     library_key: str | None = None,
     library_id: str | None = None,
-    limit: float | None = None,
+    limit: float | str | None = None,
+    share_limit: bool = False,
     cmap: str = DIVERGING,
     size: float | None = None,
     ncols: int = 3,
@@ -64,9 +68,13 @@ def betas(
     %(adata_fitted)s
     %(target_one)s
     modulator
-        One modulator or several: ``"FOXO1"``, ``"CXCL12$CXCR4"`` (ligand and receptor) or ``"CCL19#EBF1"`` (ligand and
-        transcription factor), ``"CXCR4"`` (a receptor by itself), ``"beta0"`` for the intercept. By default the most
-        important ones.
+        One modulator or several, as figures call them: ``"FOXO1"``, ``"CXCL12-CXCR4"`` (ligand and receptor),
+        ``"CCL19 x EBF1"`` (ligand and transcription factor), ``"CXCR4 (receptor)"`` (a receptor by itself),
+        ``"intercept"``; or as tables do: ``"CXCL12$CXCR4"``, ``"CCL19#EBF1"``, ``"CXCR4"``, ``"beta0"``. By default the
+        most important ones.
+    value
+        ``"coefficient"`` is the change of the target per unit of the modulator; ``"effect"`` is that times the standard
+        deviation of the modulator over all cells, so that transcription factors and pairs compare.
     n_top
         How many maps when no modulator is named.
     mask
@@ -79,6 +87,8 @@ def betas(
     %(library_key)s
     %(library_id)s
     %(limit)s
+    share_limit
+        One colour scale for all panels; most useful with ``value="effect"``.
     %(cmap)s
     %(size)s
     %(ncols)s
@@ -99,7 +109,21 @@ def betas(
         When there are no coefficients, or the target or the modulator is not in the model.
     ValueError
         When ``mask`` is asked for and the fit knows no errors.
+
+    Examples
+    --------
+    >>> import spacetravlr as st
+    >>> adata = st.datasets.simulated_tissue(n_cells=200, n_targets=2, n_tfs=4, n_active_tfs=2, rng=0)
+    >>> grn, lr, _ = st.datasets.simulated_priors(adata)
+    >>> st.pp.spatial_weights(adata)
+    >>> st.pp.received_ligands(adata, lr, layer="log1p")
+    >>> st.pp.modulators(adata, grn)
+    >>> st.tl.fit_betas(adata, body="seed", show_progress_bar=False)
+    >>> panels = st.pl.betas(adata, "PAX5", ["FOXO1", "CXCL12-CXCR4"], value="effect", share_limit=True)
+    >>> [panel.get_title() for panel in panels]
+    ['FOXO1 → PAX5', 'CXCL12-CXCR4 → PAX5']
     """
+    assert_one_of(value, get_args(Value), name="value")
     assert_one_of(mask, (None, *get_args(Mask)), name="mask")
     assert_in_range(fdr, 0.0, 1.0, name="fdr")
     adata = unwrap(adata, table_key)
@@ -107,24 +131,41 @@ def betas(
     block, rows = model.of(target), target_rows(model, target)
     names = [name.removeprefix("beta_") for name in column_names(rows)]
     if modulator is None:
-        wanted = [names[i] for i in _most_important(rows, block)[:n_top]]
+        wanted = _most_important(rows, block)[:n_top]
     else:
-        wanted = [m.removeprefix("beta_") for m in as_list(modulator)]
-    assert_genes(wanted, names, name="modulator", where=f"the modulators of {target!r}")
+        wanted = find_terms(as_list(modulator), rows, name="modulator", where=f"the modulators of {target!r}")
     hidden = None if mask is None else _hidden(adata, target, mask, fdr, betas_key)
     labels = term_labels(rows)
+    drawn = block[:, wanted].astype(float)
+    if value == "effect":
+        drawn *= _spreads(adata, target, rows, betas_key)[wanted]
     layout = tissue_layout(adata, library_key=library_key, library_id=library_id)
     axes = new_grid(ax, len(wanted), figsize, (layout.panel[0] + 1.1, layout.panel[1] + 0.5), ncols)
-    for name, panel in zip(wanted, axes, strict=True):
-        column = names.index(name)
-        label = f"expression of {target}" if name == "beta0" else f"effect on {target} per unit"
-        values = block[:, column]
-        norm, background = centred(values, limit), None
+    for column, values, panel in zip(wanted, drawn.T, axes, strict=True):
+        norm, background = centred(drawn if share_limit else values, limit), None
         if hidden is not None:
-            values, background = np.where(hidden.get(name, False), np.nan, values), GREY
-        draw_values(values, panel, layout=layout, label=label, cmap=cmap, norm=norm, size=size, background=background)
-        panel.set_title(f"{labels[column]} \N{RIGHTWARDS ARROW} {target}")
+            values, background = np.where(hidden.get(names[column], False), np.nan, values), GREY
+        text = _unit(target, labels[column], value)
+        draw_values(values, panel, layout=layout, label=text, cmap=cmap, norm=norm, size=size, background=background)
+        if not drawn[:, wanted.index(column)].any():
+            note(panel, "zero everywhere: not kept")
+        set_title(panel, f"{labels[column]} \N{RIGHTWARDS ARROW} {target}")
     return finish(axes, title=title, return_fig=return_fig, save=save)
+
+
+def _unit(target: str, label: str, value: Value) -> str:
+    if label == INTERCEPT:
+        return f"expression of {target}"
+    return f"change of {target} per {'unit' if value == 'coefficient' else 'SD'}\nof {label}"
+
+
+def _spreads(adata: AnnData, target: str, rows: pd.DataFrame, betas_key: str) -> Floats:
+    """Standard deviation over all cells of what each coefficient multiplies; one for the intercept."""
+    table = get.modulators(adata, target=target, effects=True, betas_key=betas_key)
+    table = table[table["cell_type"] == table["cell_type"].iloc[0]] if len(table) else table
+    spread = np.ones(len(rows))
+    spread[(rows["kind"] != INTERCEPT).to_numpy()] = table["modulator_sd"].to_numpy(float)
+    return spread
 
 
 def _hidden(adata: AnnData, target: str, mask: Mask, fdr: float, betas_key: str) -> dict[str, Bools]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from spacetravlr import _keys
 from spacetravlr._utils import warn
+from spacetravlr._validators import assert_positive
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,6 +40,7 @@ RANGE_COLORS = {_keys.SECRETED: BLUE, _keys.CONTACT: ORANGE}
 BODY_COLORS = {"pooled": GREEN, "surface": BLUE, "network": ORANGE}
 CURVE_COLORS = {"train": BLUE, "validation": ORANGE}
 
+_R_PERCENTILE = re.compile(r"p(\d{1,3}(?:\.\d+)?)")
 _R_GREY = re.compile(r"gr[ae]y(\d{1,3})")
 
 
@@ -93,14 +95,31 @@ def _rgba(color: Any) -> Rgba:
     return to_rgba(values)  # type: ignore[arg-type]
 
 
-def centred(values: Floats, limit: float | None = None) -> Normalize:
-    """Centre a colour scale on zero; it ends at the 99th percentile, so that one cell does not blanch a map."""
+def centred(values: Floats, limit: float | str | None = None) -> Normalize:
+    """Centre a colour scale on zero; it ends at the 99th percentile, so that one cell does not blanch a map.
+
+    Raises
+    ------
+    ValueError
+        When ``limit`` is neither a positive number nor a percentile such as ``"p95"``.
+    """
     from matplotlib.colors import Normalize
 
     finite = np.abs(values[np.isfinite(values)])
-    if limit is None:
-        limit = float(np.quantile(finite, 0.99)) if finite.size else 0.0
-        if limit == 0.0 and finite.size:
-            limit = float(finite.max())
-    limit = limit if limit > 0 else 1.0
-    return Normalize(-limit, limit)
+    if limit is None or isinstance(limit, str):
+        end = float(np.quantile(finite, _percentile(limit or "p99") / 100)) if finite.size else 0.0
+        if end == 0.0 and finite.size:
+            end = float(finite.max())
+    else:
+        assert_positive(limit, name="limit")
+        end = float(limit)
+    end = end if end > 0 else 1.0
+    return Normalize(-end, end)
+
+
+def _percentile(text: str) -> float:
+    found = _R_PERCENTILE.fullmatch(text)
+    if found is None or not 0 < float(found[1]) <= 100:
+        msg = f'Expected `limit` to be a number or a percentile such as "p95", found `{text!r}`.'
+        raise ValueError(msg)
+    return float(found[1])

@@ -14,7 +14,7 @@ from spacetravlr._docs import document
 from spacetravlr._validators import assert_genes, assert_key, assert_positive
 from spacetravlr.get._drivers import Mode, read_drivers
 from spacetravlr.pl._colors import DIVERGING, GREY, centred, group_colors
-from spacetravlr.pl._figure import as_list, clean, finish, new_axes, new_grid
+from spacetravlr.pl._figure import as_list, clean, finish, new_axes, new_grid, set_title
 from spacetravlr.pl._tissue import draw_values, tissue_layout
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def drivers(
     drivers_key: str = _keys.DRIVERS,
     library_key: str | None = None,
     library_id: str | None = None,
-    limit: float | None = None,
+    limit: float | str | None = None,
     cmap: str = DIVERGING,
     size: float | None = None,
     ncols: int = 3,
@@ -116,7 +116,7 @@ def drivers(
         draw_values(
             column, panel, layout=layout, label=text, cmap=cmap, norm=centred(column, limit), size=size, background=GREY
         )
-        panel.set_title(f"{name} \N{RIGHTWARDS ARROW} {label}")
+        set_title(panel, f"{name} \N{RIGHTWARDS ARROW} {label}")
     return finish(axes, title=title, return_fig=return_fig, save=save)
 
 

@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from spacetravlr import _keys
-from spacetravlr._anndata._modulators import ADJUSTMENT
-
 if TYPE_CHECKING:
     from os import PathLike
 
@@ -18,6 +15,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
     Drawn: TypeAlias = Axes | list[Axes] | Figure | SubFigure
+
+
+#: What names of slides are marked with, so that titles keep clear of them.
+SLIDE_NAME = "slide"
+#: And unseen text that keeps the room of a title.
+TITLE_ROOM = "title"
+_LETTER = 0.58  # mean width of a letter, in font sizes
 
 
 def new_axes(ax: Axes | None, figsize: tuple[float, float] | None, default: tuple[float, float]) -> Axes:
@@ -63,7 +67,7 @@ def finish(ax: Axes | list[Axes], *, title: str | None, return_fig: bool, save: 
         if isinstance(ax, list) and len(ax) > 1:
             figure.suptitle(title)
         else:
-            first.set_title(title)
+            first.set_title(title, pad=_pad(first))
     if save is not None:
         # a sub-figure is saved with the figure it is part of
         first.get_figure(root=True).savefig(save, dpi=200, bbox_inches="tight")  # type: ignore[union-attr]
@@ -79,32 +83,26 @@ def as_list(names: Any) -> list[str]:
 
 
 def set_title(ax: Axes, text: str, fontsize: float = 11) -> None:
-    """Write a title that may be longer than the panel is wide, in several lines if need be."""
-    width = ax.get_position().width * ax.get_figure(root=True).get_figwidth()  # type: ignore[union-attr]
-    ax.set_title(fill(text, max(20, int(1.3 * 72 * width / (0.55 * fontsize)))), fontsize=fontsize)
+    """Write a title over one panel: in several lines where it is longer than the panel, smaller where a word is."""
+    slot = ax.get_subplotspec()
+    part = 1.2 * ax.get_position().width if slot is None else len(slot.colspan) / slot.get_gridspec().ncols
+    points = 0.8 * 72 * part * ax.get_figure(root=True).get_figwidth()  # type: ignore[union-attr]
+    lines = fill(text, max(10, int(points / (_LETTER * fontsize))), break_long_words=False)
+    longest = max(len(line) for line in lines.splitlines() or [""])
+    size = float(np.clip(points / (_LETTER * max(longest, 1)), 7.0, fontsize))
+    ax.set_title(lines, fontsize=size, pad=_pad(ax))
+    if slot is not None and slot.get_gridspec().ncols > 1:
+        # layouts leave no room for titles wider than their panel, but for other text: as wide, and not seen
+        ax.annotate(
+            lines, (0.5, 1), xycoords="axes fraction", ha="center", va="bottom", fontsize=size, alpha=0, gid=TITLE_ROOM
+        )
+
+
+def _pad(ax: Axes) -> float | None:
+    """Distance of the title, larger where names of slides are below it."""
+    return 18.0 if any(text.get_gid() == SLIDE_NAME for text in ax.texts) else None
 
 
 def clean(ax: Axes) -> None:
     """Take away the frame's upper and right side."""
     ax.spines[["top", "right"]].set_visible(False)
-
-
-def term_labels(rows: Any) -> list[str]:
-    """Readable names of modulators: ``FOXO1``, ``CXCL12-CXCR4``, ``CCL19 x EBF1``, ``CXCR4 (receptor)``.
-
-    Contact pairs say so.
-    """
-    labels = []
-    for row in rows.itertuples(index=False):
-        contact = " (contact)" if row.range == _keys.CONTACT else ""
-        if row.kind == "tf":
-            labels.append(str(row.tf))
-        elif row.kind == ADJUSTMENT:
-            labels.append(f"{row.receptor} (receptor)")
-        elif row.kind == "lr":
-            labels.append(f"{row.ligand}\N{EN DASH}{row.receptor}{contact}")
-        elif row.kind == "tfl":
-            labels.append(f"{row.ligand} \N{MULTIPLICATION SIGN} {row.tf}{contact}")
-        else:
-            labels.append("intercept")
-    return labels

@@ -15,7 +15,7 @@ from spacetravlr._docs import document
 from spacetravlr._validators import assert_genes, assert_key, assert_one_of, assert_positive
 from spacetravlr.pl._colors import DIVERGING, centred
 from spacetravlr.pl._figure import as_list, clean, finish, new_axes, new_grid, set_title
-from spacetravlr.pl._tissue import Layout, draw_values, tissue_layout
+from spacetravlr.pl._tissue import Layout, draw_values, note, tissue_layout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["map", "distance"]
 _N_BINS = 20
+#: Cells beyond which rings would hide the map, and what is few; smallest rings of few and of more, in points squared.
+_MAX_RINGS, _FEW, _LEAST_RING = 200, 20, (60.0, 14.0)
+_MOST_POINTS = 1_000_000  # of the grid on which outlines are found
 
 
 @document
@@ -43,7 +46,7 @@ def perturbation(
     perturbed_key: str = _keys.PERTURBED,
     library_key: str | None = None,
     library_id: str | None = None,
-    limit: float | None = None,
+    limit: float | str | None = None,
     cmap: str = DIVERGING,
     size: float | None = None,
     ncols: int = 3,
@@ -56,7 +59,9 @@ def perturbation(
 ) -> Drawn:
     """Draw the change of expression that a perturbation causes.
 
-    ``kind="map"``: one map per gene, red is up and blue is down; when only some cells were perturbed, they are circled.
+    ``kind="map"``: one map per gene, red is up and blue is down; when only some cells were perturbed, they are
+    outlined: up to 200 by rings that are seen from afar, more by a line around the area in which they are the nearest
+    cells.
     ``kind="distance"``: mean change against the distance to the nearest perturbed cell, one line per gene, with the
     interquartile range shaded; the perturbed cells themselves are at zero.
 
@@ -126,13 +131,43 @@ def perturbation(
         text = f"change of {name}"
         draw_values(values, panel, layout=layout, label=text, cmap=cmap, norm=centred(values, limit), size=size)
         if not cells.all():
-            inside = cells[layout.rows]
-            area = panel.collections[-1].get_sizes()[0]  # type: ignore[attr-defined]
-            # half the width, because "." is drawn smaller than "o"
-            x, y = layout.xy[inside].T
-            panel.scatter(x, y, s=area / 4, facecolor="none", edgecolor="black", lw=0.5)
+            _outline(panel, layout, cells[layout.rows])
         set_title(panel, f"{label} \N{RIGHTWARDS ARROW} {name}")
     return finish(axes, title=title, return_fig=return_fig, save=save)
+
+
+def _outline(ax: Axes, layout: Layout, inside: Bools) -> None:
+    """Mark cells on a map: few by rings of a least size, many by a line around the areas that they fill."""
+    n = int(inside.sum())
+    if n == 0:
+        note(ax, "no perturbed cell here")
+    elif n <= _MAX_RINGS:
+        # the marker "." is half as wide as "o"
+        area = float(ax.collections[-1].get_sizes()[0]) / 4  # type: ignore[attr-defined]
+        ring = 1.25 * max(1.5 * area, _LEAST_RING[n > _FEW])
+        for color, width in (("white", 2.4), ("black", 1.0)):
+            ax.scatter(layout.xy[inside, 0], layout.xy[inside, 1], s=ring, facecolor="none", edgecolor=color, lw=width)
+        note(ax, f"ringed: perturbed ({n} cell{'s' * (n > 1)})")
+    else:
+        x, y, nearest = _areas(layout, inside)
+        limits = ax.get_xlim(), ax.get_ylim()
+        for color, width in (("white", 2.4), ("black", 1.0)):
+            ax.contour(x, y, nearest, [0.5], colors=color, linewidths=width, zorder=2)
+        ax.set(xlim=limits[0], ylim=limits[1])
+        note(ax, f"outlined: perturbed ({n:,} cells)")
+
+
+def _areas(layout: Layout, inside: Bools) -> tuple[Floats, Floats, Floats]:
+    """Grid over the tissue: one where the nearest cell is one of ``inside`` and not far, else zero."""
+    from scipy.spatial import cKDTree
+
+    low, high = layout.xy.min(axis=0) - 3 * layout.spacing, layout.xy.max(axis=0) + 3 * layout.spacing
+    step = max(layout.spacing / 3, float(np.sqrt((high - low).prod() / _MOST_POINTS)))
+    x, y = (np.arange(low[d], high[d] + step, step) for d in (0, 1))
+    points = np.stack([m.ravel() for m in np.meshgrid(x, y)], axis=1)
+    distance, cell = cKDTree(layout.xy).query(points, distance_upper_bound=2 * layout.spacing)
+    nearest = np.isfinite(distance) & np.append(inside, False)[cell]
+    return x, y, nearest.reshape(len(y), len(x)).astype(float)
 
 
 def _chosen(adata: AnnData, genes: str | Sequence[str] | None, n_top: int, perturbed_key: str) -> list[str]:

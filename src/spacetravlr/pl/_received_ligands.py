@@ -10,10 +10,10 @@ from matplotlib.colors import Normalize
 from spacetravlr import _keys
 from spacetravlr._anndata._received import read_received
 from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._anndata._term_names import find_signals, signal_label
 from spacetravlr._docs import document
-from spacetravlr._validators import assert_genes
 from spacetravlr.pl._colors import SEQUENTIAL
-from spacetravlr.pl._figure import as_list, finish, new_grid
+from spacetravlr.pl._figure import as_list, finish, new_grid, set_title
 from spacetravlr.pl._tissue import draw_values, tissue_layout
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def received_ligands(
     adata
         Annotated data after :func:`spacetravlr.pp.received_ligands`, or SpatialData.
     ligands
-        One signal or several: the name of a ligand, or ``"<ligand>|contact"`` for its contact signal. A ligand that
-        acts by contact only may go by its bare name.
+        One signal or several: the name of a ligand, or ``"<ligand>|contact"`` (``"<ligand> (contact)"``) for its
+        contact signal. A ligand that acts by contact only may go by its bare name.
     received_key
         Key of the received ligands.
     %(library_key)s
@@ -79,17 +79,14 @@ def received_ligands(
     """
     adata = unwrap(adata, table_key)
     state = read_received(adata, received_key)
-    wanted = as_list(ligands)
-    contact = {c.removesuffix(_keys.CONTACT_SUFFIX): c for c in state.lr.columns if c.endswith(_keys.CONTACT_SUFFIX)}
     tables = state.lr.join(state.tfl[state.tfl.columns.difference(state.lr.columns)])
-    names = [n if n in tables.columns else contact.get(n, n) for n in wanted]
-    assert_genes(names, tables.columns, name="ligands", where=f"adata.uns[{received_key!r}]")
+    names = find_signals(as_list(ligands), tables.columns, name="ligands", where=f"adata.uns[{received_key!r}]")
     layout = tissue_layout(adata, library_key=library_key, library_id=library_id)
     axes = new_grid(ax, len(names), figsize, (layout.panel[0] + 1.1, layout.panel[1] + 0.5), ncols)
     for name, panel in zip(names, axes, strict=True):
         values = tables[name].to_numpy()
         gene, kind = _keys.parse_signal(name)
         norm = Normalize(0, float(np.quantile(values, 0.995)) or 1.0)
-        draw_values(values, panel, layout=layout, label=f"received {gene}", cmap=cmap, norm=norm, size=size)
-        panel.set_title(f"{gene} ({kind})")
+        draw_values(values, panel, layout=layout, label=f"received {gene} ({kind})", cmap=cmap, norm=norm, size=size)
+        set_title(panel, signal_label(name))
     return finish(axes, title=title, return_fig=return_fig, save=save)

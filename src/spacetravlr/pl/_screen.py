@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
+    from matplotlib.patches import Patch
     from spatialdata import SpatialData
 
     from spacetravlr._types import Floats, Ints
@@ -35,7 +36,7 @@ def screen(
     cell_type: str | None = None,
     n_perturbations: int = 30,
     n_genes: int = 40,
-    limit: float | None = None,
+    limit: float | str | None = None,
     cmap: str = DIVERGING,
     table_key: str | None = None,
     ax: Axes | None = None,
@@ -48,7 +49,8 @@ def screen(
 
     ``kind="heatmap"``: mean change of each gene in units of its standard deviation, perturbations and genes with
     similar effects beside each other; the perturbed gene itself is grey. ``kind="ranking"``: perturbations by the mean
-    absolute change over all modelled genes.
+    absolute change over all modelled genes. Colours are the roles of the perturbed gene (transcription factor, ligand,
+    receptor), one stripe for each that it has.
 
     Parameters
     ----------
@@ -106,6 +108,8 @@ def screen(
         ax = new_axes(ax, figsize, (2.6 + 0.2 * len(columns), max(3.0, 1.4 + 0.2 * len(rows))))
         _heatmap(effect[np.ix_(rows, columns)], part.obs_names[rows], part.var_names[columns], limit, cmap, ax)
     ax.set_title(f"{mode}, {where}")
+    if kind == "heatmap":
+        _mark_roles(part.obs.iloc[rows], ax)
     return finish(ax, title=title, return_fig=return_fig, save=save)
 
 
@@ -126,7 +130,7 @@ def _similar(effect: Floats) -> Ints:
     return leaves_list(linkage(np.nan_to_num(effect), method="average", optimal_ordering=True))
 
 
-def _heatmap(effect: Floats, rows: pd.Index, columns: pd.Index, limit: float | None, cmap: str, ax: Axes) -> None:
+def _heatmap(effect: Floats, rows: pd.Index, columns: pd.Index, limit: float | str | None, cmap: str, ax: Axes) -> None:
     from matplotlib import colormaps
 
     colors = colormaps[cmap].with_extremes(bad=GREY)
@@ -135,20 +139,53 @@ def _heatmap(effect: Floats, rows: pd.Index, columns: pd.Index, limit: float | N
     ax.set_yticks(np.arange(len(rows)), rows, fontsize=8)
     ax.set(xlabel="gene", ylabel="perturbed gene")
     ax.tick_params(length=0)
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, aspect=20, pad=0.02)
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, aspect=20, pad=0.06)
     bar.set_label("mean change (SD of the gene)")
 
 
 def _ranking(obs: pd.DataFrame, strength: Floats, ax: Axes) -> None:
-    from matplotlib.patches import Patch
-
-    roles = [next((r for r in ROLE_COLORS if bool(obs[f"is_{r}"].iloc[i])), "") for i in range(len(obs))]
-    position = np.arange(len(obs))
-    ax.barh(position, strength, color=[ROLE_COLORS.get(r, GREY) for r in roles], height=0.75)
+    position, height = np.arange(len(obs)), 0.75
+    roles = _roles(obs)
+    for y, length, own in zip(position, strength, roles, strict=True):
+        colors = [ROLE_COLORS[r] for r in own] or [GREY]
+        stripe = height / len(colors)
+        for i, color in enumerate(colors):
+            ax.barh(y - height / 2 + (i + 0.5) * stripe, length, height=stripe, color=color, lw=0)
     ax.set_yticks(position, obs.index, fontsize=8)
     ax.set_ylim(len(obs) - 0.4, -0.6)
     ax.set_xlabel("mean absolute change of modelled genes (SD)")
-    handles = [Patch(color=color, label=ROLE_LABELS[r]) for r, color in ROLE_COLORS.items() if r in roles]
-    if handles:
-        ax.legend(handles=handles, frameon=False, fontsize=8, loc="lower right")
+    if any(roles):
+        ax.legend(handles=_role_handles(roles), frameon=False, fontsize=8, loc="lower right")
     clean(ax)
+
+
+def _roles(obs: pd.DataFrame) -> list[list[str]]:
+    """Roles of each perturbed gene; it may have several."""
+    known = {r: obs[f"is_{r}"].to_numpy(bool) for r in ROLE_COLORS if f"is_{r}" in obs}
+    return [[r for r, has in known.items() if has[i]] for i in range(len(obs))]
+
+
+def _role_handles(roles: list[list[str]]) -> list[Patch]:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=c, label=ROLE_LABELS[r]) for r, c in ROLE_COLORS.items() if any(r in own for own in roles)]
+    return handles + ([] if all(roles) else [Patch(color=GREY, label="none of these")])
+
+
+def _mark_roles(obs: pd.DataFrame, ax: Axes) -> None:
+    """Squares right of a heat map in the colours of the roles of each row, and their legend above."""
+    from matplotlib.transforms import ScaledTranslation
+
+    roles = _roles(obs)
+    if not any(roles):
+        return
+    scale = ax.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
+    for i, role in enumerate(ROLE_COLORS):
+        rows = [y for y, own in enumerate(roles) if role in own]
+        beside = ax.get_yaxis_transform() + ScaledTranslation((6 + 7 * i) / 72, 0, scale)
+        ax.plot([1.0] * len(rows), rows, "s", ms=4.5, color=ROLE_COLORS[role], transform=beside, clip_on=False)
+    handles = [h for h in _role_handles(roles) if h.get_label() != "none of these"]
+    # in one row where the heat map is as wide as that
+    ncols = len(handles) if ax.get_xlim()[1] > 15 else 1
+    ax.legend(handles=handles, frameon=False, fontsize=7, ncols=ncols, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+    ax.set_title(ax.get_title(), pad=8 + 12 * -(-len(handles) // ncols))

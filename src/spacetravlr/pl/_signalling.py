@@ -10,6 +10,7 @@ import pandas as pd
 from spacetravlr import _keys, get
 from spacetravlr._anndata._clusters import cluster_key_of
 from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._anndata._term_names import signal_label
 from spacetravlr._docs import document
 from spacetravlr._validators import assert_in_range, assert_positive
 from spacetravlr.pl._colors import BLUE, GREY, KIND_COLORS, ORANGE, Rgba, group_colors
@@ -220,7 +221,7 @@ def _draw(
         start, end = leaving[link.layer][link.source], arriving[link.layer + 1][link.sink]
         leaving[link.layer][link.source] -= height
         arriving[link.layer + 1][link.sink] -= height
-        _band(ax, link.layer + _WIDTH, link.layer + 1 - _WIDTH, start, end, height, link.color)
+        draw_band(ax, link.layer + _WIDTH, link.layer + 1 - _WIDTH, start, end, height, link.color)
     handles = [Patch(color=color, alpha=0.45, lw=0, label=text) for text, color in _SIGNS.items()]
     ax.legend(handles=handles, loc="upper right", bbox_to_anchor=(1.0, 0.02), ncols=2, fontsize=7, frameon=False)
     ax.set_xlim(-0.75, len(LAYERS) - 0.3)
@@ -229,7 +230,7 @@ def _draw(
 
 def _label(ax: Axes, layer: int, y: float, name: str, pathway: str) -> None:
     ligand, _ = _keys.parse_signal(name)
-    text = name.replace(_keys.CONTACT_SUFFIX, " (contact)")
+    text = signal_label(name)
     text += f" · {pathway}" if pathway not in ("", ligand) else ""
     first = layer == 0
     ax.text(
@@ -238,7 +239,7 @@ def _label(ax: Axes, layer: int, y: float, name: str, pathway: str) -> None:
     )  # fmt: skip
 
 
-def _band(ax: Axes, left: float, right: float, start: float, end: float, height: float, color: str | Rgba) -> None:
+def draw_band(ax: Axes, left: float, right: float, start: float, end: float, height: float, color: str | Rgba) -> None:
     """A band whose upper edge goes from ``start`` to ``end``."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path

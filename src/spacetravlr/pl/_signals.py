@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spacetravlr import _keys, get
+from spacetravlr._anndata._term_names import signal_label
 from spacetravlr._docs import document
 from spacetravlr._validators import assert_in_range, assert_positive
 from spacetravlr.pl._colors import DIVERGING, GREY, centred
@@ -35,7 +36,7 @@ def signals(
     n_top: int = 30,
     signals_key: str = _keys.SIGNALS_TEST,
     cmap: str = DIVERGING,
-    limit: float | None = None,
+    limit: float | str | None = None,
     table_key: str | None = None,
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
@@ -100,9 +101,7 @@ def signals(
         linewidths=[1.6 if c else 0.4 for c in called],
     )  # fmt: skip
     ax.set_xticks(np.arange(len(columns)), columns, rotation=90, fontsize=8)
-    ax.set_yticks(
-        np.arange(len(names)), [name.replace(_keys.CONTACT_SUFFIX, " (contact)") for name in names], fontsize=8
-    )
+    ax.set_yticks(np.arange(len(names)), [signal_label(name) for name in names], fontsize=8)
     ax.set_xlim(-0.7, len(columns) - 0.3)
     ax.set_ylim(len(names) - 0.3, -0.7)
     _mark_pathways(ax, list(rows["pathway"]))

@@ -1,4 +1,4 @@
-"""Fill in what single-cell measurements miss, from similar cells of the same type."""
+"""Impute expression from similar cells of the same type."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ def impute(
 
     .. math:: X' = P^n X
 
-    with the Markov matrix :math:`P` of the ``n_neighbors`` nearest neighbours in expression (principal components),
-    found within each cell type, so that types do not bleed into each other, and :math:`n` the number of steps. Every
-    cell then keeps its library size: it is scaled so that its total, of :math:`e^x - 1` for ``scale="log1p"``, is what
-    it was. Position is not used.
+    Here :math:`P` is the Markov matrix of the ``n_neighbors`` nearest neighbours in expression space (principal
+    components) and :math:`n` the number of steps. Neighbours are found within each cell type, so types do not bleed
+    into each other. Each cell is then rescaled to its original library size (the total of :math:`e^x - 1` for
+    ``scale="log1p"``). Position is not used.
 
-    How much smoothing is right depends on how deep the tissue was measured and on how much varies within its types.
-    With ``"auto"``, molecular cross-validation decides: counts are thinned into two independent halves, one half is
-    smoothed and held against the other within types, and the noise that halves have more than the whole is allowed for.
-    No smoothing at all and, with ``cluster_key``, the mean of the type are tried too; the mean is taken unless
-    something beats it by more than a thousandth. This takes about fifty times as long as one imputation, and several
-    times the memory of the layer.
+    The right amount of smoothing depends on the sequencing depth and on how much varies within cell types. With
+    ``"auto"`` it is chosen by molecular cross-validation: counts are thinned into two independent halves, one half is
+    smoothed and compared with the other within types, and the extra noise of the halves is accounted for. No smoothing
+    and, with ``cluster_key``, the cell-type mean are also tried. The mean is chosen unless another setting is better by
+    more than a thousandth. This takes about fifty times as long as one imputation and several times the memory of the
+    layer.
 
     Imputation smooths a target and its regulators over the same cells, so a fit on imputed expression looks better than
-    it is; compare with scores against the values as measured.
+    it is. Compare with scores against the measured values.
 
     Parameters
     ----------
@@ -71,52 +71,53 @@ def impute(
         Annotated data, or SpatialData.
     %(layer_normalised)s
     n_neighbors
-        Neighbours per cell, or ``"auto"`` for 5, 15, 30 or 60. Cell types of ``n_neighbors`` cells or fewer use all
-        their other cells.
+        Number of neighbours per cell, or ``"auto"`` to choose among 5, 15, 30 and 60. Cell types with ``n_neighbors``
+        cells or fewer use all other cells of the type.
     n_steps
-        Steps of diffusion, more is smoother; or ``"auto"`` for 1, 2, 3 or 6.
+        Number of diffusion steps (more is smoother), or ``"auto"`` to choose among 1, 2, 3 and 6.
     counts_layer
-        Layer with the raw counts of ``layer``, ``"X"`` for ``adata.X``; read with ``"auto"`` only, which needs them.
+        Layer with the raw counts behind ``layer`` (``"X"`` for ``adata.X``); required for ``"auto"`` and not used
+        otherwise.
     cluster_key
-        Column of ``adata.obs`` with the type of each cell; ``None`` searches neighbours among all cells.
+        Column of ``adata.obs`` with cell types; ``None`` searches neighbours among all cells.
     n_pcs
-        Principal components, at most one less than there are cells or genes.
+        Number of principal components; limited to one less than the number of cells or genes.
     use_rep
-        Key of ``obsm`` to search neighbours in (such as ``"X_pca"``), instead of principal components of the layer. Not
-        with ``"auto"``: components of all counts know both halves.
+        Key of ``obsm`` in which to search for neighbours (such as ``"X_pca"``), instead of principal components of the
+        layer. Not available with ``"auto"``, because components of all counts contain both halves.
     scale
-        ``"log1p"`` when values are :math:`\log(1 + y)`, to the base that ``sc.pp.log1p`` noted in
-        ``adata.uns["log1p"]``; ``"linear"`` when they are not logarithms.
+        ``"log1p"`` if values are :math:`\log(1 + y)`, with the base that ``sc.pp.log1p`` recorded in
+        ``adata.uns["log1p"]``; ``"linear"`` if they are not logarithms.
     rng
-        Seed or generator of the principal components, of the halves and, above 20,000 cells per type, of the neighbour
+        Seed or generator for the principal components, the halves and, above 20,000 cells per type, the neighbour
         search.
     %(n_jobs)s
     key_added
-        Layer to write.
+        Name of the new layer.
     %(copy)s
 
     Returns
     -------
-    ``None``, or the copy. Writes
+    ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
     - ``adata.layers[key_added]`` : dense float32, cells x genes
-    - ``adata.uns[key_added]`` : dict with the parameters, as chosen where they were ``"auto"``, and ``method``:
-      ``"diffusion"``, ``"none"`` (the layer as it was) or ``"type_mean"``. With ``"auto"`` also ``losses``, a table of
-      what was tried: ``method``, ``n_neighbors``, ``n_steps``, ``loss`` (mean squared error of a value, plus the same
-      for all), its standard deviation ``sd`` over the thinnings, and ``chosen``.
+    - ``adata.uns[key_added]`` : dict with the parameters (the chosen values for ``"auto"``) and ``method``:
+      ``"diffusion"``, ``"none"`` (the layer unchanged) or ``"type_mean"``. With ``"auto"`` also ``losses``, a table of
+      the settings that were tried: ``method``, ``n_neighbors``, ``n_steps``, ``loss`` (mean squared error per value,
+      plus a constant common to all settings), its standard deviation ``sd`` over thinnings, and ``chosen``.
 
     Warns
     -----
     UserWarning
-        When the mean of the type is chosen: nothing that varies within types could be told from counting noise.
+        If the cell-type mean is chosen: no variation within types could be distinguished from counting noise.
 
     Raises
     ------
     KeyError
-        When a key does not exist.
+        If a key does not exist.
     ValueError
-        When expression is negative or not finite, values are no logarithms, a parameter is out of range, or ``"auto"``
-        is asked for without counts.
+        If expression is negative or not finite, values are not logarithms, a parameter is out of range, or ``"auto"``
+        is used without counts.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How much to impute, decided by molecules that were left out."""
+"""Choose the amount of imputation by molecular cross-validation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LEAST_GAIN = 1e-3
 
 
 def assert_whole(value: Any, *, name: str, may_be_auto: bool) -> None:
-    """Raise ``ValueError`` when a value is no whole number of at least 1 (nor "auto")."""
+    """Raise ``ValueError`` if a value is neither a whole number of at least 1 nor, where allowed, "auto"."""
     valid = may_be_auto and value == AUTO if isinstance(value, str) else value >= 1 and int(value) == value
     if not valid:
         other = f' or "{AUTO}"' if may_be_auto else ""
@@ -44,13 +44,13 @@ def read_counts(adata: AnnData, counts_layer: str | None, use_rep: str | None) -
     if counts_layer is None:
         msg = (
             'Expected `counts_layer` with "auto", found None: neighbours and steps are chosen on raw counts. Pass the '
-            'layer that holds them ("X" for adata.X), or numbers.'
+            'layer with raw counts ("X" for adata.X), or numbers of neighbours and steps.'
         )
         raise ValueError(msg)
     if use_rep is not None:
         msg = (
-            f'Expected `use_rep` to be None with "auto", found `{use_rep!r}`: halves of the counts need components of '
-            "their own. Leave it out, or pass numbers of neighbours and steps."
+            f'Expected `use_rep` to be None with "auto", found `{use_rep!r}`: each half of the counts needs its own '
+            "components. Leave it out, or pass numbers of neighbours and steps."
         )
         raise ValueError(msg)
     layer = None if counts_layer == "X" else counts_layer
@@ -69,9 +69,9 @@ def choose(
     *,
     type_mean: bool,
 ) -> tuple[Setting, pd.DataFrame]:
-    """Choose the setting of least loss over several thinnings; also the table of what was tried.
+    """Choose the setting with the smallest loss over several thinnings; also return the table of all settings.
 
-    The mean of the type is chosen unless something is better by more than a thousandth.
+    The cell-type mean is chosen unless another setting is better by more than a thousandth.
     """
     neighbors = NEIGHBORS if isinstance(n_neighbors, str) else (int(n_neighbors),)
     steps = STEPS if isinstance(n_steps, str) else (int(n_steps),)
@@ -96,9 +96,8 @@ def _report(chosen: Setting, plain: dict[str, float], loss: float) -> None:
     """Log what was chosen, and warn when nothing is left that varies within types."""
     if chosen.method == "type_mean":
         warn(
-            "Molecular cross-validation found nothing within cell types that can be told from counting noise: the "
-            "imputed layer is the mean of each cell's type, scaled to the total of the cell. A fit on it has nothing "
-            "to explain."
+            "Molecular cross-validation found no variation within cell types beyond counting noise: the imputed layer "
+            "is the mean of each cell's type, scaled to the total of the cell. A fit on it has nothing to explain."
         )
         return
     what = f"{chosen.n_neighbors} neighbours and {chosen.n_steps} steps" if chosen.n_steps else "no smoothing"

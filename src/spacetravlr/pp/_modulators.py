@@ -1,4 +1,4 @@
-"""Which regulators, pairs and ligand-TF terms may act on each target."""
+"""Candidate regulators, ligand-receptor pairs and ligand-TF terms of each target."""
 
 from __future__ import annotations
 
@@ -75,49 +75,51 @@ def modulators(
 ) -> AnnData | None:
     """List the genes and pairs that may control each target.
 
-    A target's modulators come in three groups, and a fourth that holds adjustment only:
+    Each target has three groups of modulators, and a fourth group of adjustment terms:
 
-    - TF: its regulators in the base network that are in the panel, not the target itself;
-    - LR: all ligand-receptor pairs of :func:`received_ligands` of which neither gene is the target and whose receptor
-      has a mean above ``receptor_threshold`` in at least one cell type;
-    - TFL: for each of its TF regulators the ``n_top`` ligands of the panel with the highest ligand-TF score above
-      ``cutoff``, the target itself left out. In panels of 1,000 genes or more a pair is left out when the target or
-      the TF is itself a regulator of the ligand. A TFL term uses the secreted signal of its ligand where there is one;
-    - receptor: the receptor of each of its pairs by itself, unless it is one of the TF regulators.
+    - TF: its regulators in the base network that are in the panel, except the target itself;
+    - LR: all ligand-receptor pairs of :func:`received_ligands` that do not contain the target and whose receptor has a
+      mean above ``receptor_threshold`` in at least one cell type;
+    - TFL: for each of its TFs, the ``n_top`` ligands in the panel with the highest ligand-TF scores above ``cutoff``,
+      except the target itself. In panels of 1,000 genes or more, a pair is left out if the target or the TF is itself
+      a regulator of the ligand. A TFL term uses the secreted signal of its ligand if there is one;
+    - receptor: the main effect of each receptor in its pairs, unless the receptor is already among its TFs.
 
-    A receptor goes along with many genes of its cell. Without the receptor by itself, a pair would get the credit for
-    that, whatever the neighbours send. Such terms carry no claim of cause: they are fitted, and perturbations leave
-    them out. The TF of a TFL term always stands by itself too, in the TF group.
+    A receptor covaries with many genes of its cell. Without its main effect, a pair would be credited with this
+    covariation, whatever the neighbours send. Receptor main effects are adjustment terms: they are fitted, but they
+    support no causal claim, and perturbations leave them out. The TF of a TFL term always has a main effect in the TF
+    group.
 
     Parameters
     ----------
     adata
-        Annotated data on which :func:`received_ligands` was called, or SpatialData.
+        Annotated data after :func:`received_ligands`, or SpatialData.
     grn
-        Base gene-regulatory network, anything that :func:`spacetravlr.priors.read_base_grn` reads. Regulons
+        Base gene-regulatory network in any form that :func:`spacetravlr.priors.read_base_grn` reads. Regulons
         ("FOXO1(+)") and complexes ("FOS_JUN") are read as the transcription factors in them.
     ligand_tf
-        Ligand-TF scores, anything that :func:`spacetravlr.priors.read_ligand_tf` reads. Without them there are no TFL
-        terms. Ligands without a pair, and so without a received signal, get one here, as secreted ligands.
+        Ligand-TF scores in any form that :func:`spacetravlr.priors.read_ligand_tf` reads. Without them there are no TFL
+        terms. For ligands that are in no pair and have no received signal yet, one is computed here, as secreted
+        ligands.
     cluster_key
-        Column of ``adata.obs`` with cell types, for the receptor threshold and, by default, for all later steps;
-        ``None`` takes the mean over all cells.
+        Column of ``adata.obs`` with cell types, for the receptor threshold and as the default in all later steps;
+        ``None`` uses the mean over all cells.
     layer
-        Layer for the receptor threshold, by default the one of :func:`received_ligands`.
+        Layer for the receptor threshold; defaults to the layer that :func:`received_ligands` used.
     targets
-        Genes to model; by default every gene of the panel with at least one TF regulator in the panel. ``"reliable"``:
-        those among them that vary within cell types by more than counting noise, at least a twentieth of their variance
-        and three standard errors (:func:`spacetravlr.get.reliability`).
+        Genes to model; by default every gene of the panel with at least one TF regulator in the panel. ``"reliable"``
+        keeps those whose variance within cell types exceeds counting noise by at least a twentieth of the variance and
+        by three standard errors (:func:`spacetravlr.get.reliability`).
     counts_layer
-        Raw counts for ``targets="reliable"`` (``"X"`` for ``adata.X``).
+        Layer with raw counts for ``targets="reliable"`` (``"X"`` for ``adata.X``).
     receptor_threshold
-        A receptor's mean must exceed it in at least one cell type.
+        Minimum mean of a receptor in at least one cell type (exclusive).
     n_top
-        Ligands per TF and target, at most.
+        Maximum number of ligands per TF and target.
     cutoff
-        Ligand-TF scores must exceed it. The default is meant for NicheNet's published scale.
+        Minimum ligand-TF score (exclusive). The default is meant for NicheNet's published scale.
     main_effects
-        Add the group of receptors. ``False`` is the published form.
+        Add the group of receptor main effects. ``False`` is the published form.
     received_key
         ``key_added`` of :func:`received_ligands`.
     key_added
@@ -126,19 +128,19 @@ def modulators(
 
     Returns
     -------
-    ``None``, or the copy. Writes
+    ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
     - ``adata.uns[key_added]`` : dict with ``table`` (one row per target and modulator: ``target``, ``kind`` "tf", "lr",
       "tfl" or "receptor", ``tf``, ``ligand``, ``receptor``, ``range``; categorical, "" where a column does not apply)
       and ``params``;
-    - ``adata.uns["received_ligands_tfl"]`` : columns are added for ligands that had no received signal (float32).
+    - ``adata.uns["received_ligands_tfl"]`` : gains columns for ligands that had no received signal (float32).
 
     Raises
     ------
     KeyError
-        When a key or a target does not exist; the message says what to call first.
+        If a key or a target does not exist; the message names the function to call first.
     ValueError
-        When the network shares no edge with the panel or is of another species, a cell has no type, a gene named in
+        If the network shares no edge with the panel or is of another species, a cell has no type, a gene in
         ``targets`` has no modulator, or no gene is reliable.
 
     Examples
@@ -183,8 +185,8 @@ def modulators(
         groups["tfl"] = tfl_group(tf, scores, edges, target_genes, genes=genes, n_top=int(n_top), cutoff=cutoff)
         if len(tf.tf) and not len(groups["tfl"].tf):
             warn(
-                f"No ligand-TF term is left: `ligand_tf` scores none of the {len(np.unique(tf.tf))} factors "
-                f"of `grn` above {cutoff:g} with a ligand in adata.var_names; its transcription factors look like "
+                f"No ligand-TF term is left: in `ligand_tf`, none of the {len(np.unique(tf.tf))} factors of `grn` has "
+                f"a score above {cutoff:g} with a ligand in adata.var_names; its transcription factors look like "
                 f"{str(scores['tf'].iloc[0])!r}, its ligands like {str(scores['ligand'].iloc[0])!r}."
             )
         received_tfl = _with_signals(adata, received_tfl, groups["tfl"], received_key, received.params["layer"] or None)
@@ -205,8 +207,8 @@ def modulators(
     }
     counts = table["kind"].value_counts()
     logger.info(
-        "%d targets with %d TF, %d ligand-receptor and %d ligand-TF modulators from %d expressed pairs; %d receptors "
-        "by themselves.",
+        "%d targets with %d TF, %d ligand-receptor and %d ligand-TF modulators from %d expressed pairs; %d receptor "
+        "main effects.",
         len(target_genes), *(int(counts.get(kind, 0)) for kind in ("tf", "lr", "tfl")), len(pairs),
         int(counts.get(ADJUSTMENT, 0)),
     )  # fmt: skip
@@ -229,7 +231,7 @@ def _edges(grn: pd.DataFrame, genes: pd.Index, *, required: bool) -> Edges:
         msg = (
             f"Expected `grn` to hold edges between genes of adata.var_names (such as {genes[0]!r}), found none; its "
             f"genes look like {str(grn['tf'].iloc[0])!r} and {str(grn['target'].iloc[0])!r}. "
-            "Call `st.priors.map_orthologs(grn, orthologs)` when they are another organism's."
+            "Call `st.priors.map_orthologs(grn, orthologs)` if they are from another organism."
         )
         raise ValueError(msg)
     return edges
@@ -254,7 +256,7 @@ def _reliable(adata: AnnData, candidates: Ints, counts_layer: str | None, cluste
     if not len(kept):
         msg = (
             f"Expected at least one of {len(candidates)} possible targets to vary by more than counting noise, found "
-            "none; name `targets` to model them nevertheless."
+            "none; pass gene names as `targets` to model them anyway."
         )
         raise ValueError(msg)
     logger.info("%d of %d possible targets vary by more than counting noise.", len(kept), len(candidates))
@@ -295,9 +297,9 @@ def _with_signals(
         return received
     if len(adata.uns[_keys.received_tfl(received_key)]) != adata.n_obs:
         warn(
-            "adata holds some of the cells that ligands were received from; the signals of ligands without a pair "
-            f"(such as {missing[0]!r}) come from these cells alone. Pass `ligand_tf` to `st.pp.received_ligands` "
-            "before taking a subset."
+            "adata is a subset of the cells for which received ligands were computed; the signals of ligands without a "
+            f"pair (such as {missing[0]!r}) come from this subset only. Pass `ligand_tf` to `st.pp.received_ligands` "
+            "before subsetting."
         )
     secreted, _ = operators(adata, received_key)
     values: Floats = secreted.apply(get_expression(adata, missing, layer=layer))

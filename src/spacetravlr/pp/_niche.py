@@ -1,4 +1,4 @@
-"""Which cell types surround each cell."""
+"""Cell-type composition of the neighbourhood of each cell."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def niche(
 
     .. math:: n_{jc} = \lvert \{ i : \lVert s_i - s_j \rVert \le r,\ c(i) = c \} \rvert
 
-    The cell itself is counted (:doc:`/how-it-works`, section 3, input b of the refinement).
+    The cell itself is counted. Networks read these counts (:doc:`/how-it-works`, "Networks").
 
     Parameters
     ----------
     adata
         Annotated data with coordinates, or SpatialData.
     cluster_key
-        Column of ``adata.obs`` with the type of each cell.
+        Column of ``adata.obs`` with cell types.
     radius
-        Radius, in micrometres.
+        Radius in micrometres.
     microns_per_unit
-        Length of one coordinate unit in micrometres. It, ``spatial_key`` and ``library_key`` are by default those of
-        ``pp.spatial_weights`` when it was called, else 1, ``"spatial"`` and none.
+        Length of one coordinate unit in micrometres. The defaults of this option, ``spatial_key`` and ``library_key``
+        are those passed to ``pp.spatial_weights`` if it was called, otherwise 1, ``"spatial"`` and none.
     spatial_key
         Key of the coordinates in ``obsm``.
     library_key
@@ -62,17 +62,17 @@ def niche(
 
     Returns
     -------
-    ``None``, or the copy. Writes
+    ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
-    - ``adata.obsm[key_added]`` : array cells x types, float32 counts
+    - ``adata.obsm[key_added]`` : array of counts, cells x types, float32
     - ``adata.uns[key_added]`` : dict with ``cell_types`` (the columns) and the parameters
 
     Raises
     ------
     KeyError
-        When a key does not exist.
+        If a key does not exist.
     ValueError
-        When coordinates are not finite, a cell has no type, or a parameter is out of range.
+        If coordinates are not finite, a cell has no type, or a parameter is out of range.
     """
     table = unwrap(adata)
     assert_unique_names(table)

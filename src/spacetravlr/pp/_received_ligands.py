@@ -1,4 +1,4 @@
-"""What each cell receives from its neighbours."""
+"""Ligand signals that each cell receives from its neighbours."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def received_ligands(
     key_added: str = _keys.RECEIVED,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Sum up what every cell receives of each ligand.
+    r"""Compute how much of each ligand every cell receives.
 
     .. math:: L_{jk} = \sum_{i \in N(j)} W_{ij}\, x_{ik}
 
     with the weights :math:`W` of ``pp.spatial_weights`` and the expression :math:`x_{ik}` of ligand :math:`k`.
-    A ligand with secreted and contact pairs has two received signals, the columns ``<ligand>`` and
+    A ligand with both secreted and contact pairs has two received signals, in the columns ``<ligand>`` and
     ``<ligand>|contact``.
 
     Parameters
@@ -58,25 +58,25 @@ def received_ligands(
     adata
         Annotated data after ``pp.spatial_weights``, or SpatialData.
     lr
-        Ligand-receptor pairs, any table (or path of one) that :func:`spacetravlr.priors.read_ligand_receptor` reads.
-        Complexes are split into pairs; pairs with a gene that is not in ``var_names`` are left out.
+        Ligand-receptor pairs: any table (or path to one) that :func:`spacetravlr.priors.read_ligand_receptor` reads.
+        Complexes are split into pairs. Pairs with a gene that is not in ``var_names`` are left out.
     ranges
-        Annotated table of pairs, such as CellChatDB's, for the ranges of an ``lr`` without annotation (LIANA's). All
-        pairs of such a table are taken as secreted otherwise, with a warning.
+        Annotated table of pairs, such as CellChatDB's, that supplies the ranges of an ``lr`` without annotation (such
+        as LIANA's). Without it, all pairs of such a table are treated as secreted, with a warning.
     %(layer_normalised)s
     ligand_tf
-        Ligand-TF potentials, any table that :func:`spacetravlr.priors.read_ligand_tf` reads: its ligands are received
-        too, for the ligand-TF terms of the model.
+        Ligand-TF potentials: any table that :func:`spacetravlr.priors.read_ligand_tf` reads. Received signals of its
+        ligands are computed too, for the ligand-TF terms of the model.
     normalize
-        ``"sum"`` as above, ``"mean"`` (over the number of cells of the slide, as in the published code) or ``"row"``
-        (a weighted average over the neighbours).
+        ``"sum"`` as above, ``"mean"`` (divided by the number of cells of the slide, as in the published code) or
+        ``"row"`` (weighted average over the neighbours).
     method
-        ``"auto"`` uses what ``pp.spatial_weights`` chose; ``"sparse"`` and ``"grid"`` overrule it.
+        ``"auto"`` uses the method that ``pp.spatial_weights`` chose; ``"sparse"`` and ``"grid"`` override it.
     weights_key
         Key of ``pp.spatial_weights``.
     ligrec_key
-        Key in ``uns`` of a result of ``sq.gr.ligrec``: only pairs that are significant between some two clusters are
-        kept.
+        Key in ``uns`` of a result of ``sq.gr.ligrec``. Only pairs that are significant between at least two clusters
+        are kept.
     pvalue
         Significance level for ``ligrec_key``.
     %(n_jobs)s
@@ -85,20 +85,20 @@ def received_ligands(
 
     Returns
     -------
-    ``None``, or the copy. Writes
+    ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
-    - ``adata.uns[key_added]`` : DataFrame cells x signals of the pairs, float32; a name that cannot be a key of a file
-      is written as in an URL ("CCL3/L1" as "CCL3%2FL1", and the second of two that differ in case only with "%~1")
-    - ``adata.uns[f"{key_added}_tfl"]`` : DataFrame cells x signals of the ligand-TF terms, one per ligand (secreted
-      where there is one), float32
+    - ``adata.uns[key_added]`` : DataFrame, cells x signals of the pairs, float32. A name that cannot be a key in a file
+      is escaped as in a URL ("CCL3/L1" as "CCL3%2FL1"); of two names that differ only in case, the second gets "%~1".
+    - ``adata.uns[f"{key_added}_tfl"]`` : DataFrame, cells x signals of the ligand-TF terms, one per ligand (the
+      secreted signal if there is one), float32
     - ``adata.uns[f"{key_added}_params"]`` : dict with the parameters and ``pairs``, the pairs that were kept
 
     Raises
     ------
     KeyError
-        When a key or layer does not exist.
+        If a key or layer does not exist.
     ValueError
-        When no pair is left, or expression is negative or not finite.
+        If no pair is left, or expression is negative or not finite.
 
     Examples
     --------

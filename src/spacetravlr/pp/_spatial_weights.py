@@ -47,7 +47,7 @@ def spatial_weights(
     key_added: str = _keys.SPATIAL_WEIGHTS,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Weigh the neighbours of every cell by their distance.
+    r"""Compute distance-based weights between neighbouring cells.
 
     .. math::
 
@@ -55,11 +55,11 @@ def spatial_weights(
         \text{ for } \lVert s_i - s_j \rVert \le r, \qquad
         \sigma = \frac{r}{\sqrt{-2 \ln \varepsilon}}
 
-    once with the radius of secreted ligands and once with that of contact ligands. Coordinates are never rescaled:
-    radii are in micrometres and ``microns_per_unit`` says what one unit of the coordinates is. A warning says what to
-    pass where coordinates look like pixels or like rows and columns of spots (by ``adata.uns["spatial"]``, by the
-    columns that CosMx has in ``obs``, by the spacing), where slides lie on top of each other without
-    ``library_key``, and where a radius reaches nobody.
+    Weights are computed twice: with the radius of secreted ligands and with that of contact ligands. Radii are in
+    micrometres. Coordinates are never rescaled; ``microns_per_unit`` gives their unit. A warning names the argument to
+    pass if coordinates look like pixels or like rows and columns of spots (judged by ``adata.uns["spatial"]``, by
+    columns of ``obs`` typical of CosMx, and by the spacing), if slides overlap without ``library_key``, or if a radius
+    reaches no neighbours.
 
     Parameters
     ----------
@@ -76,8 +76,8 @@ def spatial_weights(
     eps
         Weight at the radius.
     truncate
-        Whether weights beyond the radius are zero. If not, the kernel runs on until its weight is below 1e-10; with
-        ``sigma=radius`` this is the kernel of the published code.
+        Whether weights beyond the radius are zero. If ``False``, the kernel extends until its weight is below 1e-10;
+        with ``sigma=radius`` this is the kernel of the published code.
     autocrine
         Whether a cell receives its own signal, with weight 1.
     microns_per_unit
@@ -85,21 +85,21 @@ def spatial_weights(
     spatial_key
         Key of the coordinates in ``obsm``.
     library_key
-        Column of ``adata.obs`` with the slide of each cell; no weight joins two slides.
+        Column of ``adata.obs`` with the slide of each cell; no weights connect different slides.
     connectivity_key
-        Graph of squidpy in ``obsp`` (such as ``"spatial_distances"`` or ``"spatial_connectivities"``): only its edges
+        Graph from squidpy in ``obsp`` (such as ``"spatial_distances"`` or ``"spatial_connectivities"``). Only its edges
         get weights, within the radii.
     method
-        ``"sparse"`` stores the weights; ``"grid"`` stores parameters only, and received ligands are computed through a
-        regular grid, at a cost that does not depend on the number of neighbours (error below 0.1 %); ``"auto"`` takes
-        for each of the two ranges the cheaper one, and the exact one where it is cheap anyway.
+        ``"sparse"`` stores the weights. ``"grid"`` stores only parameters, and received ligands are computed on a
+        regular grid, at a cost that does not depend on the number of neighbours (error below 0.1 %). ``"auto"`` picks
+        the cheaper method for each of the two ranges, or the exact one if it is cheap anyway.
     %(n_jobs)s
     %(key_added)s
     %(copy)s
 
     Returns
     -------
-    ``None``, or the copy. Writes
+    ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
     - ``adata.obsp[key_added]`` : CSR float32, secreted weights, unless the grid is used
     - ``adata.obsp["contact_weights"]`` (``f"{key_added}_contact"`` for another key) : CSR float32, contact weights,
@@ -109,9 +109,9 @@ def spatial_weights(
     Raises
     ------
     KeyError
-        When a key does not exist.
+        If a key does not exist.
     ValueError
-        When coordinates are not finite, or a parameter is out of range.
+        If coordinates are not finite, or a parameter is out of range.
 
     Examples
     --------
@@ -192,7 +192,7 @@ def spatial_weights(
         "method": engines[0],
         "contact_method": engines[1],
     }
-    _report(written)
+    _report(written, autocrine=autocrine)
     return table if copy else None
 
 
@@ -215,9 +215,11 @@ def _on_graph(
     return weights
 
 
-def _report(written: dict[str, sparse.csr_matrix | None]) -> None:
+def _report(written: dict[str, sparse.csr_matrix | None], *, autocrine: bool) -> None:
     for name, weights in written.items():
         if weights is None:
             logger.info("%s: through a grid, nothing stored", name)
         else:
-            logger.info("%s: %.1f neighbours per cell", name, weights.nnz / max(1, weights.shape[0]))
+            n = weights.shape[0]
+            others = weights.nnz - n * autocrine  # a cell is no neighbour of itself
+            logger.info("%s: %.1f neighbours per cell", name, others / max(1, n))

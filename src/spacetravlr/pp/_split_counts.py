@@ -1,4 +1,4 @@
-"""Counts as two independent halves."""
+"""Split counts into two independent halves."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ def split_counts(
 
     .. math:: A_{jg} \sim \mathrm{Binomial}(k_{jg}, p), \qquad B_{jg} = k_{jg} - A_{jg}
 
-    Where counts are Poisson, :math:`A` and :math:`B` are independent given what the cell expresses: what holds between
-    a regulator in one half and a target in the other is no shared noise. Normalise each half by itself.
+    If counts are Poisson, :math:`A` and :math:`B` are independent given the expression of the cell. An association
+    between a regulator in one half and a target in the other is then not due to shared noise. Normalise each half
+    separately.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ def split_counts(
     counts_layer
         Layer with the counts; ``None`` uses ``X``.
     fraction
-        Part of the molecules that the first half gets, between 0 and 1.
+        Fraction of the molecules that goes to the first half, between 0 and 1.
     %(rng)s
     key_added
         Stem of the two layers.
@@ -51,17 +52,17 @@ def split_counts(
 
     Returns
     -------
-    ``None``, or the copy. Writes
+    ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
-    - ``adata.layers[f"{key_added}_a"]``, ``adata.layers[f"{key_added}_b"]`` : arrays or CSR matrices, in the dtype of
-      the counts, which are their sum
+    - ``adata.layers[f"{key_added}_a"]``, ``adata.layers[f"{key_added}_b"]`` : arrays or CSR matrices in the dtype of
+      the counts; their sum is the counts
 
     Raises
     ------
     KeyError
-        When the layer does not exist.
+        If the layer does not exist.
     ValueError
-        When the values are not counts, or ``fraction`` is not between 0 and 1.
+        If the values are not counts, or ``fraction`` is not between 0 and 1.
 
     Examples
     --------

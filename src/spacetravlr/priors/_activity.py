@@ -1,4 +1,4 @@
-"""How well a ligand's regulatory potential tells a gene set from the background: NicheNet's ligand activity."""
+"""Ligand activity as in NicheNet: how well a ligand's regulatory potential separates a gene set from the background."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def ligand_activity(
 ) -> pd.DataFrame:
     r"""Rank ligands by how well they explain a set of genes.
 
-    With :math:`p_{kg}` the regulatory potential of ligand :math:`k` on gene :math:`g` and :math:`y_g` one for the
-    genes of the set and zero for the other background genes, a ligand's activity is the Pearson correlation of
-    :math:`p_k` with :math:`y`, or the area under the precision-recall curve (AUPR) or the ROC curve of :math:`p_k` as
-    a classifier of :math:`y`. ``aupr_corrected`` is AUPR minus its value for a ligand that knows nothing, the share
+    Let :math:`p_{kg}` be the regulatory potential of ligand :math:`k` on gene :math:`g`, and let :math:`y_g` be one for
+    genes in the set and zero for the other background genes. The activity of a ligand is the Pearson correlation of
+    :math:`p_k` with :math:`y`, or the area under the precision-recall curve (AUPR) or the ROC curve of :math:`p_k` as a
+    classifier of :math:`y`. ``aupr_corrected`` is AUPR minus its value for an uninformative ligand, which is the share
     of genes in the set.
 
     Parameters
@@ -39,28 +39,28 @@ def ligand_activity(
         Regulatory potentials: wide (target genes x ligands, as NicheNet publishes them) or long (``ligand, tf,
         score``).
     gene_set
-        Genes to explain, for example those that change between two niches.
+        Genes to explain, for example those that differ between two niches.
     background
-        Genes that could have been in the set, for example all that are expressed; the gene set is added to them.
-        Genes without a potential are left out of both.
+        Genes that could have been in the set, for example all expressed genes; the gene set is added to them. Genes
+        without a potential are left out of both.
     ligands
         Ligands to score, all by default.
     sort_by
-        Score that orders the table: ``"aupr_corrected"``, ``"aupr"``, ``"auroc"`` or ``"pearson"``.
+        Score by which the table is sorted: ``"aupr_corrected"``, ``"aupr"``, ``"auroc"`` or ``"pearson"``.
     orient
         What the rows of a wide ``potential`` are, see :func:`read_ligand_tf`.
 
     Returns
     -------
-    Table with the columns ``ligand``, ``pearson``, ``auroc``, ``aupr``, ``aupr_corrected``, best
-    first. A ligand with the same potential on every gene has a Pearson correlation of NaN.
+    Table with the columns ``ligand``, ``pearson``, ``auroc``, ``aupr``, ``aupr_corrected``, best first. For a ligand
+    with the same potential on every gene, the Pearson correlation is NaN.
 
     Raises
     ------
     ValueError
-        When no gene of the set, or none outside it, has a potential, or a potential is not finite.
+        If no gene in the set, or none outside it, has a potential, or a potential is not finite.
     KeyError
-        When one of ``ligands`` has no potential.
+        If one of ``ligands`` has no potential.
 
     Examples
     --------

@@ -40,33 +40,33 @@ def read_base_grn(
 ) -> pd.DataFrame:
     """Read a base gene-regulatory network into one long table.
 
-    Accepted are long tables with the columns ``tf, target`` (DoRothEA), ``source, target`` (decoupler, CollecTRI) or
-    ``source_genesymbol, target_genesymbol`` (OmniPath), with or without ``weight`` or ``mor``; and wide matrices of TFs
-    and genes, whose entries other than zero are edges, such as the 0/1 tables of CellOracle (recognised by their column
-    ``gene_short_name``; several peaks of a gene become one).
+    Accepts long tables with the columns ``tf, target`` (DoRothEA), ``source, target`` (decoupler, CollecTRI) or
+    ``source_genesymbol, target_genesymbol`` (OmniPath), with or without ``weight`` or ``mor``. Also accepts wide
+    matrices of TFs and genes, in which nonzero entries are edges, such as the 0/1 tables of CellOracle (recognised by
+    their column ``gene_short_name``; the peaks of a gene are merged).
 
     Parameters
     ----------
     source
-        DataFrame, or path of a csv, tsv, parquet or feather file.
+        DataFrame, or path to a csv, tsv, parquet or feather file.
     confidence
-        Levels of evidence to keep, such as ``"ABC"``, of a table with a column ``confidence`` (DoRothEA); all of them
-        by default.
+        Confidence levels to keep, such as ``"ABC"``, for a table with a column ``confidence`` (DoRothEA); all by
+        default.
     orient
-        What the rows of a wide matrix are: ``"tf_by_gene"`` (TFs are rows) or ``"gene_by_tf"`` (genes are
-        rows; the default for CellOracle's tables). By default names of the axes decide, or, where the names of the
-        columns clearly look more like transcription factors than those of the rows, these.
+        What the rows of a wide matrix are: ``"tf_by_gene"`` (TFs are rows) or ``"gene_by_tf"`` (genes are rows; the
+        default for CellOracle's tables). By default this is inferred from the axis names, or from the labels if the
+        column labels clearly look more like transcription factors than the row labels.
 
     Returns
     -------
-    Table with one row per edge: ``tf``, ``target`` (categorical) and ``weight`` (float32; 1 where the source has none).
+    Table with one row per edge: ``tf``, ``target`` (categorical) and ``weight`` (float32; 1 if the source has none).
 
     Raises
     ------
     ValueError
-        When no edge or no usable column is found; the message names the columns found.
+        If no edge or no usable column is found; the message names the columns found.
     FileNotFoundError, TypeError
-        When ``source`` is not a table.
+        If ``source`` is not a table.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def read_base_grn(
     if orient is None and are_swapped(edges["tf"].cat.categories, edges["target"].cat.categories):
         warn(
             f"The targets of `grn` (such as {edges['target'].iloc[0]!r}) look more like transcription factors than its "
-            f"regulators (such as {edges['tf'].iloc[0]!r}); if the table is the wrong way round, rename its columns."
+            f"regulators (such as {edges['tf'].iloc[0]!r}); if the two columns are swapped, rename them."
         )
     return tidy(edges, name="grn", keys=["tf", "target"])
 

@@ -1,4 +1,4 @@
-"""Public prior tables, found in the local data folder, in the cache or at their public address."""
+"""Fetch public prior tables from the local data folder, the cache or their public address."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _LIANA = (
     "src/liana/resource/omni_resource.csv"
 )
 _CELLCHAT_HINT = (
-    "In R, `write.csv(CellChat::CellChatDB.{organism}$interaction, ...)` writes it; "
-    "`resource='consensus'` can be downloaded."
+    "In R, write it with `write.csv(CellChat::CellChatDB.{organism}$interaction, ...)`, or use "
+    "`resource='consensus'`, which can be downloaded."
 )
 _NICHENET_HINT = (
-    "NicheNet publishes R files only (https://zenodo.org/records/7074291): in R, read "
+    "NicheNet publishes only R files (https://zenodo.org/records/7074291): in R, read "
     "`ligand_tf_matrix_nsga2r_final.rds` with `readRDS` and write it with `arrow::write_parquet`, TFs as rows. "
-    "Any such table can be given to `st.priors.read_ligand_tf`."
+    "Any such table can be passed to `st.priors.read_ligand_tf`."
 )
 _ORTHOLOG_HINT = (
-    "Any table with the columns 'human' and 'mouse', such as one exported from Ensembl BioMart, can be given to "
+    "Any table with the columns 'human' and 'mouse', such as one exported from Ensembl BioMart, can be passed to "
     "`st.priors.map_orthologs`."
 )
 
@@ -52,9 +52,9 @@ def fetch_base_grn(
 ) -> pd.DataFrame:
     """Get a base gene-regulatory network.
 
-    Looks in the folder that ``SPACETRAVLR_DATA`` names (``grn_<organism>_dorothea.parquet``), then in
-    ``st.settings.cache_dir``, then downloads: DoRothEA from the OmniPath web service, CollecTRI for human from Zenodo
-    record 8192729 and for mouse from OmniPath. None of them is part of this package; mind their licences.
+    Looks in the folder given by ``SPACETRAVLR_DATA`` (``grn_<organism>_dorothea.parquet``), then in
+    ``st.settings.cache_dir``, and otherwise downloads: DoRothEA from the OmniPath web service, CollecTRI for human from
+    Zenodo record 8192729 and for mouse from OmniPath. None of them is part of this package; check their licences.
 
     Parameters
     ----------
@@ -63,14 +63,14 @@ def fetch_base_grn(
     resource
         ``"dorothea"`` or ``"collectri"``.
     confidence
-        Levels of DoRothEA to keep. D and E carry almost no evidence and are left out by default (the web service does
-        not offer E).
+        DoRothEA levels to keep. D and E carry almost no evidence and are left out by default (the web service does not
+        offer E).
     license
-        ``"academic"``, or ``"commercial"`` for edges that OmniPath may give to companies only. It concerns what is
-        downloaded from OmniPath; a file in the local data folder is taken as it is.
+        ``"academic"``, or ``"commercial"`` to get only edges that may be used commercially. Applies to downloads from
+        OmniPath; a file in the local data folder is used as it is.
     known_hash
-        SHA256 that a download must have. Without it the first download is trusted, with a logged warning, and its hash
-        kept beside the file and checked from then on.
+        Expected SHA256 of a download. Without it, the first download is trusted, with a logged warning; its hash is
+        stored next to the file and checked from then on.
 
     Returns
     -------
@@ -79,9 +79,9 @@ def fetch_base_grn(
     Raises
     ------
     ConnectionError
-        When the download fails; the message says where to put the file by hand.
+        If the download fails; the message says where to put the file by hand.
     ValueError
-        When an option is unknown or the file does not have the expected hash.
+        If an option is unknown or the file does not have the expected hash.
     """
     assert_one_of(organism, tuple(_TAXON), name="organism")
     assert_one_of(resource, ("dorothea", "collectri"), name="resource")
@@ -121,10 +121,10 @@ def fetch_ligand_receptor(
 ) -> pd.DataFrame:
     """Get ligand-receptor pairs.
 
-    Looks in the folder that ``SPACETRAVLR_DATA`` names (``lr_cellchatdb_<organism>.csv.gz``), then in
-    ``st.settings.cache_dir``, then downloads LIANA's table of resources (Dimitrov et al., 2022). That table does not
-    say which pairs need contact: all of them come out as secreted, with a warning, unless ``ranges`` does. None is part
-    of this package; mind the licences.
+    Looks in the folder given by ``SPACETRAVLR_DATA`` (``lr_cellchatdb_<organism>.csv.gz``), then in
+    ``st.settings.cache_dir``, and otherwise downloads LIANA's table of resources (Dimitrov et al., 2022). That table
+    does not say which pairs need contact: unless ``ranges`` is given, all pairs are treated as secreted, with a
+    warning. None of them is part of this package; check their licences.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def fetch_ligand_receptor(
     resource
         ``"cellchatdb"`` or ``"consensus"`` (LIANA's; download only).
     ranges
-        Annotated table of pairs for the ranges, see :func:`read_ligand_receptor`.
+        Annotated table of pairs that supplies the ranges, see :func:`read_ligand_receptor`.
     known_hash
         As in :func:`fetch_base_grn`.
 
@@ -144,7 +144,7 @@ def fetch_ligand_receptor(
     Raises
     ------
     FileNotFoundError
-        For CellChatDB of the mouse, which cannot be downloaded in a format that Python reads, when the file is nowhere.
+        If the file for mouse CellChatDB is not found. It cannot be downloaded in a format that Python reads.
     ConnectionError, ValueError
         As in :func:`fetch_base_grn`.
     """
@@ -175,14 +175,14 @@ def fetch_ligand_tf(
 ) -> pd.DataFrame:
     """Get ligand-to-TF regulatory potentials.
 
-    NicheNet's own matrices are published as R files, which Python does not read, so this looks for a file that you
-    made from them: ``nichenet_like_ligand_tf_human.parquet`` in the folder that ``SPACETRAVLR_DATA`` names, then
+    NicheNet publishes its matrices as R files, which Python cannot read. This function therefore looks for a converted
+    file: ``nichenet_like_ligand_tf_human.parquet`` in the folder given by ``SPACETRAVLR_DATA``, then
     ``ligand_tf_human.parquet`` in ``st.settings.cache_dir``, then at ``url``. To make it, read
-    ``ligand_tf_matrix_nsga2r_final.rds`` of Zenodo record 7074291 in R and write it with ``arrow::write_parquet``.
-    The mouse table is the human one carried over with :func:`fetch_orthologs`.
+    ``ligand_tf_matrix_nsga2r_final.rds`` of Zenodo record 7074291 in R and write it with ``arrow::write_parquet``. The
+    mouse table is the human table mapped with :func:`fetch_orthologs`.
 
-    The scale of the scores depends on how they were made: ``cutoff`` of :func:`spacetravlr.pp.modulators` is meant for
-    NicheNet's published values.
+    The scale of the scores depends on how they were computed: ``cutoff`` of :func:`spacetravlr.pp.modulators` is meant
+    for NicheNet's published values.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def fetch_ligand_tf(
     known_hash
         As in :func:`fetch_base_grn`.
     min_score
-        Only scores above it are kept.
+        Keep only scores above this value.
 
     Returns
     -------
@@ -202,7 +202,7 @@ def fetch_ligand_tf(
     Raises
     ------
     FileNotFoundError
-        When the file is nowhere and no ``url`` is given; the message says how to make it.
+        If the file is not found and no ``url`` is given; the message says how to make it.
     ConnectionError, ValueError
         As in :func:`fetch_base_grn`.
     """
@@ -222,13 +222,13 @@ def fetch_ligand_tf(
 def fetch_orthologs(*, url: str | None = None, known_hash: str | None = None) -> pd.DataFrame:
     """Get one-to-one orthologs of human and mouse.
 
-    Looks for ``orthologs_human_mouse_1to1.csv.gz`` in the folder that ``SPACETRAVLR_DATA`` names, then in
+    Looks for ``orthologs_human_mouse_1to1.csv.gz`` in the folder given by ``SPACETRAVLR_DATA``, then in
     ``st.settings.cache_dir``, then at ``url``.
 
     Parameters
     ----------
     url
-        Public address of a csv table, compressed with gzip.
+        Public address of a gzip-compressed csv table.
     known_hash
         As in :func:`fetch_base_grn`.
 
@@ -239,7 +239,7 @@ def fetch_orthologs(*, url: str | None = None, known_hash: str | None = None) ->
     Raises
     ------
     FileNotFoundError
-        When the file is nowhere and no ``url`` is given.
+        If the file is not found and no ``url`` is given.
     ConnectionError, ValueError
         As in :func:`fetch_base_grn`.
     """

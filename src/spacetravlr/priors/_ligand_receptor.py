@@ -1,4 +1,4 @@
-"""Ligand-receptor pairs, and how far each pair's ligand reaches."""
+"""Ligand-receptor pairs and their ranges (secreted or contact)."""
 
 from __future__ import annotations
 
@@ -34,38 +34,37 @@ def read_ligand_receptor(
 ) -> pd.DataFrame:
     """Read ligand-receptor pairs into one table with one row per pair of genes.
 
-    Accepted are tables of CellChatDB (``ligand, receptor, pathway, signaling`` or its own column names), of LIANA and
-    OmniPath (``source_genesymbol, target_genesymbol``) and plain ``ligand, receptor`` or ``source, target``.
-    Complexes (``TGFBR1_TGFBR2``, on either side) are split into pairs, every subunit of the ligand with every one of
-    the receptor.
+    Accepts tables of CellChatDB (``ligand, receptor, pathway, signaling`` or its own column names), of LIANA and
+    OmniPath (``source_genesymbol, target_genesymbol``), and plain ``ligand, receptor`` or ``source, target``. Complexes
+    (``TGFBR1_TGFBR2``, on either side) are split into pairs of every ligand subunit with every receptor subunit.
 
-    A pair is of ``contact`` range when its annotation is "Cell-Cell Contact", else ``secreted``; a column ``range``
-    in the table goes before the annotation. Pairs without either are secreted, with a warning, unless a second table
-    gives their ``ranges``.
+    A pair has ``contact`` range if its annotation is "Cell-Cell Contact", otherwise ``secreted``. A column ``range`` in
+    the table takes precedence over the annotation. Pairs with neither are treated as secreted, with a warning, unless a
+    second table supplies their ``ranges``.
 
     Parameters
     ----------
     source
-        DataFrame, or path of a csv, tsv, parquet or feather file.
+        DataFrame, or path to a csv, tsv, parquet or feather file.
     resource
-        Rows to keep of a table with a column ``resource`` (such as LIANA's, which holds several databases).
+        Resource to keep, for a table with a column ``resource`` (such as LIANA's, which holds several databases).
     ranges
-        Annotated table of pairs, such as CellChatDB's, that gives the ranges of pairs without one: a pair takes that of
-        the same pair there, or else that of its ligand where all pairs of the ligand have the same.
+        Annotated table of pairs, such as CellChatDB's, that supplies the ranges of pairs without one. A pair takes the
+        range of the same pair there; otherwise that of its ligand, if all pairs of the ligand share one range.
     genes
-        Names of genes, such as ``adata.var_names``: those that look like a complex ("HLA_A") are not split.
+        Gene names, such as ``adata.var_names``. Names in it that look like a complex ("HLA_A") are not split.
 
     Returns
     -------
-    Table with the columns ``ligand``, ``receptor``, ``range`` ("secreted" or "contact") and
-    ``pathway`` ("" when unknown), no two rows alike in the first three.
+    Table with the columns ``ligand``, ``receptor``, ``range`` ("secreted" or "contact") and ``pathway`` ("" if
+    unknown), without duplicates in the first three.
 
     Raises
     ------
     ValueError
-        When a column is missing, a range is unknown or no pair is left; the message names what was found.
+        If a column is missing, a range is unknown or no pair is left; the message names what was found.
     FileNotFoundError, TypeError
-        When ``source`` is not a table.
+        If ``source`` is not a table.
 
     Examples
     --------
@@ -164,7 +163,7 @@ def _completed(pairs: pd.DataFrame, ranges: Source | None) -> pd.Series:
         example = pairs.loc[found.isna()].iloc[0]
         warn(
             f"{unknown} of {len(pairs)} ligand-receptor pairs (such as {example['ligand']}-{example['receptor']}) have "
-            "no annotation of their range and are taken as secreted"
+            "no annotation of their range and are treated as secreted"
             + ("." if ranges is not None else "; pass an annotated table, such as CellChatDB's, as `ranges=`.")
         )
     if ranges is not None:

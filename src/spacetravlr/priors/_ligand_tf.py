@@ -1,4 +1,4 @@
-"""Ligand-to-TF regulatory potentials in the manner of NicheNet."""
+"""Ligand-to-TF regulatory potentials as in NicheNet."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ _SCORE = ("score", "weight", "potential", "regulatory_potential")
 def read_ligand_tf(source: Source, *, min_score: float = 0.0, orient: Orient | None = None) -> pd.DataFrame:
     """Read ligand-to-gene regulatory potentials into one long table.
 
-    Accepted are long tables (``ligand, tf, score``; ``target`` for ``tf``, ``weight`` for ``score``) and wide
-    matrices as NicheNet publishes them, target genes by ligands. Of the targets only the transcription factors matter
-    to :func:`spacetravlr.pp.modulators`, which picks them.
+    Accepts long tables (``ligand, tf, score``; ``target`` for ``tf``, ``weight`` for ``score``) and wide matrices as
+    NicheNet publishes them, target genes x ligands. :func:`spacetravlr.pp.modulators` uses only targets that are
+    transcription factors, and selects them itself.
 
     Parameters
     ----------
     source
-        DataFrame, or path of a csv, tsv, parquet or feather file.
+        DataFrame, or path to a csv, tsv, parquet or feather file.
     min_score
-        Only scores above it are kept.
+        Keep only scores above this value.
     orient
-        What the rows of a wide matrix are: ``"tf_by_ligand"`` (TFs or targets are rows, ligands columns: NicheNet's
-        own, and the default) or ``"ligand_by_tf"``.
+        What the rows of a wide matrix are: ``"tf_by_ligand"`` (rows are TFs or targets, columns are ligands; NicheNet's
+        format, and the default) or ``"ligand_by_tf"``.
 
     Returns
     -------
@@ -53,9 +53,9 @@ def read_ligand_tf(source: Source, *, min_score: float = 0.0, orient: Orient | N
     Raises
     ------
     ValueError
-        When no score or no usable column is found; the message names the columns found.
+        If no score or no usable column is found; the message names the columns found.
     FileNotFoundError, TypeError
-        When ``source`` is not a table.
+        If ``source`` is not a table.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def read_ligand_tf(source: Source, *, min_score: float = 0.0, orient: Orient | N
 
 
 def potential_matrix(source: Source, *, orient: Orient | None = None) -> pd.DataFrame:
-    """Regulatory potentials as a wide matrix, target genes x ligands; a long table's missing entries are zero."""
+    """Regulatory potentials as a wide matrix, target genes x ligands; missing entries of a long table are zero."""
     table = read_table(source, name="potential")
     ligand, tf = find_column(table, _LIGAND), find_column(table, _TF)
     if ligand is None or tf is None:

@@ -1,4 +1,4 @@
-"""What the names in a prior table say about it: another species, the wrong way round, regulons instead of factors."""
+"""Detect problems from the names in a prior table: another species, a transposed table, regulons instead of TFs."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _SUBUNITS = re.compile(r"::|_")
 
 
 def look_like_factors(names: Iterable[str]) -> float:
-    """Share of names that belong to a family of transcription factors."""
+    """Return the share of names that belong to a family of transcription factors."""
     found = [bool(_FAMILIES.match(str(name))) for name in names]
     return float(np.mean(found)) if found else 0.0
 
 
 def are_swapped(factors: Collection[str], others: Collection[str]) -> bool:
-    """Whether the names of the other side clearly look more like transcription factors than those of this one."""
+    """Whether the names on the other axis clearly look more like transcription factors than those on this one."""
     if min(len(factors), len(others)) < 3:
         return False
     here, there = look_like_factors(factors), look_like_factors(others)
@@ -41,7 +41,7 @@ def are_swapped(factors: Collection[str], others: Collection[str]) -> bool:
 
 
 def assert_same_species(names: Iterable[str], genes: pd.Index, *, name: str) -> None:
-    """Raise ``ValueError`` when more names of a table differ from those of the panel in case only than are the same."""
+    """Raise ``ValueError`` if more names of a table match the panel only when case is ignored than match exactly."""
     distinct = pd.Index(list(dict.fromkeys(map(str, names))))
     same = distinct.isin(genes)
     lower = {str(gene).lower(): str(gene) for gene in genes}
@@ -51,8 +51,8 @@ def assert_same_species(names: Iterable[str], genes: pd.Index, *, name: str) -> 
     gene = other_case[0]
     msg = (
         f"Expected `{name}` to hold names of adata.var_names, found {int(same.sum())} of its {len(distinct)} genes, "
-        f"while {len(other_case)} differ in upper and lower case only ({gene!r} and {lower[gene.lower()]!r}): it is of "
-        f"another species. Call `st.priors.map_orthologs({name}, st.priors.fetch_orthologs())` first."
+        f"while {len(other_case)} differ only in case ({gene!r} and {lower[gene.lower()]!r}): the table is of another "
+        f"species. Call `st.priors.map_orthologs({name}, st.priors.fetch_orthologs())` first."
     )
     raise ValueError(msg)
 
@@ -96,5 +96,5 @@ def orient_ligand_tf(
 
     if matched("tf", "ligand") <= 3 * matched("ligand", "tf"):
         return scores
-    logger.warning("`ligand_tf` has ligands where its transcription factors should be: read the other way round.")
+    logger.warning("`ligand_tf` has ligands where its transcription factors should be: reading it transposed.")
     return scores.rename(columns={"ligand": "tf", "tf": "ligand"})[["ligand", "tf", "score"]]

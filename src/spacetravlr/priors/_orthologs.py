@@ -1,4 +1,4 @@
-"""Carry a table of gene names from one organism to another."""
+"""Map a table of gene names from one organism to another."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def map_orthologs(
 ) -> pd.DataFrame:
     """Translate the gene names of a table into those of another organism.
 
-    Rows with a gene that has no ortholog are left out. A gene with several orthologs gives a row for each; rows that
-    become alike are merged. Complexes (``TGFBR1_TGFBR2``) are translated subunit by subunit.
+    Rows with a gene that has no ortholog are dropped. A gene with several orthologs gives one row for each, and
+    duplicate rows are merged. Complexes (``TGFBR1_TGFBR2``) are translated subunit by subunit.
 
     Parameters
     ----------
@@ -34,21 +34,21 @@ def map_orthologs(
     orthologs
         Table with one column per organism (DataFrame or path), or a mapping from old to new names.
     columns
-        Columns that hold gene names; by default those of ``tf``, ``target``, ``ligand``, ``receptor``, ``source`` and
-        ``gene`` that the table has.
+        Columns with gene names; by default whichever of ``tf``, ``target``, ``ligand``, ``receptor``, ``source`` and
+        ``gene`` the table has.
     source
-        Column of ``orthologs`` with the names in ``table``.
+        Column of ``orthologs`` with the names used in ``table``.
     target
-        Column of ``orthologs`` with the names wanted.
+        Column of ``orthologs`` with the new names.
 
     Returns
     -------
-    A new table with the same columns; gene columns are categorical where they were.
+    A new table with the same columns; categorical gene columns stay categorical.
 
     Raises
     ------
     ValueError
-        When a column is missing or no row is left.
+        If a column is missing or no row is left.
 
     Examples
     --------

@@ -53,7 +53,7 @@ def as_matrix(table: pd.DataFrame, *, name: str, drop: Sequence[str] = ()) -> pd
     Raises
     ------
     ValueError
-        When the table is neither this nor, since the caller has looked, one of the long forms.
+        If the table is neither this nor, since the caller has looked, one of the long forms.
     """
     table = table.drop(columns=[c for c in drop if c in table.columns])
     text = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]

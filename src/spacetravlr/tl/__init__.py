@@ -5,6 +5,7 @@ from spacetravlr.tl._evaluate_perturbation import evaluate_perturbation
 from spacetravlr.tl._fit_betas import fit_betas
 from spacetravlr.tl._genome_screen import genome_screen
 from spacetravlr.tl._microniches import microniches
+from spacetravlr.tl._null_fits import null_fits
 from spacetravlr.tl._perturb import perturb
 from spacetravlr.tl._perturb_batch import perturb_batch
 from spacetravlr.tl._perturbation_vectors import perturbation_vectors
@@ -19,6 +20,7 @@ __all__ = [
     "fit_betas",
     "genome_screen",
     "microniches",
+    "null_fits",
     "perturb",
     "perturb_batch",
     "perturbation_vectors",

@@ -52,25 +52,27 @@ def drivers(
 ) -> AnnData | None:
     r"""Rank what to perturb, and where, to move a read-out.
 
-    The read-out :math:`R` is a weighted sum of genes, averaged over cells, or the distance of cells to others. One pass
-    backwards through the rounds of a perturbation (the adjoint method: :cite:p:`giles2000adjoint`) gives its derivative
-    with respect to the change of every gene in every cell, :math:`dR/dD^{in}_{jg}`, at the cost of a few perturbations.
-    To first order,
+    The read-out :math:`R` is either a weighted sum of genes, averaged over cells, or the distance of some cells to
+    others. One backward pass through the rounds of a perturbation (the adjoint method: :cite:p:`giles2000adjoint`)
+    gives its derivative with respect to the change of every gene in every cell, :math:`dR/dD^{in}_{jg}`, at the cost of
+    a few perturbations. To first order,
 
     .. math::
 
         \mathrm{knockout}_g = - \sum_j x_{jg}\, \frac{dR}{dD^{in}_{jg}}, \qquad
         \mathrm{increase}_g = \mathrm{sd}_g \sum_j \frac{dR}{dD^{in}_{jg}} .
 
-    A gene at zero can only rise and one at its largest value only fall, so derivatives are taken in the direction of
-    the dose: that of a fall for a knockout, that of a rise for an increase. They are what a *small* change in that
-    direction does. A knockout is no small change, so that its first-order effect is an extrapolation; ``n_check`` genes
-    at the top are knocked out for real beside it. For a distance, which is quadratic, the sign itself may be another:
-    a small step may lead towards the other cells and a knockout far beyond them. Trust ``checked`` there.
+    A gene at zero can only rise, and a gene at its largest value can only fall. Derivatives are therefore taken in the
+    direction of the dose: downwards for a knockout, upwards for an increase. They describe the effect of a *small*
+    change in that direction. A knockout is not a small change, so its first-order effect is an extrapolation. For
+    comparison, the top ``n_check`` genes are also knocked out by full simulation (``checked``). A distance is
+    quadratic, so even the sign may differ: a small step may lead towards the other cells and a knockout far beyond
+    them. For distances, rely on ``checked``.
 
-    A perturbed gene does not answer to what it has caused. The one pass lets it; ``n_pinned`` genes for which that
-    matters most get a pass of their own. What remains is exact but for two things: the ``self_return`` of other genes,
-    and genes at a bound that a change reaches by more than one step, where half of it passes (:doc:`/how-it-works`).
+    A perturbed gene is held at its dose and does not respond to its own downstream effects. The single pass ignores
+    this, so the ``n_pinned`` genes for which it matters most get a pass of their own. Two approximations remain: the
+    ``self_return`` of the other genes, and changes that reach a gene at a bound in more than one step, of which half
+    is passed on (:doc:`/how-it-works`).
 
     Parameters
     ----------
@@ -78,22 +80,23 @@ def drivers(
     readout
         A gene, a list of genes, or a mapping of genes to weights: ``{"PAX5": 1.0, "PRDM1": -1.0}``.
     of
-        Cells that the read-out is averaged over, in any form that ``cells`` takes; all by default.
+        Cells over which the read-out is averaged, in any form that ``cells`` accepts; all by default.
     weights
         Column of ``adata.obs`` with the weight of each cell in that average; equal by default.
     towards
-        Cells to come closer to, in any form that ``cells`` takes. The read-out is then the mean over the cells of
-        ``of``, and over all modelled genes (or those of ``readout``), of the squared distance to the mean of these
-        cells, in standard deviations of the gene over both groups. Below zero is closer.
+        Cells to move closer to, in any form that ``cells`` accepts. The read-out is then the squared distance to the
+        mean of these cells, averaged over the cells in ``of`` and over all modelled genes (or those in ``readout``).
+        Genes are scaled by their standard deviation over both groups. Negative effects bring the cells closer.
     %(cells)s
     %(n_propagation)s
     %(derivative)s
     n_check
-        Genes, the first by their knockout in all cells together, that are knocked out for real.
+        Number of top genes, ranked by their knockout in all cells, that are also knocked out by full simulation.
     n_pairs
-        Pairs of these genes, the first by the sum of their knockouts, that are knocked out together for real.
+        Number of pairs of these genes, ranked by the sum of their knockouts, for which the double knockout is
+        simulated.
     n_pinned
-        Genes that get a pass of their own; eight together take about twice the time of the one for all.
+        Number of genes that get a pass of their own. Eight take about twice as long as the shared pass.
     %(betas_key)s
     %(received_key)s
     %(layer_start)s
@@ -105,34 +108,35 @@ def drivers(
 
     Returns
     -------
-    ``None``, or a copy of ``adata`` when ``copy``. Writes
+    ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
-    ``adata.uns['drivers']['table']`` : DataFrame, one row per gene with a role and cell type (all cells together first)
-        ``gene``, ``role``, ``cell_type``, ``n_cells``; ``knockout`` and ``increase``: first-order effect of the doses
-        in the cells of that type, which add up to that of all cells, in units of the read-out; ``rank_knockout`` and
-        ``rank_increase``: by size, genes of the read-out itself (``in_readout``) last; ``self_return``: upper estimate
-        of the part of an effect that comes back through the gene itself and is counted though it should not be;
-        ``checked``: effect of a real knockout (NaN where there was none).
+    ``adata.uns['drivers']['table']`` : DataFrame, one row per gene with a role and cell type (all cells first)
+        ``gene``, ``role``, ``cell_type``, ``n_cells``; ``knockout`` and ``increase``: first-order effects of the doses
+        in the cells of that type, in units of the read-out (they add up to the effect in all cells);
+        ``rank_knockout`` and ``rank_increase``: rank by absolute effect, with genes of the read-out itself
+        (``in_readout``) last; ``self_return``: upper estimate of the fraction of an effect that returns through the
+        gene itself and should not count; ``checked``: effect of a simulated knockout (NaN if it was not simulated).
     ``adata.uns['drivers']['pairs']`` : DataFrame
-        ``gene``, ``partner``, ``knockout`` (sum of the first-order effects), ``checked`` (real double knockout),
-        ``additive`` (sum of the real single ones), ``interaction`` (``checked`` minus ``additive``).
+        ``gene``, ``partner``, ``knockout`` (sum of the first-order effects), ``checked`` (simulated double knockout),
+        ``additive`` (sum of the simulated single knockouts), ``interaction`` (``checked`` minus ``additive``).
     ``adata.obsm['drivers']`` : array, cells x genes with a role, float32
-        Gain of the read-out per unit more of the gene in the cell; zero outside ``cells``.
+        Change of the read-out per unit increase of the gene in the cell; zero outside ``cells``.
     ``adata.obsm['drivers_knockout']`` : array, the same shape
         First-order effect of losing the gene in the cell.
     ``adata.uns['drivers']['genes']`` : array
-        Names of their columns.
+        Column names of these two arrays.
     ``adata.uns['drivers']['agreement']`` : float
-        Correlation of ``knockout`` and ``checked`` (NaN for fewer than three).
+        Correlation between ``knockout`` and ``checked`` (NaN for fewer than three genes).
     ``adata.uns['drivers']['readout']``, ``['cells']``, ``['params']``
-        Genes and weights; which cells were perturbed and read, by name; the options.
+        Genes and their weights; which cells were perturbed and read out, by name; the options.
 
     Raises
     ------
     KeyError
-        For unknown genes, cells or columns, with the closest names, and for missing coefficients or layers.
+        If a gene, cell or column is unknown (the message suggests the closest names), or coefficients or layers are
+        missing.
     ValueError
-        When there is no read-out, none of its genes has a model, or an option or a weight is out of range.
+        If there is no read-out, none of its genes has a model, or an option or a weight is out of range.
 
     Examples
     --------
@@ -166,7 +170,7 @@ def drivers(
     )  # fmt: skip
     checked = found.table.dropna(subset="checked")
     agreement = _correlation(checked["knockout"], checked["checked"])
-    logger.info("first-order and real knockouts of %d genes correlate at %.2f", len(checked), agreement)
+    logger.info("first-order and simulated knockouts of %d genes correlate at %.2f", len(checked), agreement)
     out = table.copy() if copy else table
     out.obsm[key_added] = found.increase
     out.obsm[_keys.driver_knockouts(key_added)] = found.knockout

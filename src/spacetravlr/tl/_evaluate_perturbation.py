@@ -1,4 +1,4 @@
-"""Predicted perturbations scored against observed ones."""
+"""Score predicted perturbations against observed ones."""
 
 from __future__ import annotations
 
@@ -56,50 +56,52 @@ def evaluate_perturbation(
     perturbed_key: str = _keys.PERTURBED,
     rng: Rng = 0,
 ) -> pd.DataFrame:
-    r"""Score predicted perturbations against observed ones, with the measures that the field uses.
+    r"""Score predicted perturbations against observed ones, with metrics from published benchmarks.
 
-    Profiles of changes are compared: :math:`\delta_{pg}`, the mean change of gene :math:`g` under perturbation
-    :math:`p`. A correlation alone says little, since many perturbations share most of their profile
-    :cite:p:`vinastorne2025systema`; so each prediction is also compared with what *other* perturbations did.
+    The scores compare response profiles :math:`\delta_{pg}`, the mean change of gene :math:`g` under perturbation
+    :math:`p`. Many perturbations share most of their profile :cite:p:`vinastorne2025systema`, so a correlation alone
+    says little. Each prediction is therefore also compared with the profiles of *other* perturbations.
 
     Parameters
     ----------
     predicted
-        Result of :func:`spacetravlr.tl.genome_screen` or of :func:`spacetravlr.get.baselines`; any annotated data of
-        perturbations x genes with mean changes; or a tissue after :func:`spacetravlr.tl.perturb`.
+        Result of :func:`spacetravlr.tl.genome_screen` or :func:`spacetravlr.get.baselines`; any annotated data of
+        mean changes, perturbations x genes; or a tissue after :func:`spacetravlr.tl.perturb`.
     observed
-        Annotated data of perturbations x genes with mean changes; or cells of an experiment, with ``perturbation_key``
-        and ``control``.
+        Annotated data of mean changes, perturbations x genes; or cells of an experiment, with ``perturbation_key`` and
+        ``control``.
     perturbation_key
         Column of ``observed.obs`` with the perturbation of each cell, named as in ``predicted``.
     control
-        Value of that column for cells without perturbation.
+        Value of that column for unperturbed cells.
     layer
-        Layer of ``observed``: normalised expression of cells, or changes; ``None`` uses ``X``.
+        Layer of ``observed`` with normalised expression of cells, or with changes; ``None`` uses ``X``.
     cluster_key
-        Column of ``obs`` with the types of cells; by default that of the fit, or ``"cell_type"``. Where cells have
-        types, the change over all cells is the mean of the changes within types, weighted by their numbers among the
-        controls, so that another composition is not taken for a change; types with too few cells are left out.
+        Column of ``obs`` with cell types; by default the column that the fit used, or ``"cell_type"``. If cells have
+        types, the change over all cells is the mean of the changes within types, weighted by the number of control
+        cells of each type, so that a shift in composition does not count as a change in expression. Types with too
+        few cells are left out.
     by_cell_type
-        Add rows for each cell type that both know.
+        Add rows for each cell type that is present in both.
     genes
-        Genes to compare; all that both have by default.
+        Genes to compare; by default all that are present in both.
     n_top
-        How many of the largest observed changes ``sign_agreement`` and ``top_overlap`` are about.
+        Number of the largest observed changes that ``sign_agreement`` and ``top_overlap`` consider.
     exclude_perturbed
-        Leave out the perturbed gene, whose change is known beforehand; when two perturbations are compared, the genes
-        of both.
+        Leave out the perturbed gene, whose change is known beforehand. When two perturbations are compared, leave out
+        the perturbed genes of both.
     baselines
-        Rivals to score too: from names to predictions like ``predicted``, such as those of
-        :func:`spacetravlr.get.baselines`; or any of ``"mean"``, ``"expression_match"`` (of the predicted screen),
-        ``"observed_mean"`` (mean of the other *observed* perturbations, which no prediction had) and ``"no_change"``.
+        Baselines to score as well: a mapping of names to predictions like ``predicted``, such as those of
+        :func:`spacetravlr.get.baselines`; or any of ``"mean"``, ``"expression_match"`` (both from the predicted
+        screen), ``"observed_mean"`` (mean of the other *observed* perturbations, which no prediction had access to)
+        and ``"no_change"``.
     min_cells
-        Cells of a perturbation, and controls, below which the change in a cell type is not believed.
+        Minimum number of perturbed cells, and of control cells, for the change in a cell type to be used.
     n_cells
-        Cells drawn for energy distances.
+        Number of cells sampled for energy distances.
     %(perturbed_key)s
     rng
-        Seed or generator, for the cells of energy distances.
+        Seed or generator for that sampling.
 
     Returns
     -------
@@ -107,42 +109,44 @@ def evaluate_perturbation(
     ``prediction``, ``perturbation``, ``cell_type`` (``"all"`` for all cells) and
 
     ``n_genes``
-        Genes compared.
+        Number of genes compared.
     ``pearson_delta``, ``spearman_delta``, ``cosine``
-        Correlation of predicted and observed changes, of their ranks, and about zero.
+        Pearson correlation, Spearman correlation and cosine similarity of predicted and observed changes.
     ``pearson_delta_perturbed``
-        The same after the mean observed change of the other perturbations is subtracted from both
+        Pearson correlation after subtracting the mean observed change of the other perturbations from both
         :cite:p:`vinastorne2025systema`. Predictions that are too small are penalised.
     ``mae``, ``rmse``
-        Mean absolute and root mean square error.
+        Mean absolute error and root mean square error.
     ``sign_agreement``, ``top_overlap``
-        Part of the largest observed changes whose direction is predicted (no change counts as half), and which are
-        among as many largest predicted ones. By chance 1/2, and their number over that of genes. Largest is by size;
-        no test of differential expression is made.
+        Fraction of the ``n_top`` largest observed changes whose direction is predicted (no change counts as half), and
+        fraction of them that are among the ``n_top`` largest predicted changes. Expected by chance: 1/2, and ``n_top``
+        over the number of genes. Changes are ranked by size, without a test of differential expression.
     ``discrimination``
-        One minus the number of observed perturbations nearer to the prediction than the right one, over that of all
-        (Manhattan distance; :cite:t:`roohani2025vcc`). Best 1, by chance :math:`(n + 1) / 2n`.
+        One minus the share of observed perturbations that are nearer to the prediction than the correct one (Manhattan
+        distance; :cite:t:`roohani2025vcc`). The best value is 1; :math:`(n + 1) / 2n` is expected by chance.
     ``centroid_accuracy``
-        Part of the other observed perturbations farther than the right one (Euclidean distance;
-        :cite:t:`vinastorne2025systema`). By chance 1/2; one minus the rank score of :cite:t:`wu2024perturbench`.
+        Fraction of the other observed perturbations that are farther from the prediction than the correct one
+        (Euclidean distance; :cite:t:`vinastorne2025systema`). 1/2 is expected by chance. Equals one minus the rank
+        score of :cite:t:`wu2024perturbench`.
     ``mismatched``, ``difference``
-        Mean correlation with the other observed perturbations, and ``pearson_delta`` less that: what is specific.
+        Mean correlation with the other observed perturbations, and ``pearson_delta`` minus that mean: the
+        perturbation-specific part of the agreement.
     ``rank``, ``n_candidates``
-        Rank of the right one by correlation, 1 for the best, ties counting half.
+        Rank of the correct perturbation by correlation (1 is best, ties count half) and the number of candidates.
     ``energy_distance``, ``energy_distance_unchanged``
-        Between predicted and observed cells, and between the cells before the prediction and observed ones
-        :cite:p:`szekely2013energy,peidli2024scperturb`; only where both are cells. Differences between the two
-        sections count in both.
+        Energy distance between predicted and observed cells, and between the unperturbed input cells and the observed
+        cells :cite:p:`szekely2013energy,peidli2024scperturb`; only if both are cells. Differences between the two
+        sections contribute to both.
 
-    What cannot be told is NaN: correlations with a constant or of fewer than three genes, and ranks among fewer than
-    two. Since its own profile is not among the others, ``"observed_mean"`` ranks below chance.
+    Undefined values are NaN: correlations with a constant or over fewer than three genes, and ranks among fewer than
+    two candidates. ``"observed_mean"`` excludes the perturbation's own profile and therefore ranks below chance.
 
     Raises
     ------
     KeyError
-        When a column or layer is missing.
+        If a column or layer is missing.
     ValueError
-        When nothing can be compared, ``control`` does not occur, or a baseline is unknown.
+        If nothing can be compared, ``control`` does not occur, or a baseline is unknown.
 
     Examples
     --------
@@ -165,7 +169,7 @@ def evaluate_perturbation(
         assert_positive(value, name=name)
     predicted, observed = unwrap(predicted), unwrap(observed)
     if perturbation_key is None and control is not None:
-        msg = f"Expected `perturbation_key` beside `control`, found None and {control!r}."
+        msg = f"Expected `perturbation_key` together with `control`, found None and {control!r}."
         raise ValueError(msg)
     guess = read_effects(predicted, name="predicted", cluster_key=cluster_key, perturbed_key=perturbed_key)
     truth = read_effects(
@@ -190,7 +194,7 @@ def _groups(guess: Effects, truth: Effects, *, by_cell_type: bool) -> dict[str, 
     common = [t for t in guess.types if t in truth.types]
     if not common:
         msg = (
-            "Expected `predicted` and `observed` to know cell types of the same names with `by_cell_type=True`, found "
+            "Expected `predicted` and `observed` to share cell types with `by_cell_type=True`, found "
             f"{list(guess.types)} and {list(truth.types)}."
         )
         raise ValueError(msg)
@@ -210,7 +214,7 @@ def _rivals(
             absent = task.genes.difference(effects.genes)
             if missing or len(absent):
                 msg = (
-                    f"Expected the baseline {name!r} to predict what `predicted` does, found nothing for the "
+                    f"Expected the baseline {name!r} to cover everything in `predicted`, found nothing for the "
                     f"perturbations {missing[:5]} and the genes {list(absent[:5])}."
                 )
                 raise ValueError(msg)

@@ -53,7 +53,7 @@ def fit_betas(
     key_added: str = _keys.BETAS,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Learn how each gene depends on its regulators and neighbours, at each cell.
+    r"""Fit spatially varying coefficients of the regulators of each target gene.
 
     For a target :math:`H` in cell :math:`j` (:doc:`/how-it-works`, section 3),
 
@@ -61,17 +61,18 @@ def fit_betas(
 
         H_j = b_{0j} + \sum_m b_{jm} TF_{jm} + \sum_k b_{jk} L_{jk} R_{jk} + \sum_p b_{jp} L_{jp} TF_{jp}
 
-    with coefficients that vary from cell to cell. With ``counts_layer``, expression is taken as measured with counting
-    noise (:doc:`/how-it-works`, "Counts"): one hierarchy has a pooled effect of every regressor, with departures by
-    cell type and position, each shrunk as far as the data ask (*pooled*), on regressors from which the noise is taken
-    out. A target keeps it where its regressors add evidence to what type and smooth position explain.
+    with coefficients that vary from cell to cell. With ``counts_layer``, the fit accounts for counting noise
+    (:doc:`/how-it-works`, "Counts"). It fits one hierarchical model (*pooled*): a pooled effect of every regressor,
+    plus departures by cell type and position, each shrunk by an amount learned from the data, on noise-corrected
+    regressors. A target keeps this model if its regressors add evidence to what cell type and smooth position explain.
 
-    Without, values are taken as exact, and three bodies compete: a sparse group lasso in each cell type
-    (*seed*), smooth coefficient surfaces over cell type, niche and position (*surface*), and a network that refines the
-    seed from the niche image (*network*). Each cell type of each target keeps the best on held-out spatial blocks, or
-    none of them. Other blocks, which took no part in any choice, report the scores; the coefficients are then refitted
-    on all cells with the chosen settings. Results do not depend on the order of cells, genes, cell types or targets; a
-    shared network does depend on which targets are fitted together (``block_size``).
+    Without ``counts_layer``, values are treated as exact, and three kinds of coefficients (*bodies*) compete: a sparse
+    group lasso per cell type (*seed*), smooth coefficient surfaces over cell type, niche and position (*surface*), and
+    a network that refines the seed from the niche image (*network*). Each cell type of each target keeps the body that
+    does best on held-out spatial blocks, or none. Scores come from separate blocks that took no part in any choice. The
+    coefficients are then refitted on all cells with the chosen settings. Results do not depend on the order of cells,
+    genes, cell types or targets, but a shared network does depend on which targets are fitted together
+    (``block_size``).
 
     Parameters
     ----------
@@ -79,97 +80,102 @@ def fit_betas(
         Annotated data after :func:`spacetravlr.pp.received_ligands` and :func:`spacetravlr.pp.modulators`, or
         SpatialData.
     targets
-        Genes to model; all targets of the modulator table by default.
+        Genes to model; by default all targets of the modulator table.
     body
-        ``"auto"``: with counts the hierarchy, else seed, surface and network compete; ``"pooled"``: the hierarchy,
-        whether values are exact or not; for exact values ``"surface"``, ``"cnn"``, ``"vit"``: that one and the seed;
-        ``"seed"``: the seed alone. A network that is asked for is compared on up to three choosing folds, one that
-        competes on the last.
+        ``"auto"``: the hierarchical model with counts, otherwise seed, surface and network compete. ``"pooled"``: the
+        hierarchical model, also for exact values. For exact values also ``"surface"``, ``"cnn"`` or ``"vit"``: that
+        body and the seed; and ``"seed"``: the seed alone. A network chosen explicitly is compared on up to three
+        selection folds; under ``"auto"`` it is compared on the last one only.
     layer
-        Expression; what the modulators were made with by default.
+        Layer with expression; defaults to the layer that the modulators were made with.
     counts_layer
-        Counts that ``layer`` is the log1p of, over a size factor of each cell (``"X"`` for ``adata.X``).
+        Layer with the raw counts behind ``layer`` (``"X"`` for ``adata.X``): ``layer`` must be the log1p of counts over
+        a size factor per cell.
     noise
-        ``"poisson"``: counts are Poisson draws around what a cell expresses; ``"none"``: values are exact, as in
-        simulations or protein imaging, and as the published program takes them. The first with ``counts_layer``, else
-        the second.
+        ``"poisson"``: counts are Poisson draws around the cell's expression. ``"none"``: values are exact, as in
+        simulations or protein imaging, and as the published program assumes. Defaults to ``"poisson"`` with
+        ``counts_layer`` and to ``"none"`` without it.
     raw_layer
-        Un-imputed expression (``"X"`` for ``adata.X``): adds ``r2_kept_raw``, the held-out R2 against it.
+        Layer with expression before imputation (``"X"`` for ``adata.X``). Adds ``r2_kept_raw``, the held-out R2 against
+        it.
     cluster_key
-        Cell types; what the modulators were made with by default.
+        Column of ``adata.obs`` with cell types; defaults to the column that the modulators were made with.
     modulators_key
         Key of the modulators.
     score_threshold
-        Least gain of held-out R2 over the mean of the cell type; below it, coefficients are zero.
+        Minimum gain of held-out R2 over the cell-type mean; below it, coefficients are zero.
     n_folds
-        Spatial folds that choose; one more fold reports.
+        Number of spatial folds for selection; one more fold is used for scores.
     min_cells
-        Cell types with fewer cells use the seed of all cells together.
+        Cell types with fewer cells use a seed fitted on all cells.
     group_penalty, l1_penalty
-        Penalties of the seed on groups and on single coefficients; chosen by held-out error by default.
+        Penalties of the seed on groups and on single coefficients; by default chosen by held-out error.
     solver
-        Solver of the seed: ``"gram"``, or the reference package ``"group-lasso"`` for the delivered fit (slow).
+        Solver of the seed: ``"gram"``, or the reference package ``"group-lasso"`` for the final fit (slow).
     network
-        Settings of the network, :class:`spacetravlr.nn.NetworkConfig`: among them ``mode`` (seed plus a departure, or
-        seed times a gate as published), ``encoder`` (one body for a block of targets, or one per target), ``device``
+        Settings of the network, :class:`spacetravlr.nn.NetworkConfig`. They include ``mode`` (seed plus a departure, or
+        seed times a gate, as published), ``encoder`` (one body per block of targets, or one per target), ``device``
         and ``trainer_kwargs``.
     block_size
-        Targets fitted together.
+        Number of targets fitted together.
     store
-        Folder (zarr) that blocks are written to as they finish. A later call picks up where an interrupted one stopped,
-        and the coefficients stay on disk.
+        Folder (zarr) to which blocks are written as they finish. A later call resumes an interrupted one, and the
+        coefficients stay on disk.
     store_as
-        What ``store`` holds of the coefficients: ``"float32"``; ``"float16"``, half of it and three digits; or
-        ``"bodies"``, tens of kilobytes per target, from which coefficients are evaluated whenever they are read. They
-        read as float32 either way.
+        Storage format of the coefficients in ``store``: ``"float32"``; ``"float16"``, half the size with three digits;
+        or ``"bodies"``, tens of kilobytes per target, from which coefficients are evaluated each time they are read.
+        They are read as float32 in all cases.
     %(client)s
     fdr
-        False discovery rate at which regressors are called active, where errors are known (*pooled*).
+        False discovery rate at which regressors are called active, where errors are available (*pooled*).
     n_draws
-        Draws of the coefficients from their posterior to keep, some hundred kilobytes per target (*pooled*);
-        :func:`spacetravlr.tl.perturb` takes errors of effects from them.
+        Number of posterior draws of the coefficients to keep, some hundred kilobytes per target (*pooled*).
+        :func:`spacetravlr.tl.perturb` uses them for standard errors of effects.
     uncertainty
         Also keep the posterior standard deviation of each coefficient at each cell (*pooled* and surfaces).
     rng
-        Seed or generator: which blocks form a fold, and the start of networks.
+        Seed or generator for the assignment of blocks to folds and the initial weights of networks.
     n_jobs
-        Threads; ``None`` is ``st.settings.n_jobs``, on workers of ``client`` their own number. Results do not depend on
-        it.
+        Number of threads; ``None`` uses ``st.settings.n_jobs``. Workers of ``client`` use their own number. Results do
+        not depend on it.
     %(show_progress_bar)s
     %(key_added)s
     %(copy)s
 
     Returns
     -------
-    ``None``, or a copy of ``adata`` when ``copy``. Writes
+    ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
     ``adata.obsm['betas']`` : array (float32), cells x columns
-        Per target its intercept, then its terms; a dask array over the store when ``store`` is given.
+        For each target its intercept, then its terms; a dask array over the store if ``store`` is given.
     ``adata.obsm['betas_sd']`` : array (float32), cells x columns
         With ``uncertainty``: posterior standard deviations in the units of the coefficients; NaN where the surface was
-        not kept, or is a departure from the seed.
+        not kept or is a departure from the seed.
     ``adata.uns['betas']`` : dict
-        ``terms`` (one row per column: target, kind, tf, ligand, receptor, range, ``importance``: standard deviation of
-        the contribution within cell types in units of the target's, ``evidence``: log Bayes factor against absence of a
-        term that a delivered surface holds, otherwise NaN, ``active``: supported by that evidence (with counts at odds
-        of nine to one) or, for targets that deliver no such surface, of more than 5 % of the median importance),
-        ``scores`` (one row per target and cell type: cells, held-out ``r2_zero``, ``r2_pooled``, ``r2_seed``,
-        ``r2_surface``, ``r2_network``, ``r2_kept``, training R2, ``kept``; with ``body="auto"``, ``r2_network`` only of
-        targets that keep a network somewhere; with counts ``ceiling``: share of the variance within the type that is
-        not counting noise, ``explained``: the part of it that is explained, with a 90 % interval over spatial blocks,
-        ``r2_field``: R2 of type and smooth position alone, ``evidence_gain`` and ``p_terms``: what the regressors add
-        to that), ``training`` (learning curves), ``params``, ``store``, ``bodies``: what
-        :func:`spacetravlr.tl.transfer_betas` evaluates,
-        small beside the coefficients (with ``store`` the blocks of targets keep their own), and ``fitted_on``: sums of
-        the expression and signals of each cell, from which whatever uses the coefficients sees that something else lies
-        there now.
+        - ``terms``: one row per column, with ``target``, ``kind``, ``tf``, ``ligand``, ``receptor``, ``range``,
+          ``importance`` (standard deviation of the contribution within cell types, relative to that of the target),
+          ``evidence`` (log Bayes factor against absence, for terms in a body that was kept; otherwise NaN) and
+          ``active``. With counts, a term is active if its q-value is at most ``fdr``. Otherwise it is active if its
+          evidence supports it or, for targets without a kept surface, if it exceeds 5 % of the median importance.
+        - ``scores``: one row per target and cell type, with numbers of cells, held-out ``r2_zero``, ``r2_pooled``,
+          ``r2_seed``, ``r2_surface``, ``r2_network`` and ``r2_kept``, training R2, and ``kept``. With
+          ``body="auto"``, ``r2_network`` is given only for targets that keep a network in some cell type. With counts
+          also ``ceiling`` (share of the variance within the type that is not counting noise), ``explained`` (share of
+          the ceiling that is explained, with a 90 % interval over spatial blocks), ``r2_field`` (R2 of type and smooth
+          position alone), ``evidence_gain`` and ``p_terms`` (what the regressors add to that).
+        - ``training``: learning curves.
+        - ``params`` and ``store``.
+        - ``bodies``: what :func:`spacetravlr.tl.transfer_betas` evaluates; small compared with the coefficients. With
+          ``store``, each block of targets keeps its own.
+        - ``fitted_on``: sums of the expression and signals of each cell. Functions that use the coefficients compare
+          them with the current data to detect changes.
 
     Raises
     ------
     KeyError
-        When something was not computed yet or a gene is not known.
+        If something has not been computed yet or a gene is unknown.
     ValueError
-        When an option or a value cannot be used; before any long work, and ``adata`` is left as it was.
+        If an option or a value cannot be used. This is checked before any long work, and ``adata`` is left unchanged.
 
     Examples
     --------

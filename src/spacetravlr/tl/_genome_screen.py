@@ -1,4 +1,4 @@
-"""Every possible target perturbed, one at a time."""
+"""Perturb every gene with a role in the model, one at a time."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def genome_screen(
     client: Any = None,
     show_progress_bar: bool | None = None,
 ) -> AnnData:
-    """Perturb every possible target, one at a time, and summarise what each does to the tissue.
+    """Perturb many genes, one at a time, and summarise what each perturbation does to the tissue.
 
-    With ``save_to``, one file per target is written as soon as it is done. Started again, the screen takes up what is
-    there and goes on; a folder with results of another model is refused. ``adata`` is not changed.
+    With ``save_to``, one file per perturbation is written as soon as it is done. A later call resumes from these files;
+    a folder with results of another model is refused. ``adata`` is not changed.
 
     Parameters
     ----------
@@ -57,16 +57,16 @@ def genome_screen(
     %(n_propagation)s
     %(derivative)s
     genes
-        Genes to perturb; all of :func:`spacetravlr.tl.possible_targets` by default.
+        Genes to perturb; by default all of :func:`spacetravlr.tl.possible_targets`.
     %(cells)s
     batch_size
-        Perturbations computed together; by default at most 32, in at most 5 GB or a fifth of the memory. Results do not
-        depend on it.
+        Number of perturbations computed together; by default at most 32, in at most 5 GB or a fifth of the memory.
+        Results do not depend on it.
     save_cells
-        Write the change at every cell too (``change``, cells x genes); large.
+        Also write the change at every cell (``change``, cells x genes). The files are large.
     n_samples
-        Draws of the coefficients from their posterior to repeat every perturbation with, for standard errors; a screen
-        with ten takes about ten times as long. None by default; not with ``client``.
+        Number of posterior draws of the coefficients with which every perturbation is repeated, for standard errors; a
+        screen with ten draws takes about ten times as long. By default none. Not available with ``client``.
     %(betas_key)s
     %(received_key)s
     %(layer_start)s
@@ -80,27 +80,28 @@ def genome_screen(
     Annotated data, perturbations x modelled (and perturbed) genes:
 
     ``X``, ``layers['mean_abs_change']``, ``layers['fraction_changed']``
-        Mean change over all cells, mean size of the change, and the part of cells whose change exceeds 1 % of the
-        gene's largest expression.
+        Mean change over all cells, mean absolute change, and fraction of cells whose change exceeds 1 % of the gene's
+        largest expression.
     ``layers['change_<i>']``
-        Mean change over the cells of type ``uns['screen']['cell_types'][i]``; :func:`spacetravlr.get.screen` takes one
-        type out by name.
+        Mean change over the cells of type ``uns['screen']['cell_types'][i]``; :func:`spacetravlr.get.screen` extracts
+        one type by name.
     ``layers['se']``, ``layers['q']``, ``layers['se_<i>']``, ``layers['q_<i>']``
         With ``n_samples``: standard error of the mean change, and q-values over all perturbations and genes, for all
-        cells and each type; see :func:`spacetravlr.get.perturbation_effect`.
+        cells and for each type; see :func:`spacetravlr.get.perturbation_effect`.
     ``obs``
         Roles of the perturbed gene (``is_tf``, ``is_ligand``, ``is_receptor``, ``role``), its ``baseline``,
-        ``n_cells`` chosen, ``n_cells_perturbed``, ``effect`` (mean size of the change over modelled genes) and
+        ``n_cells`` (selected), ``n_cells_perturbed``, ``effect`` (mean absolute change over modelled genes) and
         ``n_genes_changed``.
     ``var``
-        ``baseline``, ``sd``, ``r2`` (held out, of the gene's model) and ``modelled``; by cell type in ``varm``.
+        ``baseline``, ``sd``, ``r2`` (held-out, of the gene's model) and ``modelled``; values by cell type are in
+        ``varm``.
 
     Raises
     ------
     KeyError
-        For genes that are not in the tissue, and for missing coefficients or layers.
+        If a gene is not in the tissue, or coefficients or layers are missing.
     ValueError
-        When ``save_to`` holds results of another model or of other settings.
+        If ``save_to`` holds results of another model or of other settings.
     """
     options = ScreenOptions(
         mode=mode, n_propagation=n_propagation, derivative=derivative, genes=genes, cells=cells, batch_size=batch_size,

@@ -1,4 +1,4 @@
-"""Cells of a type that are regulated alike."""
+"""Group cells of one type by their regulation."""
 
 from __future__ import annotations
 
@@ -57,24 +57,24 @@ def microniches(
     table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Group the cells of each type by how they are regulated, as far as groups can be told.
+    r"""Group the cells of each type by how they are regulated, where distinct groups exist.
 
-    Microniches are cells of one type whose coefficients are alike :cite:p:`spacetravlr2025`. Columns are those that the
-    fit supports: active terms of targets whose model is kept in the type, without intercepts and adjustment. They are
-    standardised within the type, reduced to principal components and grouped by k-means.
+    Microniches are cells of one type with similar coefficients :cite:p:`spacetravlr2025`. Only coefficients that the
+    fit supports are used: active terms of targets whose model is kept in the type, without intercepts and adjustment
+    terms. They are standardised within the type, reduced to principal components and clustered by k-means.
 
-    Any clustering of smooth coefficients returns groups. Of two to ``max_niches`` groups the largest number is taken of
-    which each
+    Clustering smooth coefficients always returns groups, so each group must pass two checks. Among two to
+    ``max_niches`` groups, the largest number is chosen for which every group is
 
-    * *comes out again*: in draws of targets and of cells, with replacement, its mean Jaccard index with the most
-      similar group is at least ``min_stability`` :cite:p:`hennig2007`;
-    * *is apart*: halfway to each other group there are fewer cells than at the centres, by ``min_separation`` at least.
-      Pieces of a gradient are as stable as one likes, and not apart. (Cells that lie in separate places are apart
-      under a gradient too.)
+    * *stable*: over bootstrap samples of targets and cells, its mean Jaccard index with the most similar group is at
+      least ``min_stability`` :cite:p:`hennig2007`;
+    * *separated*: cells are less dense halfway to each other group than at the centres, by at least
+      ``min_separation``. Pieces of a gradient can be perfectly stable, but they are not separated. (Cells in separate
+      parts of the tissue are separated even under a gradient.)
 
-    Else the type is one niche, and ``uns`` says why. Draws are of what was fitted once: an error that is common to all
-    targets, or that the fit makes each time, comes out again too. For other ways of clustering,
-    :func:`spacetravlr.get.betas_adata` hands the coefficients to scanpy.
+    Otherwise the type is one niche, and ``uns`` gives the reason. The bootstrap resamples a single fit, so errors that
+    are common to all targets or systematic in the fit look stable too. To cluster in other ways, use
+    :func:`spacetravlr.get.betas_adata` and scanpy.
 
     Parameters
     ----------
@@ -82,27 +82,28 @@ def microniches(
     cell_type
         Cell types to group; all by default. Other cells get no niche.
     scope
-        ``"types"`` groups each type by itself; ``"tissue"`` groups all chosen cells together, where differences between
-        types come first.
+        ``"types"`` groups each type separately. ``"tissue"`` groups all selected cells together; differences between
+        types then dominate.
     by
-        ``"coefficients"``, or ``"contributions"``: coefficients times regressors, which differ between neighbouring
-        cells as their expression does, noise included.
+        ``"coefficients"``, or ``"contributions"``: coefficients times regressors, which vary between neighbouring cells
+        as expression does, including its noise.
     n_niches
-        Make this many, however stable; chosen by default.
+        Force this number of niches regardless of stability; by default it is chosen.
     max_niches
-        Most niches of a type that are tried.
+        Largest number of niches per type that is tried.
     n_pcs
-        Principal components at most; as many as have 95 % of the variance.
+        Maximum number of principal components; fewer are used if they explain 95 % of the variance.
     n_draws
-        Draws for the stability.
+        Number of bootstrap samples for the stability.
     min_stability, min_separation
-        What each niche must reach, between 0 and 1.
+        Thresholds that each niche must reach, between 0 and 1.
     min_variation
-        A coefficient varies when its standard deviation over the cells of a type exceeds this part of its mean size.
+        A coefficient counts as varying if its standard deviation over the cells of a type exceeds this fraction of its
+        mean absolute value.
     %(cluster_key)s
     %(betas_key)s
     received_key
-        Key of the received ligands, for contributions; what the fit used by default.
+        Key of the received ligands, for contributions; defaults to the key that the fit used.
     %(rng)s
     %(n_jobs)s
     %(key_added)s
@@ -111,23 +112,23 @@ def microniches(
 
     Returns
     -------
-    ``None``, or the copy. Writes
+    ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
     ``adata.obs['microniche']`` : categorical
         ``"B cell 0"``, ``"B cell 1"``, ..., the largest first; ``"niche 0"``, ... with ``scope="tissue"``.
     ``adata.uns['microniches']`` : dict
-        ``niches``: DataFrame with ``niche``, ``cell_type``, ``n_cells``, ``stability`` and ``separation`` (NaN where a
-        type is one niche). ``types``: DataFrame with ``cell_type``, ``n_cells``, ``n_targets`` and ``n_columns`` (that
-        vary), ``n_niches``, ``rand_index`` (mean adjusted Rand index over draws) and ``outcome`` (in words).
-        ``trials``: DataFrame with ``cell_type``, ``n_niches``, ``rand_index`` and the least ``stability`` and
-        ``separation`` of each number that was tried. ``params``: the options.
+        ``niches``: DataFrame with ``niche``, ``cell_type``, ``n_cells``, ``stability`` and ``separation`` (NaN if the
+        type is one niche). ``types``: DataFrame with ``cell_type``, ``n_cells``, ``n_targets`` and ``n_columns`` (of
+        varying coefficients), ``n_niches``, ``rand_index`` (mean adjusted Rand index over bootstrap samples) and
+        ``outcome`` (in words). ``trials``: DataFrame with ``cell_type``, ``n_niches``, ``rand_index`` and the smallest
+        ``stability`` and ``separation`` for each number of niches that was tried. ``params``: the options.
 
     Raises
     ------
     KeyError
-        When there are no coefficients, or a column does not exist.
+        If there are no coefficients, or a column does not exist.
     ValueError
-        For a cell type that does not exist, and options out of range.
+        If a cell type does not exist, or an option is out of range.
 
     Examples
     --------
@@ -164,7 +165,7 @@ def microniches(
         with threadpool_limits(1):  # many small products
             found[name] = result = niches_of_type(supported, mask, known, options, generator)
         names[order.rows[mask]] = [f"{name} {i}" for i in result.labels]
-        logger.info("%s: %d of %d cells, %s", name, result.labels.max() + 1, mask.sum(), result.outcome)
+        logger.info("%s: %s (%d in %d cells)", name, result.outcome, result.labels.max() + 1, mask.sum())
     found = {name: found[name] for name in groups}
     niches = [f"{name} {i}" for name, r in found.items() for i in range(int(r.labels.max()) + 1)]
     out = table.copy() if copy else table
@@ -221,7 +222,7 @@ def _groups(adata: AnnData, key: str | None, cell_type: str | Sequence[str] | No
     everything = np.ones(adata.n_obs, dtype=bool)
     if key is None:
         if cell_type is not None:
-            msg = f"Expected cell types where `cell_type` is given, found none; pass `cluster_key` with {cell_type!r}."
+            msg = f"Expected cell types when `cell_type` is given, found none; pass `cluster_key` with {cell_type!r}."
             raise ValueError(msg)
         return {_TISSUE: everything}
     assert_key(adata, "obs", key, name="cluster_key")

@@ -1,4 +1,4 @@
-"""One perturbation, written into the AnnData."""
+"""Simulate one perturbation and write it into the AnnData."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ def perturb(
     key_added: str = _keys.PERTURBED,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Change genes in cells and follow the change through the tissue.
+    r"""Simulate how a change of some genes in some cells propagates through the tissue.
 
-    Each of ``n_propagation`` rounds evaluates the received ligands anew and adds up, for every modelled gene, the
-    changes of its regressors:
+    Each of the ``n_propagation`` rounds recomputes the received ligands and sums, for every modelled gene, the changes
+    of its regressors:
 
     .. math::
 
         D'_{jg} = \sum_{m} b_{jgm} \left( L_{t-1}\, \Delta x + x_{t-1}\, \Delta L \right)_{jm}
 
-    A gene that plays several roles passes its change on in each: as a TF or receptor the change of the cell's own
-    expression, as a ligand the change of what each cell receives. As a receptor it acts through the ligands that the
-    cell receives, and not by itself.
+    A gene with several roles acts in each of them: as a TF or receptor through the change of the cell's own expression,
+    as a ligand through the change of what each cell receives. A receptor acts only through the ligands that the cell
+    receives, not by itself.
 
     Parameters
     ----------
     %(adata_fitted)s
     perturbation
-        A gene to knock out, a list of them, or a mapping of genes to wanted values: ``{"FOXO1": 0}``,
-        ``{"FOXO1": "max"}`` (its largest expression in the tissue), ``{"FOXO1": 0, "PAX5": 2.0}``.
+        A gene to knock out, a list of genes, or a mapping of genes to values: ``{"FOXO1": 0}``, ``{"FOXO1": "max"}``
+        (its largest expression in the tissue), ``{"FOXO1": 0, "PAX5": 2.0}``.
     fold
-        Genes and what each cell's own expression is multiplied by: ``{"FOXO1": 0.5}``.
+        Mapping of genes to factors by which each cell's own expression is multiplied: ``{"FOXO1": 0.5}``.
     %(cells)s
     %(n_propagation)s
     %(derivative)s
@@ -76,28 +76,30 @@ def perturb(
 
     Returns
     -------
-    ``None``, or a copy of ``adata`` when ``copy``. Writes
+    ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
-    ``adata.layers['perturbed']`` : array or CSR matrix (float32), as the layer it started from
+    ``adata.layers['perturbed']`` : array or CSR matrix (float32), like the layer it started from
         Simulated expression.
     ``adata.uns['perturbed']`` : dict
-        ``genes``, ``values`` (NaN where a fold was asked for), ``folds`` (NaN where a value was), ``label``, ``cells``
-        (table by cell name with the column ``perturbed``), ``layer`` ("" for ``X``), ``n_propagation``, ``derivative``,
-        ``adjusted``, ``betas_key``, and with ``n_samples`` ``samples``: ``mean_change``, the mean change in each draw
-        (draws x groups x genes), ``genes`` and ``groups`` (all cells, then the cell types of the fit).
+        ``genes``, ``values`` (NaN for genes given in ``fold``), ``folds`` (NaN for genes given by value), ``label``,
+        ``cells`` (table by cell name with the column ``perturbed``), ``layer`` ("" for ``X``), ``n_propagation``,
+        ``derivative``, ``adjusted`` and ``betas_key``. With ``n_samples`` also ``samples``: ``mean_change``, the mean
+        change in each draw (draws x groups x genes), ``genes`` and ``groups`` (all cells, then the cell types of the
+        fit).
     ``adata.layers['perturbed_se']`` : array (float32)
         With ``n_samples``: standard error of the simulated expression; zero for genes that cannot change.
 
-    Errors are those of the coefficients, in every round; the measured values that a perturbation starts from are taken
-    as they are. A target that keeps no model changes by zero, with the error of the model that was not kept.
-    :func:`spacetravlr.get.perturbation_effect` and :func:`spacetravlr.get.ranked_effects` tabulate them.
+    Standard errors cover the uncertainty of the coefficients in every round. The measured values that a perturbation
+    starts from are treated as exact. The change of a target without a model is zero, with the error of the model that
+    was not kept. :func:`spacetravlr.get.perturbation_effect` and :func:`spacetravlr.get.ranked_effects` tabulate
+    effects and errors.
 
     Raises
     ------
     KeyError
-        For unknown genes or cells, with the closest names, and for missing coefficients or layers.
+        If a gene or cell is unknown (the message suggests the closest names), or coefficients or layers are missing.
     ValueError
-        For negative or non-finite values, no gene, or no cell.
+        If a value is negative or not finite, or no gene or no cell is given.
 
     Examples
     --------

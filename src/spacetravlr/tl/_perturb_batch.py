@@ -32,16 +32,16 @@ def perturb_batch(
     n_jobs: int | None = None,
     adjusted: bool = False,
 ) -> list[Perturbation]:
-    """Do several perturbations at once; the coefficients are read once for all of them.
+    """Simulate several perturbations together, reading the coefficients only once.
 
-    ``adata`` is not changed. For many perturbations of a large tissue call :func:`spacetravlr.tl.genome_screen`, which
-    keeps summaries.
+    ``adata`` is not changed. For many perturbations of a large tissue use :func:`spacetravlr.tl.genome_screen`, which
+    keeps only summaries.
 
     Parameters
     ----------
     %(adata_fitted)s
     perturbations
-        What :func:`spacetravlr.tl.perturb` takes, one after the other, such as ``["FOXO1", {"PAX5": "max"}]``.
+        List of perturbations as :func:`spacetravlr.tl.perturb` takes them, such as ``["FOXO1", {"PAX5": "max"}]``.
     %(cells)s
     %(n_propagation)s
     %(derivative)s
@@ -53,15 +53,15 @@ def perturb_batch(
 
     Returns
     -------
-    One result per perturbation, in that order, each the same as alone: ``.simulated`` (cells x genes), ``.change``
-    (cells x the genes that can change), ``.to_frame()``.
+    One result per perturbation, in the given order, identical to a separate run. Each has ``.simulated`` (cells x
+    genes), ``.change`` (cells x genes that can change) and ``.to_frame()``.
 
     Raises
     ------
     KeyError
-        For unknown genes or cells, with the closest names, and for missing coefficients or layers.
+        If a gene or cell is unknown (the message suggests the closest names), or coefficients or layers are missing.
     ValueError
-        For negative or non-finite values, no gene, or no cell.
+        If a value is negative or not finite, or no gene or no cell is given.
     """
     factory = GeneFactory(
         adata, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs, adjusted=adjusted

@@ -58,8 +58,9 @@ def perturbation_vectors(
         p_{ji} = \mathrm{softmax}_i \left( \mathrm{cor}(\Delta x_j, x_i - x_j) / T \right), \qquad
         v_j = \lVert \Delta x_j \rVert \sum_i (p_{ji} - q_{ji}) \frac{e_i - e_j}{\lVert e_i - e_j \rVert}
 
-    where :math:`q` is the mean of the same over random shuffles of the change over genes, so that an arrow shows what
-    the change itself says and not the shape of the neighbourhood. A cell in which nothing changes gets no arrow.
+    Here :math:`q` is the mean of the same probabilities over random shuffles of the change across genes. Subtracting it
+    removes the part of the arrow that reflects only the shape of the neighbourhood. A cell in which nothing changes
+    gets no arrow.
 
     Parameters
     ----------
@@ -67,23 +68,24 @@ def perturbation_vectors(
     basis
         Embedding: ``"spatial"`` is the tissue, ``"umap"`` is ``adata.obsm["X_umap"]``.
     n_neighbors
-        Neighbours of a cell in the embedding.
+        Number of neighbours per cell in the embedding.
     temperature
-        Of the softmax; smaller follows the most alike neighbour more closely.
+        Temperature of the softmax; at lower values the most similar neighbour dominates.
     subtract
-        ``"shuffled"`` subtracts the probabilities of the shuffled change, ``"zero"`` those of no change (equal ones),
-        ``None`` nothing.
+        ``"shuffled"`` subtracts the probabilities of the shuffled change, ``"zero"`` those without a change (uniform),
+        ``None`` subtracts nothing.
     n_shuffles
-        Shuffles to average; more of them depend less on ``rng``.
+        Number of shuffles to average; with more of them, results depend less on ``rng``.
     scale
-        ``"effect"``: arrows are as long as the change of the cell is large; ``"unit"``: they show directions alone.
+        ``"effect"``: the length of an arrow scales with the size of the cell's change. ``"unit"``: arrows show
+        directions only.
     include_perturbed
-        Let the genes that were set by hand count too. Their change is often far larger than any response to it, and the
-        arrows then point to where these genes are expressed as wanted.
+        Include the genes that were perturbed. Their change is often far larger than any response, and arrows then
+        point to cells that express these genes at the chosen values.
     %(perturbed_key)s
     library_key
-        Column of ``adata.obs`` with the slide of a cell; on the tissue, neighbours are on the same slide. What
-        :func:`spacetravlr.pp.spatial_weights` was told by default.
+        Column of ``adata.obs`` with the slide of each cell; on the tissue, neighbours are on the same slide. Defaults
+        to the column that :func:`spacetravlr.pp.spatial_weights` used.
     %(rng)s
     %(n_jobs)s
     key_added
@@ -92,25 +94,25 @@ def perturbation_vectors(
 
     Returns
     -------
-    ``None``, or a copy of ``adata`` when ``copy``. Writes
+    ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
     ``adata.obsp['perturbed_transitions']`` : CSR matrix (float32)
         :math:`p - q`, cells x cells; rows sum to zero, or to one with ``subtract=None``.
     ``adata.obsm['perturbed_<basis>']`` : array (float32)
-        One arrow per cell: with ``scale="effect"`` of length at most twice the size of its change (Euclidean, over
-        genes), with ``"unit"`` at most two and without unit.
+        One arrow per cell. With ``scale="effect"`` its length is at most twice the size of the cell's change
+        (Euclidean, over genes); with ``"unit"`` it is at most two and has no unit.
 
     Raises
     ------
     KeyError
-        When the perturbation, the embedding or ``library_key`` is missing.
+        If the perturbation, the embedding or ``library_key`` is missing.
     ValueError
-        When an option is out of range, or coordinates or simulated expression are not finite.
+        If an option is out of range, or coordinates or simulated expression are not finite.
 
     Warns
     -----
     UserWarning
-        When nothing changes in any cell.
+        If nothing changes in any cell.
     """
     if subtract is not None:
         assert_one_of(subtract, get_args(Subtract), name="subtract")
@@ -130,8 +132,8 @@ def perturbation_vectors(
     before, change = _change(table, perturbed_key, include_perturbed=include_perturbed)
     size = np.linalg.norm(change, axis=1)
     if not size.any():
-        others = "" if include_perturbed else " that was not set by hand"
-        warn(f"The perturbation changes no gene{others} at any cell: the vector field is empty.")
+        others = "" if include_perturbed else " except the perturbed ones"
+        warn(f"The perturbation changes no gene{others} in any cell: the vector field is empty.")
     elif not size.all():
         logger.info("nothing changes in %d of %d cells, which get no arrow", (size == 0).sum(), len(size))
     with numba_threads(n_jobs):

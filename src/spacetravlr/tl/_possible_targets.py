@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @document
 def possible_targets(adata: AnnData | SpatialData, *, betas_key: str = _keys.BETAS) -> list[str]:
-    """List genes whose perturbation has downstream effects: all TFs, ligands and receptors of the fitted model.
+    """List genes whose perturbation can have downstream effects: all TFs, ligands and receptors of the fitted model.
 
     Parameters
     ----------
@@ -30,6 +30,6 @@ def possible_targets(adata: AnnData | SpatialData, *, betas_key: str = _keys.BET
     Raises
     ------
     KeyError
-        When there are no coefficients.
+        If there are no coefficients.
     """
     return FittedModel.read(unwrap(adata), betas_key=betas_key).possible_targets()

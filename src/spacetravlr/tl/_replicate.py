@@ -1,4 +1,4 @@
-"""Whether a fit comes out again from other molecules."""
+"""Whether a fit reproduces on independent halves of the counts."""
 
 from __future__ import annotations
 
@@ -36,25 +36,26 @@ def replicate(
     key_added: str = _keys.REPLICATE,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Fit two independent halves of the counts, and tell how far they agree.
+    r"""Fit two independent halves of the counts and measure how well they agree.
 
-    Each molecule goes to half :math:`A` or :math:`B` (:func:`spacetravlr.pp.split_counts`), and each half is
-    normalised, receives its ligands and is fitted as ``adata`` was: the same regressors, options and folds; cell types,
-    weights and size factors stay. The halves share what the cells express and not the counting noise, so that a
-    coefficient or an effect that comes out of one of them only is noise. What comes out of both need not be a cause
-    (:doc:`/how-it-works`, on limits). Each fit has half of the molecules; all of them together do better.
+    Each molecule is assigned to half :math:`A` or :math:`B` (:func:`spacetravlr.pp.split_counts`). Each half is then
+    normalised, its received ligands are computed, and it is fitted as ``adata`` was, with the same regressors, options
+    and folds. Cell types, weights and size factors are kept. The halves share the expression of the cells but not the
+    counting noise, so a coefficient or effect that appears in only one half is noise. One that appears in both is not
+    necessarily causal (:doc:`/how-it-works`, on limits). Each fit has only half of the molecules; the fit of all
+    molecules does better.
 
-    Agreement of coefficients and effects is the correlation about zero, :math:`a \cdot b / (|a|\,|b|)`, since zero
-    means no effect; it is 0 where one half has none.
+    Agreement of coefficients and effects is measured by cosine similarity, :math:`a \cdot b / (|a|\,|b|)`, because zero
+    means no effect. It is 0 if one half has none.
 
     Parameters
     ----------
     %(adata_fitted)s
-        What was fitted must be the log1p of counts over a size factor of each cell; imputation is not replayed.
+        The fitted values must be the log1p of counts over a size factor per cell; imputation is not repeated.
     counts_layer
-        Layer with raw counts (``"X"`` for ``adata.X``); by default the one that the fit was given.
+        Layer with raw counts (``"X"`` for ``adata.X``); defaults to the layer that the fit used.
     n_splits
-        Splits into halves, each with two fits.
+        Number of splits into halves; each needs two fits.
     genes
         Genes to knock out; by default the 20 with the largest importance.
     %(betas_key)s
@@ -66,32 +67,32 @@ def replicate(
 
     Returns
     -------
-    ``None``, or the copy. Writes
+    ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
     ``adata.uns['replicate']['targets']`` : DataFrame, one row per target
-        ``r2``: share of the variance within cell types of one half that the fit of the other predicts, in blocks of the
-        tissue that the fit has not seen; ``reliability``: correlation of the target between the halves within types in
-        these blocks, the part of its variance that is not noise and so can be predicted at all; ``explained``: ``r2``
-        over ``reliability`` (NaN below a reliability of 0.02); ``coefficients``: agreement of the coefficients in all
-        cells, each times the standard deviation of its regressor within types (NaN where both halves have none);
-        ``active_jaccard``: active terms of both halves over those of either; ``kept_a``, ``kept_b``: the body that most
-        cells of each half keep. Adjustment terms count for ``r2`` only.
-    ``adata.uns['replicate']['effects']`` : DataFrame, one row per gene that was knocked out
-        ``mean_effects``: agreement of its mean effects on the targets (of one target, that of the sign);
-        ``cell_effects``: of the effects on all targets in all cells (NaN where there are none); ``size``: root mean
-        square of the mean effects.
+        ``r2``: share of the variance within cell types in one half that the fit of the other half predicts, in blocks
+        of the tissue that the fit has not seen; ``reliability``: correlation of the target between the halves, within
+        types and in these blocks, which is the share of its variance that is not noise and can be predicted at all;
+        ``explained``: ``r2`` over ``reliability`` (NaN below a reliability of 0.02); ``coefficients``: agreement of the
+        coefficients in all cells, each multiplied by the standard deviation of its regressor within types (NaN if both
+        halves have none); ``active_jaccard``: Jaccard index of the active terms of the two halves; ``kept_a``,
+        ``kept_b``: the body that most cells of each half keep. Adjustment terms contribute to ``r2`` only.
+    ``adata.uns['replicate']['effects']`` : DataFrame, one row per knocked-out gene
+        ``mean_effects``: agreement of its mean effects on the targets (with one target, agreement of the sign);
+        ``cell_effects``: agreement of its effects on all targets in all cells (NaN if there are none); ``size``: root
+        mean square of the mean effects.
     ``adata.uns['replicate']['params']`` : dict
         The options.
 
-    With several splits all numbers are means over them, and columns ``*_sd`` have their standard deviations.
+    With several splits, all numbers are means over splits, and columns ``*_sd`` hold the standard deviations.
 
     Raises
     ------
     KeyError
-        When there are no coefficients, a layer does not exist, or ``genes`` cannot be perturbed.
+        If there are no coefficients, a layer does not exist, or ``genes`` cannot be perturbed.
     ValueError
-        When counts are needed and none are named, values do not follow from the counts, or the coefficients were not
-        fitted here; before any long work.
+        If counts are needed but no layer is given, values do not follow from the counts, or the coefficients were not
+        fitted on this object. This is checked before any long work.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Whether the neighbours matter."""
+"""Test whether signals from neighbouring cells matter."""
 
 from __future__ import annotations
 
@@ -40,52 +40,52 @@ def test_signals(
 ) -> AnnData | None:
     r"""Test for each target whether each received signal acts on it.
 
-    No fit is needed: only modulators. For target :math:`H` and the signal :math:`s` that cells receive from *other*
-    cells, :math:`L_s` (centred within types), the null hypothesis is that none of the products
-    :math:`L_s R` and :math:`L_s TF` of the modulators explains what the rest of a regression leaves. The rest is
+    This needs modulators, but no fit. Let :math:`L_s` be the signal :math:`s` that cells receive from *other* cells
+    (centred within types). For a target :math:`H`, the null hypothesis is that none of the modulator products
+    :math:`L_s R` and :math:`L_s TF` explains anything beyond the other terms of the regression. These are
 
-    - the cell's type, all TFs and all receptors of the target (with ``counts_layer``, what is expected of them given
-      what was counted), and the cell's own ligands;
-    - smooth functions of position at three scales, and which types are near;
-    - effects of TFs and receptors that differ between types, with position and with the types nearby (where there are
-      many, of those that go along with the target most);
+    - the cell type, all TFs and all receptors of the target (with ``counts_layer``, their expected values given the
+      counts), and the cell's own ligands;
+    - smooth functions of position at three scales, and the types of nearby cells;
+    - effects of TFs and receptors that vary with type, position and the types nearby (if there are many TFs and
+      receptors, only for those most correlated with the target);
     - all other signals of the target and their products.
 
-    One variance for each of these groups is learned from the evidence, and the rest is partialled out of the target and
-    of the products alike. A product has the regulator in its whole size, so that it holds the signal alone too. Its
-    score is summed over spatial blocks of some 40 cells, whose spread gives the error. The same tests with signals that
-    were moved over the section as on a torus, within types, which keeps how the senders cluster, tell whether p-values
-    are too small; if so the errors are widened (``inflation``). p-values of the products of a signal are combined into
-    one :cite:p:`liu2020cauchy`, and q-values are those of Benjamini and Hochberg :cite:p:`benjamini1995` over all
-    targets and signals.
+    Each of these groups has one variance, learned from the evidence. The other terms are partialled out of both the
+    target and the products. A product contains the uncentred regulator and therefore also the signal alone. Its score
+    is summed over spatial blocks of some 40 cells, and the spread between blocks gives the standard error. To check the
+    p-values, the tests are repeated with signals shifted over the section (as on a torus, within types), which
+    preserves the clustering of senders. If these p-values are too small, the errors are widened (``inflation``). The
+    p-values of all products of a signal are combined into one :cite:p:`liu2020cauchy`. q-values follow Benjamini and
+    Hochberg :cite:p:`benjamini1995`, over all targets and signals.
 
-    **What a small p-value means.** The target follows a *field of senders like this one* where its receptor is. A gene
-    that nobody measured and that the same cells send, or that is sent in the same places, gives the same. A large one
-    is no evidence of absence: at a depth of one molecule per gene, most true signals are not found in 10,000 cells
-    (:doc:`/benchmarks`).
+    **What a p-value means.** A small p-value says that the target follows *a field of senders like this one* where its
+    receptor is expressed. An unmeasured gene that the same cells send, or that is sent in the same places, gives the
+    same result. A large p-value is no evidence of absence: with two to three molecules per regulator and cell, most
+    true signals are missed in 10,000 cells (:doc:`/benchmarks`).
 
-    **What it takes.** A target with 190 signals and 520 products has some 1,700 columns; in 6,600 cells it takes some 8
-    seconds in one thread. Time grows with the cells, and with the square of the columns (with the cube, where cells are
-    few). Each thread holds the columns of its target in single precision, and their products. A call of more than a
-    minute says so after its first target.
+    **Cost.** A target with 190 signals and 520 products has some 1,700 columns and takes some 8 seconds with 6,600
+    cells on one thread. Time grows linearly with cells and with the square of the number of columns (with the cube if
+    cells are few). Each thread holds the columns of its target, in single precision, and their cross products. If a
+    call will take more than a minute, an estimate is logged after the first target.
 
     Parameters
     ----------
     adata
         Annotated data after :func:`spacetravlr.pp.modulators`, or SpatialData.
     targets
-        Targets to test; all that have modulators by default.
+        Targets to test; by default all that have modulators.
     layer
-        Expression; what the modulators were made with by default.
+        Layer with expression; defaults to the layer that the modulators were made with.
     counts_layer
         Layer with the raw counts behind ``layer`` (``"X"`` for ``adata.X``), as in
-        :func:`spacetravlr.tl.fit_betas`. Without it, expression is taken as exact, and of measured counts too much is
-        found.
+        :func:`spacetravlr.tl.fit_betas`. Without it, expression is treated as exact, and measured counts give too many
+        positives.
     %(cluster_key)s
     modulators_key
         Key of the modulators.
     n_shifts
-        Shifts of the section against which p-values are held; 0 takes them as they are.
+        Number of shifts of the section with which p-values are checked; 0 skips the check.
     %(rng)s
     %(n_jobs)s
     %(show_progress_bar)s
@@ -95,29 +95,28 @@ def test_signals(
 
     Returns
     -------
-    ``None``, or the copy. Writes
+    ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
     ``adata.uns['signals_test']['signals']`` : DataFrame, one row per target and signal
         ``target``, ``signal``, ``ligand``, ``range``, ``receptors`` (of its pairs, separated by commas), ``pathway``
-        ("" where the pairs have none); ``partner`` and ``kind`` ("lr", "tfl"): the receptor or TF of the product with
-        the smallest p-value; ``effect`` of that product, in standard deviations of the target within types per
-        standard deviation of the product; ``gain``: the share of the target's variance within types that the signal
-        takes off the error of blocks of the tissue that its coefficients were not fitted on (below zero where they do
-        not help); ``p`` and ``q``.
+        ("" if the pairs have none); ``partner`` and ``kind`` ("lr", "tfl"): the receptor or TF of the product with the
+        smallest p-value; ``effect`` of that product, in standard deviations of the target within types per standard
+        deviation of the product; ``gain``: the held-out reduction of the prediction error due to the signal, as a share
+        of the target's variance within types (negative if the signal does not help); ``p`` and ``q``.
     ``adata.uns['signals_test']['targets']`` : DataFrame, one row per target
-        ``target``, ``n_signals``, ``gain`` of all signals together, ``p`` and ``q`` that none of them acts, and
-        ``inflation``.
+        ``target``, ``n_signals``, ``gain`` of all signals together, ``p`` and ``q`` for the hypothesis that none of
+        them acts, and ``inflation``.
     ``adata.uns['signals_test']['types']`` : DataFrame, one row per target, signal, partner and cell type
-        ``effect`` in that type and its standard error ``se``; NaN below 50 cells.
+        ``effect`` in that type and its standard error ``se``; NaN for types with fewer than 50 cells.
     ``adata.uns['signals_test']['params']`` : dict
         The options.
 
     Raises
     ------
     KeyError
-        When modulators, a layer or a target are missing.
+        If modulators, a layer or a target are missing.
     ValueError
-        When no term has a signal, values do not follow from the counts, or cells are fewer than 200.
+        If no term has a signal, values do not follow from the counts, or there are fewer than 200 cells.
 
     See Also
     --------
@@ -145,8 +144,8 @@ def test_signals(
     wanted = [targets] if isinstance(targets, str) else targets
     if counts_layer is None and "counts" in table.layers:
         warn(
-            "adata.layers['counts'] is there and `counts_layer` was not passed: expression is taken as exact, and "
-            "noise of counting may look like signalling."
+            "`counts_layer` was not passed although adata.layers['counts'] exists: expression is treated as exact, and "
+            "counting noise may look like signalling."
         )
     show = settings.show_progress_bar if show_progress_bar is None else show_progress_bar
     with tqdm(desc="targets", disable=not show) as bar:
@@ -156,7 +155,7 @@ def test_signals(
             started=bar.reset, progress=bar.update,
         )  # fmt: skip
     logger.info(
-        "%d of %d pairs of a target and a signal at a false discovery rate of 0.1",
+        "%d of %d target-signal pairs at a false discovery rate of 0.1",
         int((found.signals["q"] < 0.1).sum()), len(found.signals),
     )  # fmt: skip
     out = table.copy() if copy else table

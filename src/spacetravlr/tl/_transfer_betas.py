@@ -1,4 +1,4 @@
-"""Coefficients of a fit for another section."""
+"""Transfer the coefficients of a fit to another section."""
 
 from __future__ import annotations
 
@@ -35,29 +35,31 @@ def transfer_betas(
     r"""Evaluate the coefficients of one section at the cells of another.
 
     Each cell of ``query`` gets the coefficients of its cell type in its niche, from the bodies (seeds, surfaces,
-    networks) that :func:`spacetravlr.tl.fit_betas` kept for ``reference``. Nothing is fitted. With them everything that
-    reads coefficients runs on ``query``: :func:`spacetravlr.tl.perturb`, ``st.get``, ``st.pl``, screens.
+    networks) that :func:`spacetravlr.tl.fit_betas` kept for ``reference``. Nothing is fitted. Afterwards, all functions
+    that read coefficients work on ``query``: :func:`spacetravlr.tl.perturb`, ``st.get``, ``st.pl``, screens.
 
-    Coefficients may also depend on the position :math:`s` in the section, and a position means nothing in another
-    section unless both lie in one frame. With ``position="average"``, the default, functions of position take their
-    mean over the reference cells of the same type:
+    Coefficients may also depend on the position :math:`s` in the section. A position has no meaning in another section
+    unless both sections share a coordinate frame. With the default ``position="average"``, functions of position are
+    replaced with their mean over the reference cells of the same type:
 
     .. math::
 
         \bar\phi_b(c) = \frac{1}{n_c} \sum_{j:\,c(j) = c} \phi_b(s_j)
 
-    Surfaces are linear in :math:`\phi`, so theirs are the coefficients of a cell of that type in that niche, averaged
-    over all places of the reference; for networks this holds of the linear part and is an approximation in the learned
-    one. What varied by position alone becomes constant within a type. ``position="same"`` evaluates functions of
-    position where a cell lies: for a part of the same section that was left out, or registered serial sections.
+    Surfaces are linear in :math:`\phi`, so this gives the coefficients of a cell of that type in that niche, averaged
+    over all positions in the reference. For networks this is exact for the linear part and an approximation for the
+    learned part. Variation with position alone becomes constant within a type. ``position="same"`` evaluates functions
+    of position at the coordinates of each cell. Use it for a part of the same section that was left out, or for
+    registered serial sections.
 
-    In one section, niche and position often agree, and a coefficient that follows the niche may have been fitted as a
-    function of position; the average loses it. On six pairs of simulated slides whose coefficients vary over the
-    tissue, averaged surfaces explained 13 to 49 % of the variance within types, networks 41 to 57 % and seeds 31 to
-    42 %, where surfaces reached 85 to 90 % on held-out blocks of their own slide. ``r2_query`` of the scores says how
-    well it works: compare it with ``r2_kept``, and with a transfer of ``body="seed"``, before you believe a
-    perturbation. It is up to a constant in each type, since levels differ between sections and no perturbation depends
-    on them.
+    Within one section, niche and position are often confounded. A coefficient that truly follows the niche may have
+    been fitted as a function of position, and averaging then loses it. On six pairs of simulated slides whose
+    coefficients vary over the tissue, averaged surfaces explained 13 to 49 % of the variance within types, networks 41
+    to 57 % and seeds 31 to 42 %; on held-out blocks of their own slide, surfaces reached 85 to 90 %. ``r2_query`` in
+    the scores shows how well the transfer works. Compare it with ``r2_kept`` (for a fit to counts with ``r2_kept``
+    minus ``r2_field``, because smooth intercepts are not transferred), and with a transfer of ``body="seed"``, before
+    you trust a perturbation. ``r2_query`` allows for a constant offset per type, because levels differ between
+    sections and no perturbation depends on them.
 
     Parameters
     ----------
@@ -68,13 +70,13 @@ def transfer_betas(
         :func:`spacetravlr.pp.received_ligands` with the settings of the reference. The units of its coordinates may
         differ (``microns_per_unit``).
     position
-        What stands for the position of a cell: the ``"average"`` over the reference, or its own, when both sections
-        have the ``"same"`` frame.
+        How position enters: ``"average"`` over the reference, or the cell's own position if both sections share the
+        ``"same"`` coordinate frame.
     missing
-        Genes of the model that ``query`` lacks: ``"raise"`` an error, or ``"drop"`` the targets and regressors that
-        need them, with a warning. A dropped regressor cannot change in a perturbation.
+        What to do about genes of the model that ``query`` lacks: ``"raise"`` an error, or ``"drop"`` the targets and
+        regressors that need them, with a warning. A dropped regressor cannot change in a perturbation.
     cluster_key, received_key, layer
-        Cell types, received ligands and expression of ``query``; the keys of the fit by default.
+        Cell types, received ligands and expression of ``query``; by default the keys of the fit.
     betas_key
         Key of the coefficients in ``reference``.
     %(n_jobs)s
@@ -84,31 +86,32 @@ def transfer_betas(
 
     Returns
     -------
-    ``None``, or a copy of ``query`` when ``copy``. Writes what :func:`spacetravlr.tl.fit_betas` writes,
+    ``None``, or a changed copy of ``query`` if ``copy=True``. Sets the same fields as
+    :func:`spacetravlr.tl.fit_betas`:
 
     ``query.obsm['betas']`` : array (float32), cells x columns
         Coefficients at the cells of ``query``.
     ``query.uns['betas']`` : dict
-        ``terms``, ``scores`` and ``training`` of the reference, the scores with three more columns: ``n_query``, cells
-        of the type in ``query``, ``sst_query``, the sum of squares of the target in them, and ``r2_query``, the share
-        of it that the coefficients explain there (up to a constant), which is what effects are supported by;
-        ``params``, ``store`` ("") and ``fitted_on``.
+        ``terms``, ``scores`` and ``training`` of the reference, ``params``, ``store`` ("") and ``fitted_on``. The
+        scores have three more columns: ``n_query`` (number of cells of the type in ``query``), ``sst_query`` (sum of
+        squares of the target in these cells) and ``r2_query`` (share of it that the coefficients explain, up to a
+        constant). :func:`spacetravlr.get.ranked_effects` then uses ``r2_query`` as the R2 of each model.
 
     Raises
     ------
     KeyError
-        When ``reference`` has no bodies, something of ``query`` was not computed yet, or genes are missing.
+        If ``reference`` has no bodies, a prerequisite is missing in ``query``, or genes are missing.
     ValueError
-        When ``query`` has cell types or, for ``position="same"``, slides that the reference has not, or its signals
-        were received otherwise.
+        If ``query`` has cell types (or, for ``position="same"``, slides) that the reference lacks, or its signals were
+        received with other settings.
     FileNotFoundError
-        When the coefficients of ``reference`` are in a store that is not there any more.
+        If the coefficients of ``reference`` are in a store that no longer exists.
 
     Warns
     -----
     UserWarning
-        With ``position="same"``, about the share of cells outside the reference; about dropped genes; about standard
-        deviations, which are not transferred.
+        With ``position="same"``, about the share of cells outside the reference; also about dropped genes, and about
+        standard deviations, which are not transferred.
 
     Examples
     --------

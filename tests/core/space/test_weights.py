@@ -158,3 +158,16 @@ def test_published_kernel_of_one_origin(coords):
     assert weights.dtype == np.float64
     at_edge = gaussian_kernel_2d(np.zeros(2), np.array([[3.0, 4.0]]), 5.0, 0.05)
     np.testing.assert_allclose(at_edge, 0.05)
+
+
+def test_decay_is_the_exponential_to_float32_precision():
+    from spacetravlr._core.space.weights import _decay
+
+    squared = np.concatenate([[0.0], np.geomspace(1e-9, 200.0, 5000)])
+    scale, out, power = -0.5, np.empty(len(squared), np.float32), np.empty(len(squared), np.float32)
+    _decay(squared, scale, power, out)
+    expected = np.exp(scale * squared)
+    normal = expected > np.finfo(np.float32).tiny
+    np.testing.assert_allclose(out[normal], expected[normal], rtol=3e-7)
+    assert (out[~normal] < 2 * np.finfo(np.float32).tiny).all()
+    assert out[0] == 1

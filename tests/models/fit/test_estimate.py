@@ -60,22 +60,22 @@ def test_memory_holds_what_is_kept(inputs):
 def test_a_fit_says_what_it_will_take(tissue, tmp_path, caplog, monkeypatch):
     with caplog.at_level(logging.INFO, logger="spacetravlr"):
         st.tl.fit_betas(tissue, body="seed", block_size=2, copy=True, store=tmp_path / "b.zarr")
-    assert "fitting 4 targets with 13 terms each at 200 cells: about 1 s (a rough estimate), up to" in caplog.text
+    assert "fitting 4 targets with 13 terms each on 200 cells: about 1 s (a rough estimate), up to" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="spacetravlr"):
         st.tl.fit_betas(tissue, body="seed", block_size=2, copy=True, store=tmp_path / "b.zarr")
-    assert "4 of 4 targets are in the store already" in caplog.text
+    assert "4 of 4 targets are already in the store" in caplog.text
     assert "fitting" not in caplog.text
     monkeypatch.setattr(_run, "available_memory", lambda: 1e3)
     with caplog.at_level(logging.WARNING, logger="spacetravlr"):
         st.tl.fit_betas(tissue, body="seed", copy=True)
-    assert "pass `store=` to keep them on disk" in caplog.text
+    assert "pass `store=` to keep results on disk" in caplog.text
 
 
 def test_a_screen_says_how_long_it_will_take(adata, caplog):
     with caplog.at_level(logging.INFO, logger="spacetravlr"):
         st.tl.genome_screen(adata, genes=["FOXO1", "CXCL12", "DLL1"], batch_size=1)
-    assert re.search("screening 3 genes, 1 at a time: about [0-9].* from now", caplog.text)
+    assert re.search("screening 3 genes, 1 at a time: about [0-9].* remaining", caplog.text)
 
 
 def test_what_is_said_can_be_chosen(capsys, monkeypatch):

@@ -437,7 +437,7 @@ def test_small_types_use_the_seed_of_all_cells(base, caplog):
     adata.obs["cell_type"] = pd.Categorical(labels)
     with caplog.at_level(logging.WARNING, logger="spacetravlr"):
         st.tl.fit_betas(adata, body="seed", show_progress_bar=False)
-    assert "fewer than min_cells=30 cells use the seed of all cells together: rare/1, rare/2" in caplog.text
+    assert "fewer than min_cells=30 cells use a seed fitted on all cells: rare/1, rare/2" in caplog.text
     inputs = _inputs(adata)[1]
     seeds = fit_seed(inputs.design(np.arange(4)), inputs, BodyOptions(body="seed"), 1)[1].final
     names = list(adata.obs["cell_type"].cat.categories)

@@ -100,7 +100,7 @@ def test_a_receptor_without_a_pair_can_be_perturbed_with_adjustment_only(with_re
     kept = ~((terms["kind"] == "lr") & (terms["receptor"] == "CXCR4")).to_numpy()
     adata.obsm["betas"], adata.uns["betas"]["terms"] = adata.obsm["betas"][:, kept], terms[kept]
     assert "CXCR4" not in st.tl.possible_targets(adata)
-    with pytest.warns(UserWarning, match="'CXCR4' is no TF, ligand or receptor of any model"):
+    with pytest.warns(UserWarning, match="'CXCR4' is not a TF, ligand or receptor in any model"):
         assert not st.GeneFactory(adata).perturb("CXCR4").change_frame().drop(columns="CXCR4").to_numpy().any()
     factory = st.GeneFactory(adata, adjusted=True)
     assert "CXCR4" in factory.possible_targets()
@@ -210,12 +210,12 @@ def test_models_of_tfs_only_need_no_received_ligands(adata):
 def test_genes_without_a_role_and_values_above_the_maximum_are_warned_of(factory):
     with pytest.warns(
         UserWarning,
-        match="'TUBB' is no TF, .*perturbing it affects no other gene",
+        match="'TUBB' is not a TF, .*perturbing it affects no other gene",
     ):
         result = factory.perturb("TUBB")
     changed = result.change_frame().abs().max()
     assert list(changed.index[changed > 0]) == ["TUBB"]
-    with pytest.warns(UserWarning, match=r"wanted of 'FOXO1' \(50\) is above the largest"):
+    with pytest.warns(UserWarning, match=r"set for 'FOXO1' \(50\) exceeds the largest"):
         result = factory.perturb({"FOXO1": 50.0})
     np.testing.assert_allclose(result.to_frame()["FOXO1"], 50, rtol=1e-5)
 

@@ -1,7 +1,7 @@
 """Whether a prediction is nearer to its own perturbation than to others.
 
-Every pair of a predicted and an observed profile is compared over the genes that neither leaves out (NaN), so that the
-perturbed gene itself, whose change is known beforehand, gives nothing away.
+Every predicted profile is compared with every observed one over the genes that are NaN in neither. The perturbed genes,
+whose change is known beforehand, are NaN and therefore do not help to identify the perturbation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""Agreement of one predicted profile of changes with the observed one.
 
-A profile is the mean change of every gene, :math:`\delta_g`. Genes that are NaN in either are left out. What cannot be
-told is NaN: a correlation with a profile that does not vary, or of fewer than three genes.
+A profile is the mean change of every gene, :math:`\delta_g`. Genes that are NaN in either are left out. Undefined
+values are NaN: a correlation with a profile that does not vary, or over fewer than three genes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,13 @@ _FLAT = 1e-12  # variance below this part of the mean square is that of a consta
 def varies(values: Floats) -> bool:
     """Whether a profile is more than a constant, up to rounding."""
     return bool(np.var(values) > _FLAT * np.mean(np.square(values)))
+
+
+def mean_known(values: Floats, axis: int = 0) -> Floats:
+    """Mean along an axis, NaN left out; NaN where nothing is known."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, values, 0).sum(axis=axis) / known.sum(axis=axis))
 
 
 def pearson(a: Floats, b: Floats) -> float:
@@ -52,7 +59,7 @@ def largest(values: Floats, k: int) -> Ints:
 
 
 def sign_agreement(predicted: Floats, observed: Floats, k: int) -> float:
-    """Part of the ``k`` largest observed changes whose sign is predicted; no change counts as half, as a coin would."""
+    """Fraction of the ``k`` largest observed changes whose sign is predicted; no change counts as half."""
     top = largest(observed, k)
     if not len(top):
         return np.nan
@@ -61,7 +68,7 @@ def sign_agreement(predicted: Floats, observed: Floats, k: int) -> float:
 
 
 def top_overlap(predicted: Floats, observed: Floats, k: int) -> float:
-    """Part of the ``k`` largest observed changes that are among the ``k`` largest predicted ones."""
+    """Fraction of the ``k`` largest observed changes that are among the ``k`` largest predicted ones."""
     top = largest(observed, k)
     if not len(top):
         return np.nan

@@ -1,4 +1,4 @@
-"""What a profile of changes has beyond the mean profile, and whether that comes out again."""
+"""The part of a profile of changes beyond the mean profile, and whether it reproduces."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def beyond(values: Floats, mean: Floats) -> Floats:
 
 
 def share_beyond(values: Floats, mean: Floats) -> float:
-    """Part of the sum of squares of a profile that no multiple of the mean profile has; NaN for no change at all."""
+    """Share of a profile's sum of squares not explained by a multiple of the mean profile; NaN without any change."""
     rest = beyond(values, mean)
     good = np.isfinite(rest)
     total = float(np.sum(values[good] ** 2))
@@ -34,8 +34,8 @@ def share_beyond(values: Floats, mean: Floats) -> float:
 def sign_flip_p(a: Floats, b: Floats, n_flips: int, rng: np.random.Generator) -> float:
     r"""One-sided p-value that two profiles agree in sign no more than by chance.
 
-    The product :math:`\sum_g a_g b_g` against the same with the sign of each gene drawn at random: sizes, and which
-    genes change at all, stay. Exact where the signs of noise are independent between genes; NaN without two genes that
+    Compares :math:`\sum_g a_g b_g` with the same sum under random signs of the genes. Sizes, and which genes change at
+    all, are held fixed. Exact if the signs of the noise are independent between genes; NaN unless at least two genes
     change in both.
     """
     product = a * b

@@ -1,4 +1,4 @@
-"""How much wider tests are than they claim, as told by tests of what cannot act."""
+"""How much wider the distribution of test statistics is than claimed, estimated from tests in which nothing acts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PRIOR = 60  # tests of what cannot act that the claim itself counts as
 
 
 def inflation(t: Floats, claimed: float = 1.0) -> float:
-    """Standard deviation of t values of tests of nothing over the claimed one, never below one.
+    """Standard deviation of t values of null tests, relative to the claimed one and never below one.
 
     Parameters
     ----------

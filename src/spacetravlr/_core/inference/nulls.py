@@ -1,4 +1,4 @@
-"""Tissues in which nothing regulates: exchanges of cells that keep types, and autocorrelation where they move it."""
+"""Tissues in which nothing regulates: swaps of cells that preserve types and, for shifts, spatial autocorrelation."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def torus_sources(
 ) -> Ints:
     """For each cell, the cell of its type whose values it gets when a section is moved over itself.
 
-    The section is taken as a torus, so that what leaves at one end comes in at the other. A cell gets the values of the
-    cell of its type and slide that is nearest to where it would be, so that a field keeps its shape and each type its
-    own values; cells of thin tissues may be taken more than once.
+    The section is treated as a torus: what leaves at one end enters at the other. A cell gets the values of the nearest
+    cell of its type and slide at the shifted position, so a field keeps its shape and each type keeps its own values.
+    In thin tissues a cell may be used more than once.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-r"""What some columns of a regression explain beyond all others, and how surely.
+r"""What some columns of a regression explain beyond all others, and with what error.
 
 With a Gaussian prior on the coefficients of each group of columns, :math:`w_k \sim N(0, v_{g(k)})`, the rest of a
 regression is partialled out of a response :math:`y` and of tested columns :math:`x` by the same ridge (Frisch & Waugh
@@ -7,9 +7,9 @@ regression is partialled out of a response :math:`y` and of tested columns :math
 .. math:: e = y - A_r (A_r^\top A_r + \Lambda_r)^{-1} A_r^\top y, \qquad
     \tilde x = x - A_r (A_r^\top A_r + \Lambda_r)^{-1} A_r^\top x
 
-and the score :math:`\tilde x^\top e` is summed over spatial blocks. Its variance comes from the blocks, so that it
-holds whatever the correlation of neighbouring cells. As both sides are residuals, what a penalty leaves of the rest in
-one of them does little.
+and the score :math:`\tilde x^\top e` is summed over spatial blocks. Its variance is estimated from the blocks and is
+therefore valid whatever the correlation of neighbouring cells. Because both factors are residuals, incomplete removal
+of the rest in one of them, due to the penalty, does little harm.
 """
 
 from __future__ import annotations
@@ -112,12 +112,12 @@ class LeftOut:
         return self._drop(weights, np.arange(len(self._sets)))
 
     def residuals(self, a: Floats, x: Floats, of: Ints) -> tuple[Floats, Floats]:
-        r"""What the rest leaves of tested columns, and of the variance of their scores.
+        r"""Residuals of tested columns, and the share of the variance of their scores that is left.
 
-        With :math:`M` what takes out the rest, :math:`\tilde x^\top e` has the variance
-        :math:`\tilde x^\top M \tilde x` in units of the noise where the rest is as its priors say, and not
-        :math:`\tilde x^\top \tilde x`, which the products of single cells have: a penalty takes out less than a
-        projection each time. They differ by :math:`v^\top P_m v` with the penalties times coefficients, :math:`v`.
+        Let :math:`M` be the operator that partials out the rest. If the rest follows its priors, the variance of
+        :math:`\tilde x^\top e` in units of the noise is :math:`\tilde x^\top M \tilde x`, not
+        :math:`\tilde x^\top \tilde x` as for sums over independent cells, because a ridge removes less than a
+        projection each time. The two differ by :math:`v^\top P_m v`, with :math:`v` the penalties times coefficients.
 
         Parameters
         ----------

@@ -1,9 +1,9 @@
 """Inverse Cholesky factor of a symmetric positive definite matrix, with the interpreter lock released.
 
-SciPy's own wrappers of these routines hold the lock, so that threads that each fit a target would wait for one another;
-the routines themselves, exported by SciPy for compiled callers, are called here through ctypes, which releases it. The
-factor is inverted by halves, products of triangles doing most of the work: the library's own inverse goes column by
-column, and at some hundred rows takes two to three times as long.
+SciPy's wrappers of these routines hold the lock, so threads that each fit a target would wait for each other. Here the
+routines, which SciPy exports for compiled callers, are called through ctypes, which releases the lock. The factor is
+inverted by recursive halving, so most of the work is in products of triangles. The library's own inverse works column
+by column and takes two to three times as long at some hundred rows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The innermost loops that are written in the compiler's own language, to keep sums in vector registers.
+"""The innermost loops, written as LLVM intrinsics to keep sums in vector registers.
 
-A compiled loop keeps sums of many columns in memory, since it cannot know that they and what is added up lie apart. All
-code of that kind is in this file; :mod:`spacetravlr._core.linalg.sparse_dot` and
-:mod:`spacetravlr._core.signals.gather_scatter` have a plain loop beside each use, for where :func:`usable` says no.
+A loop compiled by numba keeps sums of many columns in memory, because the compiler cannot know that inputs and outputs
+do not overlap. All code of this kind is in this file. :mod:`spacetravlr._core.linalg.sparse_dot` and
+:mod:`spacetravlr._core.signals.gather_scatter` have an equivalent plain loop for each use, for versions of llvmlite
+that are not :func:`usable`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""What a read-out gains per unit of every gene in every cell, by passing backwards through the rounds once.
+r"""Derivative of a read-out with respect to every gene in every cell, by one backward pass through the rounds.
 
 Let :math:`F` be one round of :mod:`spacetravlr._core.response.propagation`, linearised at the baseline, and
 :math:`w_{jg}` the weight of gene :math:`g` of cell :math:`j` in the read-out. A perturbed gene holds its change at the
@@ -8,19 +8,20 @@ start, after every round, and at the end, so with :math:`\lambda_T = w` and :mat
 
     \frac{dR}{dD^{in}_{jg}} = \sum_{t=0}^{T} \lambda_{t,jg} .
 
-*Bounds.* A gene at zero can only rise, one at its largest value only fall, so that the derivative of a clipped change
-depends on its direction. The first step of a dose knows it: the sign of the edge from the perturbed gene says which way
-a target goes, and at a bound all of the change passes or nothing. What reaches a bound by longer ways joins other
-changes there, most often larger ones, whose sign is not known, and counts half: the mean of both directions. So
-:math:`\lambda` itself, half at bounds, is passed on to the round before, and with it, for doses, what the first step
-makes of it. The derivative is exact where no gene is at a bound, and at bounds where only one first step arrives.
+*Bounds.* A gene at zero can only rise and a gene at its largest value can only fall, so the derivative of a clipped
+change depends on its direction. For the first step of a dose the direction is known: the sign of the edge from the
+perturbed gene determines which way a target goes, and at a bound the whole change passes or none of it. Changes that
+reach a bound by longer paths join other changes there, usually larger ones, whose sign is not known. They count half,
+the mean of both directions. The pass therefore carries :math:`\lambda`, halved at bounds, to the previous round, and
+in addition, for doses, the direction-dependent first step. The derivative is exact where no gene is at a bound, and at
+bounds that only a single first step reaches.
 
-*Pinned genes.* While :math:`g` is perturbed it does not answer to what it has caused. The pass above includes paths
-that come back to :math:`g`; :func:`pinned_gradient` leaves them out, in a pass of its own for each gene (several share
-the reading of the coefficients). :func:`self_return` says where there is something to leave out.
+*Pinned genes.* While :math:`g` is perturbed, it does not respond to its own downstream effects. The pass above includes
+paths that return to :math:`g`. :func:`pinned_gradient` leaves them out, with a separate pass for each gene (several
+genes share one reading of the coefficients). :func:`self_return` estimates for which genes this matters.
 
 *Receptors.* With the product rule, a receptor that a cell does not express passes nothing on in the first round, and
-from then on what it gained in the round before. Here it is closed in the first round only.
+later only what it gained in the previous round. Here it is closed in the first round only.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Weights(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    """What a read-out gains per unit of a gene in a cell."""
+    """Derivative of a read-out with respect to a gene in a cell."""
 
     genes: Ints
     """Gene of each column, ascending."""
@@ -75,7 +76,7 @@ def gradient(rounds: Linearised, weights: Weights) -> Gradient:
 
 
 def pinned_gradient(rounds: Linearised, weights: Weights, genes: Ints, cells: Bools) -> Gradient:
-    """Derivatives for ``genes``, each perturbed by itself in ``cells``, where it does not answer to what it has caused.
+    """Derivatives for ``genes``, each perturbed alone in ``cells`` and held fixed there.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ def pinned_gradient(rounds: Linearised, weights: Weights, genes: Ints, cells: Bo
 
 
 def self_return(rounds: Linearised) -> Floats:
-    """Upper estimate of what comes back to each role gene within the rounds, per unit of it; zero where nothing can.
+    """Upper estimate of the feedback to each role gene within the rounds, per unit of it; zero without feedback loops.
 
     From the mean sizes of the coefficients over cells. Shape (n_roles,), in the order of the role genes.
     """

@@ -55,7 +55,7 @@ def compute_all_derivatives(
     tfl_received: Floats,
     tf: Floats,
 ) -> Derivatives:
-    r"""Compute the products that the derivatives of a target are made of.
+    r"""Compute the products of which the derivatives of a target consist.
 
     .. math::
 
@@ -83,7 +83,7 @@ def compute_all_derivatives(
     Raises
     ------
     ValueError
-        When arrays that belong together differ in shape.
+        If arrays that belong together differ in shape.
     """
     for name, values, like in (
         ("lr_received", lr_received, lr_betas),
@@ -115,8 +115,8 @@ def splash(
 ) -> Splash:
     """Compute the derivative of one target with respect to every gene that plays a role in its model.
 
-    A gene in several roles gets the sum; its roles as a ligand are per unit of its received signal. Terms of adjustment
-    are left out (see :meth:`~spacetravlr._core.design.Terms.with_adjustment`).
+    For a gene with several roles, the derivatives are summed; as a ligand they are per unit of its received signal.
+    Adjustment terms are left out (see :meth:`~spacetravlr._core.design.Terms.with_adjustment`).
 
     Parameters
     ----------

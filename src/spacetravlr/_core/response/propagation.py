@@ -1,6 +1,6 @@
 r"""How a change of some genes in some cells travels through the tissue.
 
-With the wanted change :math:`D^{in}` and :math:`D = D^{in}` to begin with, each round does
+With the prescribed change :math:`D^{in}`, and starting from :math:`D = D^{in}`, each round computes
 
 .. math::
 
@@ -19,9 +19,9 @@ nor in the previous round. (The previous round alone would undo every knockout o
 round, it would have no derivative in the second, and the targets would return.) A gene's role as TF or receptor uses
 the change of the cell's own expression, its roles as ligand the change of what the cell receives.
 
-Terms are shared by targets, so each round writes the change of every distinct term once a cell and a target costs one
-short dot product. A batch of perturbations reads the coefficients once. Only the genes that play a role are needed
-before the last round, and only signals whose ligand changed are received again. Terms of adjustment pass nothing on
+Terms are shared by targets, so each round computes the change of every distinct term once per cell, and a target costs
+one short dot product. A batch of perturbations reads the coefficients once. Before the last round only genes with a
+role are needed, and only signals whose ligand changed are recomputed. Adjustment terms pass nothing on
 (:attr:`~spacetravlr._core.design.Terms.causal`).
 """
 
@@ -79,7 +79,7 @@ class Changes(NamedTuple):
 
 
 class Workspace:
-    """Memory that one propagation after another uses: new memory costs more than what is computed in it.
+    """Memory that successive propagations reuse: allocating new memory would cost more than the computation.
 
     Arrays made in it hold until the next propagation.
     """

@@ -1,4 +1,4 @@
-"""One round of a propagation, transposed: from what a read-out gains after the round to what it gains before it."""
+"""One transposed round of a propagation: from derivatives of a read-out after the round to derivatives before it."""
 
 from __future__ import annotations
 

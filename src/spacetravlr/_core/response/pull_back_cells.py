@@ -1,7 +1,7 @@
 """One round backwards without pinned genes, for eight cells at a time.
 
-The edges of a target are the same in every cell, so that what is looked up for an edge serves eight cells, whose
-numbers lie side by side and go through vector registers together.
+The edges of a target are the same in every cell, so one look-up per edge serves eight cells, whose numbers are
+contiguous and processed together in vector registers.
 """
 
 from __future__ import annotations

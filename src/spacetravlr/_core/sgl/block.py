@@ -3,12 +3,13 @@ r"""Compiled loops over (target, cell type) of the seed regression; see :mod:`sp
 Every job gathers a target's own cross products from those of the block, so its cost depends on the number of its terms
 and of folds and not on the number of cells. Jobs are independent: results do not depend on the number of threads.
 
-Cross products are centred within each cell type, on the means of the training folds. The seed of several types together
-so has one set of slopes and an intercept per type: what differs between types does not pass for regulation within them.
+Cross products are centred within each cell type, on the means of the training folds. A seed of several types together
+therefore has one set of slopes and one intercept per type: differences between types do not count as regulation within
+them.
 
-A seed is a continuous function of its data as far as that goes, so that rounding (from the order of columns or from the
-block of the target) decides nothing: terms are visited in the order of their correlation with the target, and the
-penalty is where a parabola through the smallest held-out errors has its minimum, see :func:`_best_place`.
+As far as possible, a seed is a continuous function of its data, so that rounding (which depends on the order of columns
+and on the block of the target) does not decide anything. Terms are visited in the order of their correlation with the
+target, and the penalty is at the minimum of a parabola through the smallest held-out errors, see :func:`_best_place`.
 """
 
 from __future__ import annotations

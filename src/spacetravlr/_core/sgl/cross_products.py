@@ -1,4 +1,4 @@
-r"""Cross products of regressors and targets, one set a group of cells, so that no fit passes over cells again.
+r"""Cross products of regressors and targets, one set per group of cells, so that fits never iterate over cells again.
 
 A group is a cell type within a spatial fold. Sums over groups give the cross products of any union of types and folds:
 training folds, held-out folds, or all types pooled. Columns are shifted by their overall mean before anything is added

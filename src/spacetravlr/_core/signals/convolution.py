@@ -1,11 +1,11 @@
 r"""Convolutions of a small grid with an even kernel, by matrix products instead of FFTs.
 
 A kernel that is even along every axis has products of cosines and sines as eigenvectors, so a convolution is: project
-on the waves of each axis, scale, and project back. A smooth kernel has hardly any waves near the finest, so that the
-bases are narrower than the grid; and the rows of a matrix product stay in the cache, where an FFT over many columns
-goes through memory at every step. Up to some hundred points an axis that is several times as fast.
+on the waves of each axis, scale, and project back. A smooth kernel has hardly any high-frequency waves, so the bases
+are narrower than the grid. The rows of a matrix product stay in the cache, whereas an FFT over many columns goes
+through memory at every step. Up to some hundred points per axis, this is several times as fast.
 
-Every column is computed on its own, in the same order whatever stands beside it.
+Every column is computed independently, in an order that does not depend on the other columns.
 """
 
 from __future__ import annotations

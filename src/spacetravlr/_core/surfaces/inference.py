@@ -1,8 +1,8 @@
-r"""What a hierarchy knows of each of its terms: errors, and tests of having no effect and of being the same everywhere.
+r"""Errors of the terms of a hierarchical model, and tests of no effect and of a constant effect.
 
 For a linear combination :math:`\ell^\top w` of the weights of a term, with posterior mean :math:`m` and variance
-:math:`s^2` and prior variance :math:`v`, the data alone say :math:`\hat b = m / (1 - s^2/v)`, with variance
-:math:`s^2 / (1 - s^2/v)` over data and all other weights. So where this combination is zero,
+:math:`s^2` and prior variance :math:`v`, the estimate from the data alone is :math:`\hat b = m / (1 - s^2/v)`, with
+variance :math:`s^2 / (1 - s^2/v)` over data and all other weights. If this combination is zero,
 
 .. math:: z = \frac{m}{s \sqrt{1 - s^2 / v}}
 
@@ -11,10 +11,10 @@ of a term at once (or for its departures), the statistic of their Bayes factor, 
 of squares of normals with weights :math:`1 - \tau_i`, where :math:`\tau_i` are the eigenvalues of the posterior
 covariance :math:`S` in units of the prior's.
 
-Three things enlarge errors. Variances of the prior are plugged in, as if they were known. Residuals of neighbouring
-cells may go together: variances are multiplied by the ratio of the noise of the estimates over spatial blocks (the
-sandwich) to the noise that independent cells would give. And no model is exact: a part of what one regulator does is
-credited to others that resemble it, as a product with a signal resembles its local factor, however many cells there
+Errors are enlarged for three reasons. Prior variances are plugged in as if they were known. Residuals of neighbouring
+cells may be correlated: variances are multiplied by the ratio of the noise of the estimates over spatial blocks (the
+sandwich estimator) to the noise that independent cells would give. And no model is exact: part of the effect of one
+regulator is credited to similar ones (as a product with a signal resembles its local factor), however many cells there
 are. With :math:`R` the correlations of the terms within types,
 
 .. math:: M_k = \delta^2 \sum_{m \ne k} R_{km}^2 \hat b_m^2
@@ -178,7 +178,7 @@ def _loadings(part: Part, groups: Groups) -> Floats:
 
 
 def _look_alikes(model: GroupArd, posterior: Posterior, blocks: Sequence[tuple[int, int]], n_terms: int) -> Floats:
-    """Variance of what may be credited to each term of the effects of others, (terms,)."""
+    """Variance due to effects of other terms that may be credited to each term, (terms,)."""
     pooled = {k: i for i, (k, part) in enumerate(blocks) if k < n_terms and part == Part.POOLED}
     numbers = [pooled[k] for k in range(n_terms)]
     products = model.products(numbers)

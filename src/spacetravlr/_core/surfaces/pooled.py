@@ -1,12 +1,12 @@
-r"""One hierarchy of shrinkage: a pooled effect first, then cell types, then space, each as far as the data carry it.
+r"""Hierarchical shrinkage: a pooled effect, departures by cell type and departures in space.
 
 .. math::
     y_j = \sum_k x_{jk} \Big( a_k + a_{k c(j)} + \sum_b \phi_b(s_j) w_{kb} \Big) + f(s_j) + f_{c(j)}(s_j) + \epsilon_j
 
 with one variance for all :math:`a_k` of a kind of term, one for their departures by cell type, one for those by
 position, and one each for the smooth intercepts :math:`f`, all learned from the evidence. No term is left out of the
-pooled effect: where measurements are noisy, choosing loses more than shrinking. Departures are for the terms with the
-clearest pooled effects, as many as ``max_features`` holds: all of them on small problems.
+pooled effect: with noisy measurements, selection loses more than shrinkage. Only the terms with the clearest pooled
+effects have departures, as many as ``max_features`` allows (all of them in small problems).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class PooledOptions:
 
 
 class PooledFits(NamedTuple):
-    """A hierarchy, and what is known without any term."""
+    """A hierarchical model, and the fit without any term."""
 
     full: SurfaceFit
     smooth: SurfaceFit
@@ -129,8 +129,8 @@ class Hierarchy:
         folds
             Which folds.
         blind
-            Make no use of what the search found: learn all variances anew, and leave out departures where only some
-            terms have them. Otherwise go on from the variances that were found.
+            Ignore the results of the search: learn all variances again, and leave out departures if only some terms
+            have them. Otherwise continue from the variances that were found.
         evidence
             Judge each term.
         """
@@ -210,7 +210,7 @@ class Hierarchy:
     def _clearest(self, model: GroupArd, posterior: Posterior) -> list[int]:
         """Terms with the largest pooled effects in units of their error, as many as may have departures.
 
-        Half as many where not all terms can have them: what is left out then costs little, and each costs much.
+        Half as many if not all terms can have them: departures are then expensive, and leaving them out costs little.
         """
         n_functions = max(self._functions[0].space[self.options.scale].shape[1], 1)
         pooled = [i for i, (_, part) in enumerate(self._blocks) if part == Part.POOLED]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from spacetravlr._core.surfaces.model import CellFunctions, SurfaceFit
     from spacetravlr._types import Floats, Ints
 
+_LARGEST = float(np.finfo(np.float16).max)
+
 
 @dataclass(frozen=True)
 class Deviations:
@@ -46,7 +48,9 @@ class Deviations:
                 known, [k for k, s in zip(kept, states, strict=True) if s is not None], strict=True
             )
         ]
-        return cls(replace(parts, weights=np.zeros(0)), np.concatenate(rows).astype(np.float16))
+        # of what the data say next to nothing about, draws are larger than any float16: infinity times zero is no error
+        draws = np.clip(np.concatenate(rows), -_LARGEST, _LARGEST).astype(np.float16)
+        return cls(replace(parts, weights=np.zeros(0)), draws)
 
     @property
     def n_draws(self) -> int:

@@ -52,7 +52,7 @@ class BodyOptions:
     def rng_seed(self) -> int:
         """The number that every random choice follows from."""
         if not isinstance(self.rng, int | np.integer):
-            msg = "the random seed of a fit is drawn before it starts"
+            msg = "Expected the random seed of a fit to be drawn before it starts."
             raise TypeError(msg)
         return int(self.rng)
 

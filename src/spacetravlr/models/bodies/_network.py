@@ -83,9 +83,9 @@ class TrainedNetworks(Varying):
 class NetworkBody(Body):
     """Networks that refine the seeds of a block of targets.
 
-    Training is dear, so targets must earn it: :meth:`compare` trains all of them without some choosing folds, and only
-    those that keep the network are trained again, to be scored and to be delivered. Each training stops by its own
-    stopping blocks, which lie among the cells it may see.
+    Training is expensive. :meth:`compare` trains all targets without some selection folds, and only targets that keep
+    the network are trained again, for scores and for the final coefficients. Each training stops early on its own
+    stopping blocks, which lie among the cells available to it.
     """
 
     name = "network"
@@ -131,8 +131,8 @@ class NetworkBody(Body):
     def compare(self) -> None:
         """Predict choosing folds without them: the last one, or up to three where the network was asked for.
 
-        One fold is enough to find the few targets whose network clearly beats a surface. Where only the seed is its
-        rival, too many good networks would be lost to the chance of one fold.
+        One fold is enough to find the few targets whose network clearly beats a surface. If the network competes only
+        with the seed, too many good networks would be lost by chance on a single fold.
         """
         from spacetravlr.nn._process import training_state
 

@@ -1,4 +1,4 @@
-"""One hierarchy of shrinkage for all terms of a target, on regressors less their measurement error."""
+"""One hierarchical model for all terms of a target, on regressors corrected for measurement error."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class _Fit(NamedTuple):
 
 
 class PooledBody(Body):
-    """A pooled effect of every term, with departures by cell type and position, each shrunk as far as the data ask.
+    """A pooled effect of every term with departures by cell type and position, each shrunk by a learned amount.
 
-    Regressors are what is expected of each regulator given what was counted (:mod:`spacetravlr._core.calibration`), or
-    expression itself where that is exact.
+    Regressors are the expected values of each regulator given the counts (:mod:`spacetravlr._core.calibration`), or
+    expression itself if that is exact.
     """
 
     name = "pooled"

@@ -76,7 +76,7 @@ class Reference:
         )
 
     def check(self, section: Section, position: Position) -> None:
-        """Raise ``ValueError`` when coefficients would mean something else in ``section``; warn where they guess."""
+        """Raise ``ValueError`` if coefficients would have another meaning in ``section``; warn if they extrapolate."""
         unknown = sorted(set(section.type_names) - set(self.type_names))
         if unknown:
             msg = (
@@ -97,7 +97,7 @@ class Reference:
             raise ValueError(msg)
         if section.coordinates.shape[1] != self.low.shape[1]:
             msg = (
-                f"Expected `query` to have {self.low.shape[1]} coordinates a cell as `reference`, found "
+                f"Expected `query` to have {self.low.shape[1]} coordinates per cell like `reference`, found "
                 f"{section.coordinates.shape[1]}."
             )
             raise ValueError(msg)
@@ -105,7 +105,7 @@ class Reference:
         if self.signals["normalize"] == "mean" and not np.isclose(slide_size, self.slide_size, rtol=0.05):
             warn(
                 f'Signals with normalize="mean" are divided by the number of cells of a slide, about {slide_size:.0f} '
-                f"in `query` and {self.slide_size:.0f} in `reference`, so that coefficients of signals are not "
+                f"in `query` and {self.slide_size:.0f} in `reference`, so coefficients of signals are not "
                 'comparable; use normalize="sum" in both.'
             )
         if position == "same":
@@ -117,8 +117,8 @@ class Reference:
         outside = ((xyz < self.low[slides]) | (xyz > self.high[slides])).any(axis=1).mean()
         if outside > 0:
             warn(
-                f"{outside:.1%} of the cells of `query` lie outside the reference, where functions of position say "
-                'nothing; register the sections first, or use position="average".'
+                f"{outside:.1%} of the cells of `query` lie outside the reference, where functions of position are not "
+                'defined by data; register the sections first, or use position="average".'
             )
 
     def _slides(self, section: Section) -> Ints:

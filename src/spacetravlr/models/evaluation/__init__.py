@@ -1,1 +1,1 @@
-"""Predicted perturbations against observed ones, and against trivial rivals."""
+"""Compare predicted perturbations with observed ones and with simple baselines."""

@@ -1,4 +1,4 @@
-"""Screens of trivial rivals: what a prediction has to beat."""
+"""Screens of simple baselines, which a prediction has to beat."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from spacetravlr._core.design import term_values
+from spacetravlr._core.evaluation.profiles import mean_known
 from spacetravlr._core.least_squares import pooled_least_squares
 from spacetravlr._utils import numba_threads
 from spacetravlr.models.evaluation._profiles import perturbed_genes
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from spacetravlr.models.perturb._model import FittedModel
 
 Baseline = Literal["mean", "expression_match", "least_squares", "no_neighbours"]
-#: Rivals that a screen alone is enough for.
+#: Baselines for which a screen suffices.
 OF_SCREEN: tuple[Baseline, ...] = ("mean", "expression_match")
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
@@ -82,7 +83,7 @@ def mean_screen(screen: AnnData) -> AnnData:
 
     def change(values: Floats) -> Floats:
         with np.errstate(invalid="ignore"):
-            mean = np.nan_to_num(_mean(np.where(own, np.nan, values)))
+            mean = np.nan_to_num(mean_known(np.where(own, np.nan, values)))[None]
         return np.where(own, values, mean)
 
     return _named(_map(screen, change), "mean")
@@ -99,7 +100,7 @@ def matched_screen(screen: AnnData) -> AnnData:
     def change(values: Floats) -> Floats:
         hidden = np.where(own, np.nan, values)
         borrowed = hidden[match]
-        return np.where(own, values, np.where(np.isnan(borrowed), np.nan_to_num(_mean(hidden)), borrowed))
+        return np.where(own, values, np.where(np.isnan(borrowed), np.nan_to_num(mean_known(hidden))[None], borrowed))
 
     out = _named(_map(screen, change), "expression_match")
     out.obs["match"] = screen.obs_names[match].astype(str)
@@ -112,7 +113,7 @@ def closest_expression(screen: AnnData, n: int) -> Ints:
     Raises
     ------
     ValueError
-        When there is no other perturbation, or mean expressions are not known.
+        If there is no other perturbation, or mean expressions are not known.
     """
     if "baseline" not in screen.obs or screen.n_obs < 2:
         msg = (
@@ -124,13 +125,6 @@ def closest_expression(screen: AnnData, n: int) -> Ints:
     distance = np.abs(level[:, None] - level)
     np.fill_diagonal(distance, np.inf)
     return np.argsort(distance, axis=1, kind="stable")[:, : min(n, screen.n_obs - 1)]
-
-
-def _mean(values: Floats) -> Floats:
-    """Mean over rows, NaN left out; NaN where all are."""
-    known = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(known, values, 0).sum(axis=0) / known.sum(axis=0))[None]
 
 
 def _own(screen: AnnData) -> Bools:

@@ -153,7 +153,7 @@ def _of_experiment(
         raise ValueError(msg)
     names = sorted(set(found) - {str(control)})
     if not names:
-        msg = f"Expected adata.obs[{perturbation_key!r}] of `{name}` to name a perturbation beside {control!r}."
+        msg = f"Expected adata.obs[{perturbation_key!r}] of `{name}` to name a perturbation other than {control!r}."
         raise ValueError(msg)
     values = get_expression(adata, layer=layer)
     without = labels == str(control)
@@ -171,8 +171,8 @@ def _of_experiment(
         overall = _changes(values, labels, names, without, np.ones(adata.n_obs, dtype=bool), min_cells)
     if few := [n for n, row in zip(names, overall, strict=True) if not np.isfinite(row).any()]:
         warn(
-            f"Fewer than {min_cells} cells (`min_cells`), or as few controls, in every cell type for {listed(few, 5)}: "
-            "their changes are not known."
+            f"Fewer than {min_cells} perturbed or control cells (`min_cells`) in every cell type for {listed(few, 5)}: "
+            "their changes are unknown."
         )
 
     def cells(label: str, wanted: Ints) -> tuple[Floats, Floats]:

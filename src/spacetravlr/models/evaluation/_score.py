@@ -63,7 +63,7 @@ def make_task(
     Raises
     ------
     ValueError
-        When fewer than three genes or no perturbation are in both.
+        If fewer than three genes or no perturbation are in both.
     """
     common = predicted.genes.intersection(observed.genes, sort=False)
     if genes is not None:
@@ -71,14 +71,14 @@ def make_task(
     if len(common) < LEAST_GENES:
         msg = (
             f"Expected `{names[0]}` and `{names[1]}` to share at least {LEAST_GENES} genes, found {len(common)}: "
-            f"{listed(predicted.genes, 3)} against {listed(observed.genes, 3)}; are gene names of one kind?"
+            f"{listed(predicted.genes, 3)} and {listed(observed.genes, 3)}; do both use the same kind of gene names?"
         )
         raise ValueError(msg)
     shared = [str(n) for n in predicted.names if n in observed.names]
     if not shared:
         msg = (
             f"Expected `{names[0]}` and `{names[1]}` to share a perturbation, found {listed(predicted.names, 5)} and "
-            f"{listed(observed.names, 5)}; rename them alike (of cells, `perturbation_key` names the perturbations)."
+            f"{listed(observed.names, 5)}; use the same names in both (for cells, see `perturbation_key`)."
         )
         raise ValueError(msg)
     if missing := [str(n) for n in observed.names if n not in predicted.names]:
@@ -106,7 +106,7 @@ def score(
             parts.append(table)
             few += int((table["n_genes"] < LEAST_GENES).sum())
     if few:
-        warn(f"{few} rows have fewer than {LEAST_GENES} genes whose change is known; their scores are NaN.")
+        warn(f"{few} rows have fewer than {LEAST_GENES} genes with a known change; their scores are NaN.")
     out = pd.concat(parts, ignore_index=True)
     return out.astype({"n_genes": int, "n_candidates": int})
 

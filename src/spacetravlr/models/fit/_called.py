@@ -22,10 +22,10 @@ _ADJUSTMENT = "receptor"
 def call_terms(
     terms: pd.DataFrame, scores: pd.DataFrame, type_names: Sequence[str], fdr: float
 ) -> tuple[pd.DataFrame, dict[str, Any] | None]:
-    """Add q-values, and let them decide which terms are active where there are any.
+    """Add q-values and, if there are any, use them to decide which terms are active.
 
-    Terms that claim an effect are one family of tests, over all targets, whether they keep a model or not; terms of
-    adjustment are another. Of a target without a model nothing is claimed: its q-values are one.
+    Causal terms are one family of tests, over all targets with or without a model; adjustment terms are another. For a
+    target without a model nothing is claimed: its q-values are one.
 
     Parameters
     ----------

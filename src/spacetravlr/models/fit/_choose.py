@@ -23,29 +23,29 @@ _LEAST_EVIDENCE = 10.0
 # are not what the model expects, can bring hundreds of units of evidence.
 _LARGEST_P = 0.05
 _PRIOR_CELLS = 50  # held-out cells of a type at which its own errors weigh as much as those over all types
-# Part of the type mean's error: what differs by less is a tie, and the simpler body stays. A network that stopped where
-# it began differs from its seed by rounding, some 1e-6.
+# Share of the type mean's error: smaller differences are ties, and the simpler body is kept. A network that stopped
+# where it began differs from its seed by rounding, some 1e-6.
 _TIE = 1e-3
-# Standard errors by which a network must win beside a surface. In trials those that won by one to two were worse on the
-# reporting cells more often than better: among a dozen cell types some network wins by chance.
+# Standard errors by which a network must win if it competes with a surface. In trials, networks that won by one to two
+# were more often worse than better on the reporting cells: among a dozen cell types some network wins by chance.
 _MARGIN = 2.0
-# Standard errors by which a network that was asked for may lose in a cell type when it wins over all types together,
-# and a body that judges its terms beside a seed.
+# Standard errors by which a requested network may lose in a cell type if it wins over all types together, and by which
+# a body that judges its terms may lose to a seed.
 _DOUBT = 1.0
 
 
 def choose_bodies(block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, BodyResult], threshold: float) -> Ints:
     """Position in ``BODY_NAMES`` of what each target and cell type keeps, by errors on choosing folds only.
 
-    Each body must beat what was kept before it by more than a tie, and the mean of the type by ``threshold`` of R2. It
-    is compared on the choosing folds that it predicts: a network beside a surface on one of them, where it must win by
-    more than two standard errors of the difference. A network without a surface was asked for: where it wins over all
-    types of a target together, single types keep it unless they are worse by more than the standard error. Within that
-    error a body that judges its terms by evidence also goes before a seed, which has more of them and judges none. The
-    fewer held-out cells a type has, the more all types decide together.
+    Each body must beat the one kept before it by more than a tolerance, and the mean of the type by ``threshold`` of
+    R2. It is compared on the selection folds that it predicts. A network that competes with a surface is compared on
+    one fold and must win by more than two standard errors of the difference. A network without a surface was requested
+    explicitly: if it wins over all types of a target together, single types keep it unless they are worse by more than
+    one standard error. Within that error, a body that judges its terms by evidence is also preferred to a seed, which
+    has more terms and judges none. The fewer held-out cells a type has, the more the errors over all types count.
 
-    A body that knows what type and smooth position explain without terms is kept by all types or none: where its terms
-    add evidence and predict held-out cells better.
+    A body that provides the prediction of type and smooth position without terms is kept by all types or none: it is
+    kept if its terms add evidence and predict held-out cells better.
 
     Returns
     -------

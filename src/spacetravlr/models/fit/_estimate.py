@@ -1,8 +1,8 @@
 """How long a fit will take and how much memory, roughly, before it starts.
 
 Time is a sum of amounts of work, each with a cost measured by ``python -m benchmarks.estimate`` on one core of an AMD
-EPYC, and scaled by how fast this machine multiplies matrices. Within a factor of two of the truth is what can be hoped
-for: what surfaces cost depends on what they find. The progress bar knows better once targets are done.
+EPYC, scaled by the speed of matrix products on this machine. Expect it to be within a factor of two: the cost of
+surfaces depends on what they find. The progress bar is more accurate once some targets are done.
 """
 
 from __future__ import annotations

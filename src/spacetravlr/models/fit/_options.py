@@ -54,11 +54,12 @@ class FitOptions(BodyOptions):
         if self.body not in choices(self.noise):
             msg = (
                 f"Expected `body` to be one of {', '.join(map(repr, choices(self.noise)))} with noise={self.noise!r}, "
-                f"found {self.body!r}, which takes values as exact; noise='none' is for values without counting noise."
+                f"found {self.body!r}, which treats values as exact; pass noise='none' for values without counting "
+                "noise."
             )
             raise ValueError(msg)
         if (self.noise == "poisson") != (self.counts_layer is not None):
-            msg = "Expected `counts_layer` with noise='poisson', and only then."
+            msg = "Expected `counts_layer` together with noise='poisson', and neither without the other."
             raise ValueError(msg)
         assert_one_of(self.solver, get_args(Solver), name="solver")
         assert_one_of(self.store_as, get_args(StoreAs), name="store_as")
@@ -85,7 +86,7 @@ class FitOptions(BodyOptions):
         """The network that is trained, with the architecture that ``body`` asks for."""
         if NetworkBody not in bodies_of(self.body, self.noise):
             if self.network is not None:
-                warn(f"`network` has no effect with body={self.body!r}, which trains none.")
+                warn(f"`network` has no effect with body={self.body!r}, which does not train a network.")
             return None
         from spacetravlr.nn import NetworkConfig
 
@@ -96,7 +97,7 @@ class FitOptions(BodyOptions):
         asked = self.body if self.body in ("cnn", "vit") else None
         if asked and network.body not in (None, asked):
             msg = (
-                f"Expected `network.body` to be {asked!r} as `body`, found {network.body!r}; leave it out of the "
+                f"Expected `network.body` to be {asked!r} like `body`, found {network.body!r}; leave it out of the "
                 "NetworkConfig."
             )
             raise ValueError(msg)

@@ -59,13 +59,13 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
     if is_smoothed(adata, str(tissue.params["layer"])):
         warn(
             f"adata.layers[{tissue.params['layer']!r}] is imputed: a target and its regulators share noise there, so "
-            "that held-out scores are high and knockouts wrong; fit measured values with `counts_layer=`."
+            "held-out scores are too high and knockouts wrong; fit measured values with `counts_layer=`."
         )
     counts = np.bincount(tissue.cell_type, minlength=len(tissue.type_names))
     small = [name for name, count in zip(tissue.type_names, counts, strict=True) if count < options.min_cells]
     if small:
         logger.warning(
-            "cell types with fewer than min_cells=%d cells use the seed of all cells together: %s",
+            "cell types with fewer than min_cells=%d cells use a seed fitted on all cells: %s",
             options.min_cells, ", ".join(small),
         )  # fmt: skip
     if len(tissue.coordinates) < 4 * (options.n_folds + 1):
@@ -86,7 +86,7 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
     missing = missing_blocks(n_targets, options.block_size, store)
     done = n_targets - sum(len(block) for block in missing.values())
     if done:
-        logger.info("%d of %d targets are in the store already", done, n_targets)
+        logger.info("%d of %d targets are already in the store", done, n_targets)
     if missing:
         logger.info(_announce(inputs, list(missing.values()), options))
     show = package_settings.show_progress_bar if options.show_progress_bar is None else options.show_progress_bar
@@ -138,29 +138,29 @@ def _report_unknown_deviations(result: FitResult, tissue: FitData) -> None:
     unknown = np.isnan(sd[:, intercepts])
     if unknown.any():
         logger.warning(
-            "no standard deviations in %d of %d targets and cell types, whose surface was not kept or is a departure "
-            "from the seed: they are NaN there", unknown.sum(), unknown.size,
+            "standard deviations are NaN for %d of %d target-cell type pairs, whose surface was not kept or is a "
+            "departure from the seed", unknown.sum(), unknown.size,
         )  # fmt: skip
 
 
 def _say_what_is_kept(options: FitOptions, result: FitResult) -> None:
-    """Log how often each body is kept; a warning where a body that was asked for mostly is not."""
+    """Log how often each body is kept; warn if a requested body mostly is not."""
     kept = result.scores["kept"].astype(str)
     counts = ", ".join(f"{name} {count}" for name, count in kept.value_counts().items())
     asked = {"cnn": "network", "vit": "network", "surface": "surface", "pooled": "pooled"}.get(options.body)
     n_asked = int((kept == asked).sum())
     if asked is not None and 2 * n_asked < len(kept):
         logger.warning(
-            "body=%r was asked for, but the %s is kept for %d of %d pairs of a target and a cell type; on held-out "
-            "cells it does no better in the others (%s)",
+            "body=%r was requested, but the %s is kept for only %d of %d target-cell type pairs; it does no better on "
+            "held-out cells in the others (%s)",
             options.body, asked, n_asked, len(kept), counts,
         )  # fmt: skip
     else:
-        logger.info("kept for %d pairs of a target and a cell type: %s", len(kept), counts)
+        logger.info("kept for %d target-cell type pairs: %s", len(kept), counts)
 
 
 def _announce(inputs: FitInputs, blocks: list[Ints], options: FitOptions) -> str:
-    """What is about to be fitted, and roughly what it takes; warns when that is more than this process may have."""
+    """Describe the fit and its approximate cost; warn if it needs more memory than is available."""
     processes, threads = 1, resolve_n_jobs(options.n_jobs)
     if options.client is not None:
         threads_of = list(options.client.nthreads().values()) or [1]
@@ -171,11 +171,13 @@ def _announce(inputs: FitInputs, blocks: list[Ints], options: FitOptions) -> str
     )
     memory = fit_bytes(inputs, options, blocks, stored=options.store is not None, threads=threads)
     if options.client is None and memory > (available := available_memory()):
-        hint = "take a smaller `block_size`" if options.store is not None else "pass `store=` to keep them on disk"
-        logger.warning("the fit may need %.2g GB, and there are %.2g GB; %s", memory / 1e9, available / 1e9, hint)
+        hint = "use a smaller `block_size`" if options.store is not None else "pass `store=` to keep results on disk"
+        logger.warning(
+            "the fit may need %.2g GB, but only %.2g GB are available; %s", memory / 1e9, available / 1e9, hint
+        )
     n_targets = sum(len(block) for block in blocks)
     per_target = sum(int(np.diff(inputs.targets.indptr)[block].sum()) for block in blocks) / n_targets
     return (
-        f"fitting {n_targets} targets with {per_target:.0f} terms each at {inputs.n_cells} cells: {spoken(seconds)} "
+        f"fitting {n_targets} targets with {per_target:.0f} terms each on {inputs.n_cells} cells: {spoken(seconds)} "
         f"(a rough estimate), up to {memory / 1e9:.2g} GB of memory"
     )

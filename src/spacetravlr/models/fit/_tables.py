@@ -61,10 +61,10 @@ def terms_of_block(
 def _describe(importance: Floats, kept: Ints, evidence: Mapping[str, tuple[Floats | None, float]]) -> pd.DataFrame:
     """How much each term contributes, how well it is supported, and whether it counts as active.
 
-    The importance is the standard deviation of a term's contribution within cell types. Evidence is that of a body
-    which is delivered (``kept`` by some type), NaN where it never took the term in; the terms that it took in, with
-    more than the least evidence that the body asks for, are active. Where no body that is delivered knows evidence,
-    there is none, and terms of more than a small part of the median importance are active.
+    The importance is the standard deviation of a term's contribution within cell types. Evidence comes from a body that
+    some type keeps; it is NaN for terms that the body never included. Included terms with more than the minimum
+    evidence of that body are active. If no body that is kept provides evidence, there is none, and terms above a small
+    share of the median importance are active.
     """
     delivered = (evidence.get(body) for code, body in enumerate(BODY_NAMES) if (kept == code).any())
     known, least = next((found for found in delivered if found is not None and found[0] is not None), (None, 0.0))
@@ -87,7 +87,7 @@ def _describe(importance: Floats, kept: Ints, evidence: Mapping[str, tuple[Float
 def _errors(inference: TermInference, *, kept: bool) -> dict[str, Floats]:
     """Errors, intervals and p-values of each column, over all cells and in each type (``se_0``, ``p_0``, ...).
 
-    Where nothing is kept, what is delivered is zero, and errors are about zero.
+    If no model is kept, coefficients are zero, and errors are about zero.
     """
     se = inference.se if kept else np.hypot(inference.se, inference.estimate)
     found = {"se": se, "low": inference.low, "high": inference.high, "p": inference.p_group}
@@ -136,7 +136,7 @@ def scores_of_block(
 def _noise_columns(
     block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, BodyResult], kept: Ints
 ) -> dict[str, Floats]:
-    """What is known where the noise of expression is: nothing where it is taken as exact.
+    """Score columns that need the noise of expression; none if it is treated as exact.
 
     ``ceiling`` is the share of the variance within a type that is not counting noise, ``explained`` the part of it that
     the model explains, with an interval over all types of the target. ``r2_field`` is the R2 of type and smooth

@@ -35,9 +35,9 @@ def select_cells(cells: CellsLike, obs: pd.DataFrame) -> Bools:
     Raises
     ------
     KeyError
-        When names are not cells.
+        If names are not cells.
     ValueError
-        When a mask has another length or missing values, a comparison cannot be read, or no cell is chosen.
+        If a mask has another length or missing values, a comparison cannot be read, or no cell is chosen.
     """
     if cells is None:
         return np.ones(len(obs), dtype=bool)

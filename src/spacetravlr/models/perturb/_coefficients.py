@@ -55,7 +55,7 @@ def coefficient_reader(
     Raises
     ------
     FileNotFoundError, ValueError
-        When coefficients are in a store that is not there, or not whole.
+        If coefficients are in a store that is not there, or not whole.
     """
     if isinstance(betas, np.ndarray):
         return in_memory(_single(betas))

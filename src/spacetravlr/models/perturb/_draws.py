@@ -53,7 +53,7 @@ class DrawnCoefficients:
         Raises
         ------
         ValueError
-            When the fit has fewer than ``n_samples`` draws.
+            If the fit has fewer than ``n_samples`` draws.
         """
         stored = model.adata.uns[model.betas_key]
         blocks = list(fitted_blocks(stored)) if "bodies" in stored else []

@@ -1,4 +1,4 @@
-"""What to perturb, and where, to move a read-out: derivatives, tables, and real perturbations beside them."""
+"""What to perturb, and where, to move a read-out: derivatives, tables, and simulated knockouts for comparison."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _check(
     n_check: int,
     n_pairs: int,
 ) -> pd.DataFrame:
-    """Knock out the genes at the top, and pairs of them, for real; fills in ``checked`` of all cells together."""
+    """Simulate knockouts of the top genes, and of pairs of them; fills in ``checked`` for all cells together."""
     everywhere = table[table["cell_type"] == table["cell_type"].iloc[0]]
     everywhere = everywhere[~everywhere["in_readout"] & (everywhere["knockout"] != 0)]
     top = everywhere.sort_values("rank_knockout").head(n_check)

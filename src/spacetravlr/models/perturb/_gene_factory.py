@@ -1,4 +1,4 @@
-"""A fitted model that can be perturbed."""
+"""Perturbations of a fitted model."""
 
 from __future__ import annotations
 
@@ -34,16 +34,17 @@ if TYPE_CHECKING:
 
 @document
 class GeneFactory:
-    """A fitted model that changes any gene in any cells and follows the change through the tissue.
+    """A fitted model that simulates changes of any gene in any cells and their propagation through the tissue.
 
     Parameters
     ----------
     %(adata_fitted)s
-        It is read, never changed.
+        It is not changed.
     betas_key
         Key of the coefficients in ``adata.obsm`` and ``adata.uns``.
     received_key
-        Key of the received ligands, whose operators carry a change from cell to cell; what the fit used by default.
+        Key of the received ligands, whose operators propagate changes from cell to cell; defaults to the key that the
+        fit used.
     %(layer_start)s
     %(n_jobs)s
     %(adjusted)s
@@ -51,14 +52,15 @@ class GeneFactory:
     Attributes
     ----------
     model
-        What is read of ``adata``, and kept.
+        The data read from ``adata``.
 
     Raises
     ------
     KeyError
-        When the coefficients, the received ligands or the layer are missing; names the call to make first.
+        If the coefficients, the received ligands or the layer are missing; the message names the function to call
+        first.
     ValueError
-        When the coefficients do not belong to their table, to these cells, or to the present signals and expression.
+        If the coefficients do not match their table, these cells, or the current signals and expression.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class GeneFactory:
 
     @property
     def adata(self) -> AnnData:
-        """Where the model was read from."""
+        """The annotated data from which the model was read."""
         return self.model.adata
 
     @property
@@ -107,7 +109,7 @@ class GeneFactory:
 
     @document
     def splash_betas(self, gene: str, *, scale_factor: float = 1.0, beta_cap: float | None = None) -> pd.DataFrame:
-        """Compute how much a modelled gene changes per unit of each of its modulators.
+        """Compute the derivative of a modelled gene with respect to each of its modulators.
 
         Parameters
         ----------
@@ -123,7 +125,7 @@ class GeneFactory:
         Raises
         ------
         KeyError
-            When ``gene`` has no model; names the closest modelled genes.
+            If ``gene`` has no model; the message suggests the closest modelled genes.
         """
         model = self.model
         frame = BetaFrame.from_model(model.fit, gene)
@@ -148,18 +150,18 @@ class GeneFactory:
         derivative: Derivative = "product_rule",
         n_samples: int = 0,
     ) -> Perturbation:
-        """Change genes in cells and follow the change through the tissue.
+        """Simulate how a change of some genes in some cells propagates through the tissue.
 
-        A gene that plays several roles passes its change on in each: as a TF or receptor the change of the cell's own
-        expression, as a ligand the change of what each cell receives.
+        A gene with several roles acts in each of them: as a TF or receptor through the change of the cell's own
+        expression, as a ligand through the change of what each cell receives.
 
         Parameters
         ----------
         perturbation
-            A gene to knock out, a list of them, or a mapping of genes to wanted values, ``"max"`` being the largest
-            expression of the gene in the tissue.
+            A gene to knock out, a list of genes, or a mapping of genes to values; ``"max"`` is the largest expression
+            of the gene in the tissue.
         fold
-            Genes and what each cell's own expression is multiplied by.
+            Mapping of genes to factors by which each cell's own expression is multiplied.
         %(cells)s
         %(n_propagation)s
         %(derivative)s
@@ -167,14 +169,14 @@ class GeneFactory:
 
         Returns
         -------
-        The simulated expression and what was asked for.
+        The simulated expression and the perturbation that was requested.
 
         Raises
         ------
         KeyError
-            For unknown genes or cells, with the closest names.
+            If a gene or cell is unknown; the message suggests the closest names.
         ValueError
-            For negative or non-finite values, no gene, or no cell.
+            If a value is negative or not finite, or no gene or no cell is given.
         """
         spec = parse_perturbation(perturbation, fold, self.model.genes)
         return self._simulate([spec], cells, n_propagation, derivative, n_samples)[0]
@@ -189,12 +191,12 @@ class GeneFactory:
         derivative: Derivative = "product_rule",
         n_samples: int = 0,
     ) -> list[Perturbation]:
-        """Do several perturbations at once; the coefficients are read once for all of them.
+        """Simulate several perturbations together, reading the coefficients only once.
 
         Parameters
         ----------
         perturbations
-            What :meth:`perturb` takes, one after the other. Each result is the same as alone.
+            List of perturbations as :meth:`perturb` takes them. Each result is identical to a separate run.
         %(cells)s
         %(n_propagation)s
         %(derivative)s
@@ -202,15 +204,15 @@ class GeneFactory:
 
         Returns
         -------
-        One result per perturbation, in that order. Each holds cells x modelled genes: for many perturbations of a large
-        tissue call :meth:`genome_screen`, which keeps summaries.
+        One result per perturbation, in the given order. Each is of size cells x modelled genes; for many perturbations
+        of a large tissue use :meth:`genome_screen`, which keeps only summaries.
 
         Raises
         ------
         KeyError
-            For unknown genes or cells, with the closest names.
+            If a gene or cell is unknown; the message suggests the closest names.
         ValueError
-            For negative or non-finite values, no gene, or no cell.
+            If a value is negative or not finite, or no gene or no cell is given.
         """
         if isinstance(perturbations, str | Mapping):
             msg = (
@@ -222,19 +224,18 @@ class GeneFactory:
         return self._simulate(specs, cells, n_propagation, derivative, n_samples) if specs else []
 
     def genome_screen(self, save_to: str | PathLike[str] | None = "./ko_results", **options: Any) -> AnnData:
-        """Perturb every possible target, one at a time, and summarise what each does to the tissue.
+        """Perturb many genes, one at a time, and summarise what each perturbation does to the tissue.
 
         Parameters
         ----------
         save_to
             Folder of the results; ``None`` keeps them in memory only.
         options
-            Options of a screen, as :func:`spacetravlr.tl.genome_screen` describes them, such as ``mode=`` or
-            ``genes=``.
+            Options of :func:`spacetravlr.tl.genome_screen`, such as ``mode=`` or ``genes=``.
 
         Returns
         -------
-        What :func:`spacetravlr.tl.genome_screen` returns.
+        See :func:`spacetravlr.tl.genome_screen`.
 
         Raises
         ------

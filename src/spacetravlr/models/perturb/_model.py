@@ -78,9 +78,9 @@ class FittedModel:
         Raises
         ------
         KeyError
-            When the coefficients are missing.
+            If the coefficients are missing.
         ValueError
-            When the coefficients do not belong to their table or to these cells.
+            If the coefficients do not belong to their table or to these cells.
         """
         assert_unique_names(adata)
         fit = read_betas(adata, betas_key)
@@ -93,7 +93,7 @@ class FittedModel:
             (same_signals, "received_key", received_key, fit_received),
         ):
             if not same and fit.note is not None:
-                warn(f"The coefficients were fitted with {name}={fitted!r}, and are used with {name}={asked!r}.")
+                warn(f"The coefficients were fitted with {name}={fitted!r}, but are used with {name}={asked!r}.")
         return cls(
             adata=adata,
             fit=fit,
@@ -178,15 +178,16 @@ class FittedModel:
         if not key:
             return np.full(self.adata.n_obs, -1), []
         if key not in self.adata.obs:
-            warn(f"The cell types of the fit, adata.obs[{key!r}], are not there any more, and are not summarised.")
+            warn(f"The cell types of the fit, adata.obs[{key!r}], no longer exist: summaries by type are left out.")
             return np.full(self.adata.n_obs, -1), []
         types = pd.Categorical(self.adata.obs[key]).remove_unused_categories()
         names = [str(c) for c in types.categories]
-        scored = set(self.fit.scores["cell_type"].astype(str)) if "cell_type" in self.fit.scores else set(names)
+        scores = self.fit.scores  # none of coefficients that were read from elsewhere
+        scored = set(scores["cell_type"].astype(str)) if len(scores) and "cell_type" in scores else set(names)
         if unknown := [name for name in names if name not in scored]:
             warn(
-                f"The fit has no scores of the cell types {', '.join(map(repr, unknown[:5]))} in adata.obs[{key!r}], "
-                f"only of {', '.join(map(repr, sorted(scored)[:5]))}: their `r2` is NaN. Were they renamed?"
+                f"The fit has no scores for the cell types {', '.join(map(repr, unknown[:5]))} in adata.obs[{key!r}], "
+                f"only for {', '.join(map(repr, sorted(scored)[:5]))}: their `r2` is NaN. Were they renamed?"
             )
         return types.codes.astype(np.int64), names
 
@@ -209,14 +210,14 @@ class FittedModel:
         Raises
         ------
         ValueError
-            When a gene to perturb holds negative or non-finite values.
+            If a gene to perturb holds negative or non-finite values.
         """
         index = self.genes.get_indexer(list(dict.fromkeys(g for spec in specs for g in spec.genes)))
         others = np.setdiff1d(index, self.role_genes)
         check_expression(self.expression[:, others], self.genes[others], layer=self.layer)
         for gene in self.genes[index[np.isin(index, others)]]:
             warn(
-                f"{gene!r} is no TF, ligand or receptor of any model, so that perturbing it affects no other gene; "
-                "`st.tl.possible_targets(adata)` lists the genes whose perturbation has downstream effects."
+                f"{gene!r} is not a TF, ligand or receptor in any model, so perturbing it affects no other gene; "
+                "`st.tl.possible_targets(adata)` lists the genes whose perturbation can have downstream effects."
             )
         return [input_change(spec, cells, self.expression, self.genes) for spec in specs]

@@ -32,7 +32,7 @@ def query_mask(query: str, obs: pd.DataFrame) -> Bools:
     Raises
     ------
     ValueError
-        When the text is something else, or names a column that is not there.
+        If the text is something else, or names a column that is not there.
     """
     columns = ", ".join(map(repr, list(obs.columns)[:10])) or "none"
     if query in obs.index:
@@ -64,7 +64,7 @@ class _Query:
     def _replace(self, match: re.Match[str]) -> str:
         text, name, sign = match.groups()
         if sign == "@":
-            msg = "names with @ are not read: write the value itself, or pass a mask"
+            msg = "names with @ are not supported: write the value itself, or pass a mask"
             raise ValueError(msg)
         if name is not None:
             placeholder = f"_column_{len(self.quoted)}"
@@ -90,19 +90,19 @@ class _Query:
                 msg = f"column {self.quoted.get(node.id, node.id)!r} does not hold booleans"
                 raise ValueError(msg)
             return self._bools(values.fillna(False))
-        msg = f"{ast.unparse(node)!r} is no comparison"
+        msg = f"{ast.unparse(node)!r} is not a comparison"
         raise ValueError(msg)
 
     def _compare(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> Bools:
         a, b = self._value(left), self._value(right)
         if not isinstance(a, pd.Series) and not isinstance(b, pd.Series):
-            msg = f"{ast.unparse(left)!r} and {ast.unparse(right)!r} are no columns"
+            msg = f"neither {ast.unparse(left)!r} nor {ast.unparse(right)!r} is a column"
             raise ValueError(msg)
         if isinstance(b, list) and isinstance(op, ast.Eq | ast.NotEq | ast.In | ast.NotIn):
             chosen = self._bools(a.isin(b))
             return chosen if isinstance(op, ast.Eq | ast.In) else ~chosen
         if type(op) not in _COMPARE or isinstance(a, list) or isinstance(b, list):
-            msg = f"{ast.unparse(ast.Compare(left, [op], [right]))!r} is not a comparison that is known"
+            msg = f"{ast.unparse(ast.Compare(left, [op], [right]))!r} is not a supported comparison"
             raise ValueError(msg)
         return self._bools(_COMPARE[type(op)](a, b))
 
@@ -119,7 +119,7 @@ class _Query:
         except ValueError:
             value = None
         if not isinstance(value, str | int | float):
-            msg = f"{ast.unparse(node)!r} is neither a column, a number nor text in quotes"
+            msg = f"{ast.unparse(node)!r} is neither a column, nor a number, nor text in quotes"
             raise ValueError(msg)
         return value
 

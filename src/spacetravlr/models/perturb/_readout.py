@@ -67,7 +67,7 @@ def read_readout(
     """
     obs, modelled = model.adata.obs, list(map(str, model.fit.target_names))
     if readout is None and towards is None:
-        msg = "Expected `readout` to be a gene, genes with weights, or `towards` to be cells, found neither of them."
+        msg = "Expected `readout` to be a gene or genes with weights, or `towards` to be cells, found neither."
         raise ValueError(msg)
     wanted = _gene_weights(modelled if readout is None else readout)
     assert_genes(wanted, model.genes, name="readout")
@@ -75,11 +75,11 @@ def read_readout(
     if len(without) == len(wanted):
         msg = (
             f"Expected `readout` to hold a modelled gene, found `{', '.join(without[:5])}`, which no perturbation "
-            "moves; call `st.tl.fit_betas` with it among the targets."
+            "changes; call `st.tl.fit_betas` with it among the targets."
         )
         raise ValueError(msg)
     if without:
-        warn(f"{', '.join(map(repr, without[:5]))} of `readout` have no model: only their own perturbation moves them.")
+        warn(f"{', '.join(map(repr, without[:5]))} of `readout` have no model: only perturbing them changes them.")
     inside = named_cells(of, obs, name="of")
     share = _cell_weights(model, weights, inside)
     names = list(wanted)
@@ -93,7 +93,7 @@ def read_readout(
         label = label if len(names) <= 4 else f"{len(names)} genes"
         return Readout(label, names, by_gene, inside, Weights(index.astype(np.int64), values))
     if (by_gene < 0).any():
-        msg = f"Expected weights of `readout` to be at least zero beside `towards`, found `{by_gene.min():g}`."
+        msg = f"Expected weights of `readout` to be at least zero with `towards`, found `{by_gene.min():g}`."
         raise ValueError(msg)
     there = named_cells(towards, obs, name="towards")
     return _distance(model, names, index.astype(np.int64), by_gene, inside, share, there)
@@ -107,13 +107,13 @@ def _distance(
     mean, sd = values[there].mean(axis=0), values[inside | there].std(axis=0)
     varies = sd > 0
     if not varies.any():
-        msg = "Expected genes of `readout` to vary over the cells of `of` and `towards`, found that none does."
+        msg = "Expected genes of `readout` to vary over the cells of `of` and `towards`, found that none do."
         raise ValueError(msg)
     by_gene = np.where(varies, by_gene, 0)
     scale = by_gene / np.where(varies, sd, 1) ** 2 / by_gene.sum()
     slope = 2 * share[:, None] * (values - mean) * scale
     if not np.allclose(share[inside], share[inside][0]):
-        msg = "Expected `weights` to be None beside `towards`, found weights that differ between cells."
+        msg = "Expected `weights` to be None with `towards`, found weights that differ between cells."
         raise ValueError(msg)
     weights = Weights(index, slope.astype(np.float32))
     return Readout("distance", names, by_gene, inside, weights, scale / inside.sum())

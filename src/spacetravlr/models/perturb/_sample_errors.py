@@ -66,10 +66,11 @@ class SampleErrors:
 
 
 def effect_errors(change: Floats, draws: Floats) -> dict[str, Floats]:
-    """Standard error about what is delivered, p-value of no change, and part of the draws that have its sign.
+    """Standard error about the reported change, p-value of no change, and share of draws with the same sign.
 
-    Draws are of what the data alone say: larger than what is delivered, which is drawn to zero, and less sure. So the
-    standard error holds the bias of what is delivered, and the p-value, a t test of the draws, does not suffer from it.
+    Draws are centred on the estimate from the data alone, which is larger and less certain than the shrunken estimate
+    that is reported. The standard error therefore includes the shrinkage bias, whereas the p-value, a t test of the
+    draws, is not affected by it.
 
     Parameters
     ----------

@@ -110,7 +110,7 @@ def run_screen(model: FittedModel, save_to: str | PathLike[str] | None, options:
             if i == 0 and len(batches) > 1:
                 workers = 1 if options.client is None else max(1, len(options.client.nthreads()))
                 remaining = (time.perf_counter() - start) * -(-(len(batches) - 1) // workers)
-                logger.info("screening %d genes, %d at a time: %s from now", len(todo), size, spoken(remaining))
+                logger.info("screening %d genes, %d at a time: %s remaining", len(todo), size, spoken(remaining))
             for result in batch:
                 if folder:
                     folder.write(result)

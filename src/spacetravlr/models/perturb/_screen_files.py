@@ -69,7 +69,7 @@ class ScreenFolder:
     note
         Identifier of the note that lies there; each result bears it.
     genes
-        All genes of the tissue: names of files that differ in case only are told apart.
+        All genes of the tissue, to distinguish file names that differ only in case.
     """
 
     def __init__(self, path: Path, note: str, genes: Sequence[str] = ()) -> None:
@@ -85,9 +85,9 @@ class ScreenFolder:
         Raises
         ------
         ValueError
-            When it holds results of another model or of other settings, or its note is damaged.
+            If it holds results of another model or of other settings, or its note is damaged.
         OSError
-            When the folder cannot be written.
+            If the folder cannot be written.
         """
         folder = absolute_path(path)
         note = folder / _NOTE
@@ -107,7 +107,7 @@ class ScreenFolder:
         if differing:
             msg = (
                 f"Expected `save_to` to be a new folder or to hold results of this screen, found '{folder}' with "
-                f"another {', '.join(differing)}; choose another folder."
+                f"different {', '.join(differing)}; choose another folder."
             )
             raise ValueError(msg)
         remove_abandoned(folder, ".*")
@@ -131,7 +131,7 @@ class ScreenFolder:
             with np.load(path) as stored:
                 found = [str(stored[name]) if name in stored else "" for name in ("gene", "note")]
                 if found != [gene, self.note]:
-                    logger.warning("%s holds no result of %s in this screen and is computed again", path, gene)
+                    logger.warning("%s is not a result for %s in this screen and is recomputed", path, gene)
                     return None
                 return ScreenResult(
                     gene=gene,
@@ -153,7 +153,7 @@ class ScreenFolder:
         Raises
         ------
         OSError
-            When there is no room or no permission; files written before stay.
+            If there is no room or no permission; files written before stay.
         """
         arrays: dict[str, Any] = {
             "gene": np.array(result.gene),

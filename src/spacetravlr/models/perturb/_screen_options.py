@@ -41,7 +41,7 @@ class ScreenOptions:
             assert_genes([self.genes] if isinstance(self.genes, str) else self.genes, known, name="genes")
         assert_non_negative(self.n_samples, name="n_samples")
         if self.n_samples and self.client is not None:
-            msg = "Expected `n_samples` without `client`: draws are taken in this process."
+            msg = "Expected `n_samples` only without `client`: workers cannot compute draws."
             raise ValueError(msg)
         if self.batch_size is not None and self.batch_size < 1:
             msg = f"Expected `batch_size` to be at least 1 or None, found `{self.batch_size}`."

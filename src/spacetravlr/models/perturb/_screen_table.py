@@ -37,7 +37,7 @@ def screen_table(
     cell_types: Sequence[str],
     groups: Ints,
 ) -> AnnData:
-    """Put the results of a screen together; what it holds is told in :func:`spacetravlr.tl.genome_screen`."""
+    """Assemble the results of a screen; the contents are described in :func:`spacetravlr.tl.genome_screen`."""
     from anndata import AnnData
 
     names = model.genes

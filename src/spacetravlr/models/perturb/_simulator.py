@@ -135,7 +135,7 @@ class Simulator:
         Raises
         ------
         ValueError
-            When an option is unknown or there is not at least one round.
+            If an option is unknown or there is not at least one round.
         """
         assert_run(n_propagation, derivative)
         with numba_threads(self.n_jobs):

@@ -90,7 +90,7 @@ def parse_perturbation(
     KeyError
         For unknown genes, with the closest names.
     ValueError
-        When nothing is asked for, a gene is asked for twice, or a value is negative, not finite or not a number.
+        If nothing is asked for, a gene is asked for twice, or a value is negative, not finite or not a number.
     """
     if perturbation is None:
         values: dict[str, Value] = {}
@@ -105,7 +105,7 @@ def parse_perturbation(
         msg = 'Expected `perturbation` or `fold` to name a gene, found none; for example `perturbation="FOXO1"`.'
         raise ValueError(msg)
     if twice := sorted(set(values) & set(folds)):
-        msg = f"Expected every gene in `perturbation` or in `fold`, found `{twice[0]}` in both."
+        msg = f"Expected every gene either in `perturbation` or in `fold`, found `{twice[0]}` in both."
         raise ValueError(msg)
     for gene, value in values.items():
         if isinstance(value, str) and value != "max":
@@ -142,8 +142,8 @@ def input_change(spec: PerturbationSpec, cells: Bools, expression: Floats, genes
         highest = value[cells].max()
         if highest > top * (1 + 1e-6):
             warn(
-                f"The value wanted of {gene!r} ({highest:.4g}) is above the largest of the tissue ({top:.4g}); "
-                "from the second round on it is clipped to the observed maximum."
+                f"The value set for {gene!r} ({highest:.4g}) exceeds the largest value in the tissue ({top:.4g}); "
+                "from the second round on it is clipped to this maximum."
             )
         change[cells, column] = (value - base)[cells]
     return InputChange(index.astype(np.int64), change, cells)

@@ -1,1 +1,1 @@
-"""Whether what neighbours send is seen in what cells express."""
+"""Tests of whether signals from neighbours are reflected in the expression of cells."""

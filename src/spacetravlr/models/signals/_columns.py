@@ -1,4 +1,4 @@
-"""The regression of one target: all that may act beside signals, then signals and their products."""
+"""The regression of one target: all covariates, then signals and their products."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from spacetravlr._types import Bools, Floats, Ints
     from spacetravlr.models.signals._inputs import SignalInputs
 
-_MOST_VARYING = 480  # columns of effects that vary; those of the regulators that go along with the target most
+_MOST_VARYING = 480  # columns of varying effects; those of the regulators most correlated with the target
 _AT_ONCE = 256  # products that are tested together; bounds what is held beside the columns
 
 
@@ -55,9 +55,9 @@ class Columns(NamedTuple):
                 yield slice(*np.searchsorted(self.of, [some[0], some[-1] + 1]))
 
     def whole(self, inputs: SignalInputs, signals: Floats, rows: slice) -> Floats:
-        """Products of signals with regulators in their whole size, of variance one, cells x ``rows``.
+        """Products of signals with uncentred regulators, scaled to variance one, cells x ``rows``.
 
-        A signal times a regulator is the signal times the regulator's mean and the signal times what is left.
+        A signal times a regulator is the signal times the regulator's mean plus the signal times its deviations.
 
         Parameters
         ----------

@@ -93,10 +93,10 @@ def run_tests(
 
 
 def _say_how_long(seconds: float, rounds: int, n_targets: int) -> None:
-    """Tell what a long call takes, going by its first target."""
+    """Log an estimate of the time of a long call, based on its first target."""
     if seconds * rounds > _LONG:
         logger.info(
-            "%d targets will take about %.0f minutes, %.1f seconds each in a thread",
+            "%d targets will take about %.0f minutes (%.1f seconds per target and thread)",
             n_targets, np.ceil(seconds * rounds / 60), seconds,
         )  # fmt: skip
 

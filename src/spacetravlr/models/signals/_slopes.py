@@ -20,7 +20,7 @@ _FLAT = 1e-9
 
 
 def held_out_gain(folds: Sequence[Ints], e: Floats, x: Floats, penalty: Floats | float = 0.0) -> float:
-    """What coefficients of other folds take off the sum of squares of each fold, added up.
+    """Reduction of the sum of squares of each fold by coefficients from the other folds, summed over folds.
 
     Parameters
     ----------

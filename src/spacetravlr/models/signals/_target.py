@@ -99,7 +99,7 @@ def _shifted(inputs: SignalInputs, columns: Columns, left_out: LeftOut, e: Float
 
 
 def _gain_of_all(inputs: SignalInputs, columns: Columns, ridge: Ridge, y: Floats) -> float:
-    """What all signals together take off the sum of squares of held-out blocks; NaN without any."""
+    """Reduction of the sum of squares of held-out blocks by all signals together; NaN without any."""
     if not len(columns.signals):
         return np.nan
     every = np.arange(columns.first, columns.values.shape[1])
