@@ -202,7 +202,7 @@ def test_types_are_those_of_the_fit(adata):
 def test_types_renamed_after_the_fit_are_named(adata):
     st.tl.perturb(adata, "FOXO1")
     adata.obs["cell_type"] = adata.obs["cell_type"].cat.rename_categories({"B": "B cell"})
-    with pytest.warns(UserWarning, match="none of 'B cell'; were types renamed"):
+    with pytest.warns(UserWarning, match="none for 'B cell'; were types renamed"):
         st.get.ranked_effects(adata, cell_type="B cell")
 
 
