@@ -17,10 +17,17 @@ import spacetravlr as st
 FOLDER = Path(__file__).parent / "_static" / "pl"
 DPI = 70
 
+
+def central(adata: AnnData) -> str:
+    """Name of the cell nearest to the middle."""
+    xy = adata.obsm["spatial"]
+    return str(adata.obs_names[((xy - xy.mean(axis=0)) ** 2).sum(axis=1).argmin()])
+
+
 PICTURES: dict[str, Callable[[AnnData, AnnData], object]] = {
     "spatial_weights": lambda a, s: st.pl.spatial_weights(a),
     "received_ligands": lambda a, s: st.pl.received_ligands(a, ["CXCL12", "TGFB1"]),
-    "niche": lambda a, s: st.pl.niche(a, a.obs_names[1000]),
+    "niche": lambda a, s: st.pl.niche(a, central(a)),
     "scores": lambda a, s: st.pl.scores(a),
     "modulators": lambda a, s: st.pl.modulators(a, "PAX5"),
     "betas": lambda a, s: st.pl.betas(a, "PAX5", ["FOXO1", "STAT3"]),
