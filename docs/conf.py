@@ -68,6 +68,7 @@ nb_merge_streams = True
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_theme_options = {
     "repository_url": repository_url,
     "use_repository_button": True,
