@@ -566,7 +566,7 @@ def test_room_is_asked_for_before_the_work(base, tmp_path, monkeypatch, fitted_b
             _fit(base, tmp_path / "b.zarr")
         assert not fitted_blocks
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=int(blocks.sum()) - 1))
-        with pytest.warns(UserWarning, match=r"Up to .* MB are to be written \(less when compressed\), and"):
+        with pytest.warns(UserWarning, match=r"Up to .* MB will be written \(less when compressed\), and"):
             _fit(base, tmp_path / "b.zarr")
         assert fitted_blocks == [[0], [1], [2]]
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))

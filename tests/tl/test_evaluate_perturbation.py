@@ -149,7 +149,7 @@ def test_few_cells_are_not_believed(changes):
     adata = experiment(changes)
     few = adata[~((adata.obs["gene"] == "G1") & (np.arange(adata.n_obs) % 12 > 0))].copy()
     with (
-        pytest.warns(UserWarning, match="Fewer than 10 cells .* for 'G1'"),
+        pytest.warns(UserWarning, match="Fewer than 10 perturbed or control cells .* for 'G1'"),
         pytest.warns(UserWarning, match="1 rows have fewer than 3 genes"),
     ):
         found = st.tl.evaluate_perturbation(table(changes), few, perturbation_key="gene", control="ctrl")

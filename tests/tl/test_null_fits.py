@@ -36,7 +36,8 @@ def seeds(_seeds) -> AnnData:
 def test_targets_that_keep_their_counts_are_fitted_as_before(seeds):
     recipe = Recipe.read(seeds, counts_layer="counts", n_jobs=1)
     replica = recipe.replay_exchanged(np.arange(seeds.n_obs))
-    np.testing.assert_allclose(replica.adata.obsm["betas"], seeds.obsm["betas"], atol=1e-4)
+    # as far as the solver goes: it starts elsewhere
+    np.testing.assert_allclose(replica.adata.obsm["betas"], seeds.obsm["betas"], atol=1e-3)
     assert list(replica.adata.uns["betas"]["terms"]["target"].unique()) == list(recipe.exchanged_names.values())
 
 

@@ -175,7 +175,7 @@ def test_a_folder_that_cannot_be_written(adata, tmp_path, monkeypatch):
 
 def test_a_folder_of_another_screen_is_refused(adata, tmp_path):
     st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"])
-    with pytest.raises(ValueError, match=r"another n_propagation \(4, now 2\); choose another folder"):
+    with pytest.raises(ValueError, match=r"different n_propagation \(4, now 2\); choose another folder"):
         st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"], n_propagation=2)
     with pytest.raises(ValueError, match=r"another mode \('knockout', now 'overexpression'\)"):
         st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"], mode="overexpression")
@@ -189,7 +189,7 @@ def test_a_folder_of_another_screen_is_refused(adata, tmp_path):
 def test_adjustment_is_part_of_what_a_screen_is(with_receptors, tmp_path):
     adata = with_receptors
     plain = st.tl.genome_screen(adata, save_to=tmp_path, genes=["CXCR4"])
-    with pytest.raises(ValueError, match=r"another adjusted \(False, now True\)"):
+    with pytest.raises(ValueError, match=r"different adjusted \(False, now True\)"):
         st.tl.genome_screen(adata, save_to=tmp_path, genes=["CXCR4"], adjusted=True)
     screen = st.tl.genome_screen(adata, genes=["CXCR4"], adjusted=True)
     assert [s.uns["screen"]["adjusted"] for s in (plain, screen)] == [False, True]
