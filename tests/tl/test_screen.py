@@ -177,12 +177,12 @@ def test_a_folder_of_another_screen_is_refused(adata, tmp_path):
     st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"])
     with pytest.raises(ValueError, match=r"different n_propagation \(4, now 2\); choose another folder"):
         st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"], n_propagation=2)
-    with pytest.raises(ValueError, match=r"another mode \('knockout', now 'overexpression'\)"):
+    with pytest.raises(ValueError, match=r"different mode \('knockout', now 'overexpression'\)"):
         st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"], mode="overexpression")
-    with pytest.raises(ValueError, match="another cells or genes"):
+    with pytest.raises(ValueError, match="different cells or genes"):
         st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"], cells="cell_type == 'B'")
     adata.obsm["betas"] = adata.obsm["betas"] * 1.01
-    with pytest.raises(ValueError, match="another coefficients;"):
+    with pytest.raises(ValueError, match="different coefficients;"):
         st.tl.genome_screen(adata, save_to=tmp_path, genes=["FOXO1"])
 
 
