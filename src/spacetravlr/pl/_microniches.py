@@ -94,7 +94,8 @@ def microniches(
     panel = (layout.panel[0] + 1.6, max(layout.panel[1] + 0.4, 1.2 + 0.22 * len(names)))
     tissue, bars = new_grid(ax, 2, figsize, panel, 2)
 
-    shown = pd.Categorical(table.obs[key].astype(object).to_numpy(), categories=names)
+    niche = table.obs[key].astype(object)
+    shown = pd.Categorical(niche.where(niche.isin(names), None).to_numpy(), categories=names)
     cells = AnnData(obs=pd.DataFrame({key: shown}, index=table.obs_names))
     cells.uns[f"{key}_colors"] = [colors[n] for n in names]
     draw_groups(cells, key, tissue, layout=layout, size=size)
