@@ -35,13 +35,12 @@ from scipy import sparse
 import spacetravlr as st
 from benchmarks import _common as common
 from benchmarks._sections import LIGAND_TF_CUTOFF, SECTIONS, Priors, Section, fetch_priors, normalise, variable_targets
-from spacetravlr._core.inference.nulls import shuffle_sources, torus_sources
+from spacetravlr._core.inference.nulls import depth_coordinate, shuffle_sources, torus_sources
 
 Variant = Literal["as it is", "shuffled", "moved"]
 VARIANTS: tuple[Variant, ...] = ("as it is", "shuffled", "moved")
 FDR, N_DRAWS, MOST_GENES = 0.1, 10, 30
 _SHIFT = np.array([0.5, 0.37])  # of the extent
-_DEPTH_UNIT = 0.05  # extents of the section that one unit of log depth counts as
 
 
 def load(section: Section, *, seed: int) -> AnnData:
@@ -69,11 +68,9 @@ def exchange(adata: AnnData, targets: list[str], variant: Variant, *, seed: int)
     counts = out.layers["counts"].toarray()
     depth = np.maximum(counts.sum(axis=1), 1)
     xyz = np.asarray(out.obsm["spatial"], dtype=float)
-    extent = np.ptp(xyz, axis=0)
-    log_depth = _DEPTH_UNIT * extent.max() * np.log(depth)[:, None]
     types = out.obs["cell_type"].astype("category").cat.codes.to_numpy()
     if variant == "moved":
-        source = torus_sources(xyz, _SHIFT[: xyz.shape[1]], types, extra=log_depth)
+        source = torus_sources(xyz, _SHIFT[: xyz.shape[1]], types, extra=depth_coordinate(xyz, depth))
     else:
         source = shuffle_sources(types, np.random.default_rng(seed), order_by=depth)
     columns = out.var_names.get_indexer(targets)

@@ -109,12 +109,7 @@ def _microniches(options: Options, sizes: Sizes) -> Case:
 
 
 def _fit_as_baseline(options: Options, sizes: Sizes) -> Case:
-    return replace_units(_counts(options, sizes), sizes["cells"])
-
-
-def replace_units(case: Case, units: float) -> Case:
-    """The same case, its cost shared out over other units."""
-    return case._replace(units=units)
+    return _counts(options, sizes)._replace(units=sizes["cells"])
 
 
 def _whole(options: Options, sizes: Sizes) -> Case:

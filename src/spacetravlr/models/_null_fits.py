@@ -12,7 +12,7 @@ import pandas as pd
 from spacetravlr import _keys
 from spacetravlr._anndata._modulators import ADJUSTMENT, INTERCEPT
 from spacetravlr._anndata._spatial import category_codes, read_weights_params
-from spacetravlr._core.inference.nulls import draw_shift, shuffle_sources, torus_sources
+from spacetravlr._core.inference.nulls import depth_coordinate, draw_shift, shuffle_sources, torus_sources
 from spacetravlr.models._held_out import target_scores
 from spacetravlr.models._replicate import Recipe
 from spacetravlr.models.bodies._zero import ZeroBody
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 Null = Literal["shuffled", "moved"]
 
-#: Extents of the section that a factor of e in depth counts as, when the cell is sought whose counts another gets.
-_DEPTH_UNIT = 0.05
 _KNOCKOUTS_AT_ONCE = 5
 
 
@@ -72,10 +70,10 @@ class Exchange:
         """Draw one exchange."""
         if null == "shuffled":
             return shuffle_sources(self.cell_type, rng, order_by=self.depth)
-        extent = float(np.ptp(self.coordinates, axis=0).max())
-        depth = _DEPTH_UNIT * extent * np.log(self.depth)[:, None]
         shift = draw_shift(self.coordinates.shape[1], rng)
-        return torus_sources(self.coordinates, shift, self.cell_type, self.slides, extra=depth)
+        return torus_sources(
+            self.coordinates, shift, self.cell_type, self.slides, depth_coordinate(self.coordinates, self.depth)
+        )
 
 
 def find(factory: GeneFactory, names: Sequence[str], genes: Sequence[str]) -> Found:

@@ -12,11 +12,17 @@ if TYPE_CHECKING:
 
 #: Shifts along each axis are at least this share of the extent, so that nothing stays near where it was.
 LEAST_SHIFT = 0.2
+_DEPTH_UNIT = 0.05  # extents that a factor of e in depth counts as
 
 
 def draw_shift(n_dims: int, rng: np.random.Generator) -> Floats:
     """Draw a shift of a torus as shares of its extent, far from none along each axis."""
     return rng.uniform(LEAST_SHIFT, 1 - LEAST_SHIFT, size=n_dims)
+
+
+def depth_coordinate(coordinates: Floats, depth: Floats) -> Floats:
+    """Log depth in units of the coordinates, cells x 1, so that cells are matched to cells of about their depth."""
+    return np.asarray(_DEPTH_UNIT * np.ptp(coordinates, axis=0).max() * np.log(depth)[:, None])
 
 
 def torus_sources(
