@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Subtract = Literal["shuffled", "zero"]
 
 _CELLS_PER_TASK = 32
+_AT_ONCE = 4  # neighbours whose products with a shuffled change are summed in one pass over it
 
 
 class GridArrows(NamedTuple):
@@ -80,14 +81,16 @@ def transition_probabilities(
     """
     n, k = neighbours.shape
     values = np.zeros((n, k), dtype=np.float32)
-    mode = {None: 0, "zero": 1, "shuffled": 2}[subtract]
+    n_shuffles = n_shuffles if subtract == "shuffled" else 0
+    orders = np.tile(np.arange(expression.shape[1], dtype=np.int32), (n_shuffles, 1))
+    np.random.default_rng(rng_seed).permuted(orders, axis=1, out=orders)
     _transitions(
         np.ascontiguousarray(expression, dtype=np.float32),
         np.ascontiguousarray(change, dtype=np.float32),
         neighbours,
         np.float32(temperature),
-        mode,
-        n_shuffles if mode == 2 else 0,
+        subtract == "zero",
+        orders,
         np.uint64(rng_seed),
         np.arange(n, dtype=np.uint64) if cell_keys is None else cell_keys.astype(np.uint64),
         values,
@@ -182,16 +185,20 @@ def _next(state):
 
 
 @kernel
-def _shuffles(values, shuffled, rng_seed, key):
-    """Fill the columns of ``shuffled`` (genes x shuffles) with random orders of ``values``, which end in the last."""
+def _shuffles(values, orders, rng_seed, key, shuffled):
+    """Fill the rows of ``shuffled`` with random orders of ``values``, which ends in one of its own.
+
+    Cells share ``orders`` (shuffles x genes). Each applies them to a random order of its own, so that what one cell
+    gets says nothing about another, at the cost of one shuffle.
+    """
     state = rng_seed * np.uint64(0xD1342543DE82EF95) + key
-    for m in range(shuffled.shape[1]):
-        for i in range(values.shape[0] - 1, 0, -1):
-            state, bits = _next(state)
-            other = np.int64(bits % np.uint64(i + 1))
-            values[i], values[other] = values[other], values[i]
-        for g in range(values.shape[0]):
-            shuffled[g, m] = values[g]
+    for i in range(values.shape[0] - 1, 0, -1):
+        state, bits = _next(state)
+        other = np.int64(((bits >> np.uint64(32)) * np.uint64(i + 1)) >> np.uint64(32))
+        values[i], values[other] = values[other], values[i]
+    for m in range(orders.shape[0]):
+        for g in range(np.uint64(values.shape[0])):  # numba does not look for negative indices then
+            shuffled[m, g] = values[np.uint64(orders[m, g])]
 
 
 @kernel
@@ -206,29 +213,44 @@ def _softmax(scores, count, inverse_temperature):
 
 
 @kernel(fastmath={"reassoc", "contract", "nsz"})
-def _pair_sums(centre, other, change, shuffled, products):
-    """Sums over genes of the difference, its square, its product with the change, and with each shuffled change."""
+def _difference(centre, other, change, to):
+    """Fill ``to`` with the difference of two cells; returns sums over genes of it, its square, and times the change."""
     total, square, product = np.float32(0), np.float32(0), np.float32(0)
-    products[:] = 0
     for g in range(centre.shape[0]):
         difference = other[g] - centre[g]
+        to[g] = difference
         total += difference
         square += difference * difference
         product += difference * change[g]
-        for m in range(products.shape[0]):
-            products[m] += difference * shuffled[g, m]
     return total, square, product
 
 
+@kernel(fastmath={"reassoc", "contract", "nsz"})
+def _products(differences, shuffled, products):
+    """Sums over genes of each of four differences times every shuffled change: 4 x shuffles."""
+    first, second, third, fourth = differences[0], differences[1], differences[2], differences[3]
+    for m in range(shuffled.shape[0]):
+        change = shuffled[m]
+        a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for g in range(change.shape[0]):
+            a += first[g] * change[g]
+            b += second[g] * change[g]
+            c += third[g] * change[g]
+            d += fourth[g] * change[g]
+        products[0, m], products[1, m], products[2, m], products[3, m] = a, b, c, d
+
+
 @parallel_kernel
-def _transitions(expression, change, neighbours, temperature, mode, n_shuffles, rng_seed, keys, values):
+def _transitions(expression, change, neighbours, temperature, to_uniform, orders, rng_seed, keys, values):
     n, n_genes = expression.shape
-    k = neighbours.shape[1]
+    k, n_shuffles = neighbours.shape[1], orders.shape[0]
     n_tasks = (n + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK
     for task in nb.prange(n_tasks):
         own, order = np.empty(n_genes, dtype=np.float32), np.empty(n_genes, dtype=np.float32)
-        shuffled = np.empty((n_genes, n_shuffles), dtype=np.float32)
-        products = np.empty(n_shuffles, dtype=np.float32)
+        shuffled = np.empty((n_shuffles, n_genes), dtype=np.float32)
+        differences = np.zeros((_AT_ONCE, n_genes), dtype=np.float32)
+        products = np.empty((_AT_ONCE, n_shuffles), dtype=np.float32)
+        scale = np.empty(_AT_ONCE)
         scores, scores_shuffled = np.empty(k), np.empty((n_shuffles, k))
         for j in range(task * _CELLS_PER_TASK, min(n, (task + 1) * _CELLS_PER_TASK)):
             # the centred change makes the mean of the difference drop out of the product
@@ -241,27 +263,30 @@ def _transitions(expression, change, neighbours, temperature, mode, n_shuffles, 
                 own[g] = change[j, g] - mean
                 norm += own[g] * own[g]
             order[:] = own
-            _shuffles(order, shuffled, rng_seed, keys[j])
+            if n_shuffles > 0:
+                _shuffles(order, orders, rng_seed, keys[j], shuffled)
             count = 0
             while count < k and neighbours[j, count] >= 0:
-                total, square, product = _pair_sums(
-                    expression[j], expression[neighbours[j, count]], own, shuffled, products
-                )
-                variance = square - total * total / max(n_genes, 1)
-                scale = np.sqrt(variance * norm) if variance > 0 and norm > 0 else np.inf
-                scores[count] = product / scale
-                for m in range(n_shuffles):
-                    scores_shuffled[m, count] = products[m] / scale
-                count += 1
+                begin = count
+                while count < min(k, begin + _AT_ONCE) and neighbours[j, count] >= 0:
+                    total, square, product = _difference(
+                        expression[j], expression[neighbours[j, count]], own, differences[count - begin]
+                    )
+                    variance = square - total * total / max(n_genes, 1)
+                    scale[count - begin] = np.sqrt(variance * norm) if variance > 0 and norm > 0 else np.inf
+                    scores[count] = product / scale[count - begin]
+                    count += 1
+                _products(differences, shuffled, products)
+                for i in range(begin, count):
+                    for m in range(n_shuffles):
+                        scores_shuffled[m, i] = products[i - begin, m] / scale[i - begin]
             if count == 0:
                 continue
             _softmax(scores, count, 1 / temperature)
             for m in range(n_shuffles):
                 _softmax(scores_shuffled[m], count, 1 / temperature)
             for i in range(count):
-                expected = 0.0
-                if mode == 1:
-                    expected = 1 / count
+                expected = 1 / count if to_uniform else 0.0
                 for m in range(n_shuffles):
                     expected += scores_shuffled[m, i] / n_shuffles
                 values[j, i] = scores[i] - expected
