@@ -54,7 +54,7 @@ def judge(case: Case) -> Judged:
     terms = terms[terms["kind"].astype(str) != "intercept"].reset_index(drop=True)
     simulated = case.adata.uns["simulation"]["terms"]
     truth = common.align_betas(case.adata.obsm["true_betas"], simulated, terms)
-    return Judged(adata, terms, truth, (terms["kind"].astype(str) != "receptor").to_numpy())
+    return Judged(adata, terms, truth, (~terms["kind"].astype(str).isin(("receptor", "ligand"))).to_numpy())
 
 
 def calls(fit: Judged) -> dict[str, float]:

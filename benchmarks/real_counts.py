@@ -99,7 +99,9 @@ def measure(adata: AnnData, priors: Priors, targets: list[str], section: Section
         "position": f"{scores['r2_field'].median():.3f}",
         "with regulators": f"{scores['r2_pooled'].median():.3f}",
         "reported": f"{scores['r2_kept'].median():.3f}",
-        "active": ", ".join(f"{kind} {called[kind]}" for kind in ("tf", "lr", "tfl", "receptor") if kind in called),
+        "active": ", ".join(
+            f"{kind} {called[kind]}" for kind in ("tf", "lr", "tfl", "receptor", "ligand") if kind in called
+        ),
         "varying": str(int((terms["active"].astype(bool) & (terms["q_varies"] <= FDR)).sum())),
         "effects": called_effects(adata, n_jobs),
     }

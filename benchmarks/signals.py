@@ -47,7 +47,7 @@ SPILLOVER = 0.15
 NO_SIGNALS = {"n_active_pairs": 0, "n_active_ligand_tf": 0}
 NULLS: dict[str, dict[str, Any]] = {
     "no cause": NULL,
-    **{kind: {"confounder": kind, **NULL} for kind in ("smooth", "domains", "tf", "ligand", "receptor")},
+    **{kind: {"confounder": kind, **NULL} for kind in ("smooth", "domains", "tf", "ligand", "receptor", "own_ligand")},
     "shuffled": {},
     "TFs only": NO_SIGNALS,
     "spillover": {"spillover": SPILLOVER, **NULL},

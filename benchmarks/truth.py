@@ -79,7 +79,7 @@ INFERENCE_MEASURES = {
     "first": "first", "first, least squares": "first_rival",
 }  # fmt: skip
 NULL_METHODS = ("this package", "without noise model", "imputed")
-CONFOUNDERS: tuple[str | None, ...] = (None, "smooth", "domains", "tf", "ligand", "receptor", "shuffled")
+CONFOUNDERS: tuple[str | None, ...] = (None, "smooth", "domains", "tf", "ligand", "receptor", "own_ligand", "shuffled")
 _KEYS = ["setting", "seed", "method"]
 
 

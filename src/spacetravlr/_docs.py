@@ -67,8 +67,8 @@ n_samples
     Number of posterior draws of the coefficients with which the perturbation is repeated, for standard errors; at most
     the ``n_draws`` that the fit kept. By default none.
 adjusted
-    Let changes also pass through adjustment terms (the receptor main effects that :func:`spacetravlr.pp.modulators`
-    adds). These terms support no causal claim and are left out by default.
+    Let changes also pass through adjustment terms (the main effects of receptors and ligands that
+    :func:`spacetravlr.pp.modulators` adds). These terms support no causal claim and are left out by default.
 screen_mode
     ``"knockout"`` sets a gene to zero, ``"overexpression"`` to its largest expression in the tissue.
 scale_factor

@@ -210,7 +210,7 @@ def test_programs_and_bystanders():
     assert shared(together) > 2 * shared(alone)
 
 
-@pytest.mark.parametrize("kind", ["smooth", "domains", "tf", "ligand", "receptor"])
+@pytest.mark.parametrize("kind", ["smooth", "domains", "tf", "ligand", "receptor", "own_ligand"])
 def test_confounders_explain_what_regulators_do_not(kind):
     options = {"n_active_tfs": 0, "n_active_pairs": 0, "n_active_ligand_tf": 0, "n_targets": 3, "rng": 6}
     nothing = st.datasets.simulated_tissue(n_cells=1200, **options)
@@ -221,10 +221,11 @@ def test_confounders_explain_what_regulators_do_not(kind):
               for t in (adata, nothing)]  # fmt: skip
     assert (shares[0] > 0.8).all()
     assert not adata.obsm["true_betas"][:, ~(adata.uns["simulation"]["terms"]["kind"] == "intercept").to_numpy()].any()
-    receptors = (adata.var["role"] == "receptor").to_numpy()
-    along = np.corrcoef(within(adata.X[:, receptors | targets], types).T)
-    strongest = np.abs(along[-3:, :-3] if targets[-1] else along[: receptors.sum(), receptors.sum() :]).max()
-    assert strongest > 0.4 or kind != "receptor"
+    for role, follows in (("receptor", "receptor"), ("ligand", "own_ligand")):
+        genes = (adata.var["role"] == role).to_numpy()
+        own = within(adata.X, types)
+        along = np.corrcoef(own[:, genes].T, own[:, targets].T)[: genes.sum(), genes.sum() :]
+        assert (np.abs(along).max() > 0.4) == (kind == follows)
 
 
 @pytest.mark.filterwarnings("ignore:.*[Zz]arr:UserWarning")

@@ -19,6 +19,7 @@ ROWS = pd.DataFrame(
         ("lr", "", "HLA-A", "CD8A", "secreted"),
         ("lr", "", "HLA-A", "CD8A", "contact"),
         ("tfl", "EBF1", "CCL19", "", "secreted"),
+        ("ligand", "", "CCL19", "", ""),
     ],
     columns=["kind", "tf", "ligand", "receptor", "range"],
 )
@@ -33,6 +34,7 @@ SPELLINGS = {
     7: ["HLA-A-CD8A", "HLA-A$CD8A", "HLA-A\N{EN DASH}CD8A"],
     8: ["HLA-A-CD8A (contact)", "HLA-A|contact$CD8A", "beta_HLA-A|contact$CD8A"],
     9: ["CCL19 x EBF1", "CCL19 \N{MULTIPLICATION SIGN} EBF1", "CCL19#EBF1", "beta_CCL19#EBF1"],
+    10: ["CCL19 (ligand)", "CCL19", "beta_CCL19"],
 }
 
 

@@ -130,7 +130,9 @@ def written_out(
                     continue
                 ranges = set(pairs.loc[pairs["ligand"] == ligand, "range"])
                 found.add((target, "tfl", tf, ligand, "", "contact" if ranges == {"contact"} else "secreted"))
-    return found
+    # what a cell receives holds its own ligand, unless that is a gene of the target anyway
+    local = {(r[0], r[2] or r[4]) for r in found if not r[3]}
+    return found | {(r[0], "ligand", "", r[3], "", "") for r in found if r[3] and (r[0], r[3]) not in local}
 
 
 def test_the_groups(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) -> None:
@@ -149,6 +151,9 @@ def test_the_groups(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) -> 
         ("TGT1", "tfl", "TF2", "LIG3", "", "secreted"),
         ("TGT1", "receptor", "", "", "REC1", ""),  # of two pairs
         ("TGT1", "receptor", "", "", "REC2", ""),  # and TF2, of a third, is in the TF group
+        ("TGT1", "ligand", "", "LIG1", "", ""),
+        ("TGT1", "ligand", "", "LIG2", "", ""),
+        ("TGT1", "ligand", "", "LIG3", "", ""),  # of a ligand-TF term only
     }
     assert ("TGT2", "receptor", "", "", "TF2", "") in rows(adata)
     # by default every gene with a regulator: not TF1 (itself only), not ALONE
@@ -161,13 +166,19 @@ def test_the_groups(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) -> 
 def test_every_product_has_its_local_part_beside_it(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) -> None:
     modulators(adata, grn, ligand_tf=scores)
     for _, table in adata.uns["modulators"]["table"].astype(str).groupby("target"):
-        alone = table[table["ligand"] == ""]
-        genes = alone["tf"] + alone["receptor"]
+        alone = table[table["kind"].isin(["tf", "receptor", "ligand"])]
+        genes = alone["tf"] + alone["receptor"] + alone["ligand"]
         assert genes.is_unique
-        assert set(table["tf"]) | set(table["receptor"]) == {*genes, ""}
+        assert set(table["tf"]) | set(table["receptor"]) | set(table["ligand"]) == {*genes, ""}
         # and nothing else: a receptor without a pair of this target would adjust for nothing
         assert set(alone["receptor"]) - {""} <= set(table.loc[table["kind"] == "lr", "receptor"])
         assert table["target"].iloc[0] not in set(genes)
+
+
+def test_who_receives_nothing_from_itself_needs_no_ligand_of_its_own(adata: AnnData, grn: pd.DataFrame) -> None:
+    adata.uns["spatial_weights"]["autocrine"] = False
+    modulators(adata, grn)
+    assert {r[1] for r in rows(adata)} == {"tf", "lr", "receptor"}
 
 
 def test_the_published_form(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) -> None:
@@ -175,7 +186,7 @@ def test_the_published_form(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFr
     modulators(adata, grn, ligand_tf=scores, main_effects=False, key_added="published")
     whole, table = (adata.uns[key]["table"] for key in ("modulators", "published"))
     assert list(table["kind"].cat.categories) == ["tf", "lr", "tfl"]
-    kept = whole[whole["kind"] != "receptor"].astype(str).reset_index(drop=True)
+    kept = whole[~whole["kind"].isin(["receptor", "ligand"])].astype(str).reset_index(drop=True)
     pd.testing.assert_frame_equal(table.astype(str), kept)
     assert adata.uns["published"]["params"]["main_effects"] is False
     assert len(whole) > len(table)
@@ -204,7 +215,7 @@ def test_against_the_rules_written_out(padding: int, seed: int) -> None:
     for options in chosen:
         modulators(adata, grn.sample(frac=1, random_state=seed), ligand_tf=scores, **options)
         assert rows(adata) == written_out(adata, grn, scores, targets, **options)
-    assert len(adata.uns["modulators"]["table"]["kind"].unique()) == 4
+    assert len(adata.uns["modulators"]["table"]["kind"].unique()) == 5
 
 
 def test_large_panels_leave_out_what_the_network_explains(grn: pd.DataFrame, scores: pd.DataFrame) -> None:
@@ -215,6 +226,7 @@ def test_large_panels_leave_out_what_the_network_explains(grn: pd.DataFrame, sco
     assert rows(small) - rows(large) == {
         ("TGT1", "tfl", "TF2", "LIG3", "", "secreted"),
         ("TF2", "tfl", "TF1", "LIG3", "", "secreted"),
+        ("TF2", "ligand", "", "LIG3", "", ""),
     }
     assert rows(large) <= rows(small)
 
@@ -226,7 +238,7 @@ def test_without_scores_there_are_no_ligand_tf_terms(
     with caplog.at_level(logging.INFO, logger="spacetravlr"):
         modulators(adata, grn)
     assert "there are no ligand-TF modulators" in caplog.text
-    assert {r[1] for r in rows(adata)} == {"tf", "lr", "receptor"}
+    assert {r[1] for r in rows(adata)} == {"tf", "lr", "receptor", "ligand"}
     pd.testing.assert_frame_equal(adata.uns["received_ligands_tfl"], before)
 
 
@@ -280,7 +292,7 @@ def test_named_targets(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame) 
     modulators(adata, grn, ligand_tf=scores, targets=["TGT2", "ALONE", "TGT2"])
     assert list(adata.uns["modulators"]["table"]["target"].unique()) == ["TGT2", "ALONE"]
     # pairs act on a gene without a regulator too
-    assert {r[1] for r in rows(adata) if r[0] == "ALONE"} == {"lr", "receptor"}
+    assert {r[1] for r in rows(adata) if r[0] == "ALONE"} == {"lr", "receptor", "ligand"}
     # a target's terms do not depend on which others are listed
     chosen = {r for r in rows(adata) if r[0] == "TGT2"}
     modulators(adata, grn, ligand_tf=scores)
@@ -296,8 +308,8 @@ def test_what_is_written(adata: AnnData, grn: pd.DataFrame, scores: pd.DataFrame
         "cluster_key": "cell_type", "layer": "imputed", "receptor_threshold": 0.01, "n_top": 3, "cutoff": 0.01,
         "main_effects": True, "received_key": "received_ligands",
     }  # fmt: skip
-    # each target's rows are contiguous, TF before LR before TFL before receptors
-    order = table["target"].cat.codes.to_numpy() * 4 + table["kind"].cat.codes.to_numpy()
+    # each target's rows are contiguous, TF before LR before TFL before main effects
+    order = table["target"].cat.codes.to_numpy() * 5 + table["kind"].cat.codes.to_numpy()
     assert (np.diff(order) >= 0).all()
     design = build_design(table, adata.var_names)
     assert len(design.targets.term) == len(table)
@@ -370,7 +382,7 @@ def test_a_network_of_another_organism(adata: AnnData) -> None:
         modulators(adata, grn)
     # a gene named by the user still has its pairs
     modulators(adata, grn, targets=["TGT1"])
-    assert {r[1] for r in rows(adata)} == {"lr", "receptor"}
+    assert {r[1] for r in rows(adata)} == {"lr", "receptor", "ligand"}
 
 
 @pytest.mark.parametrize("names", [{"TF1": "TF1(+)"}, {"TF1": "TF1_extended (12g)"}, {"TF1": "TF1_ELSE"}])

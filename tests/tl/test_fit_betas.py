@@ -97,19 +97,19 @@ def test_what_is_written(base, fitted):
     assert stored["params"]["body"] == "surface"
 
 
-def test_receptors_by_themselves_are_fitted(base):
+def test_main_effects_are_fitted(base):
     """The terms table says so; a table of an earlier version, without them, is fitted as ``main_effects=False``."""
-    assert set(base.uns["modulators"]["table"]["kind"]) == {"tf", "lr", "tfl", "receptor"}
+    assert set(base.uns["modulators"]["table"]["kind"]) == {"tf", "lr", "tfl", "receptor", "ligand"}
     published, earlier = base.copy(), base.copy()
     grn, _, ligand_tf = st.datasets.simulated_priors(base)
     st.pp.modulators(published, grn, ligand_tf=ligand_tf, main_effects=False)
     stored = earlier.uns["modulators"]
     del stored["params"]["main_effects"]
-    stored["table"] = stored["table"][stored["table"]["kind"] != "receptor"]
+    stored["table"] = stored["table"][~stored["table"]["kind"].isin(["receptor", "ligand"])]
     whole, one, other = (_fit(adata, body="seed") for adata in (base, published, earlier))
     np.testing.assert_array_equal(one.obsm["betas"], other.obsm["betas"])
     terms = whole.uns["betas"]["terms"]
-    kept = (terms["kind"] != "receptor").to_numpy()
+    kept = ~terms["kind"].isin(["receptor", "ligand"]).to_numpy()
     assert one.obsm["betas"].shape[1] == kept.sum() < len(kept)
     assert whole.obsm["betas"][:, ~kept].any()
     assert terms.loc[~kept, "importance"].max() > 0

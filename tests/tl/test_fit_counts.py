@@ -67,6 +67,23 @@ def test_finds_regulators_and_their_size(fitted):
     assert attenuated @ true < 0.8 * (found @ true)
 
 
+def test_a_pair_gets_no_credit_for_what_the_cell_sends_itself():
+    """A ligand that is expressed together with the target is no signal from anybody."""
+    options = {"n_cells": 2500, "n_targets": 6, "n_contact_pairs": 6, "depth": 7.0, "rng": 3, **NOTHING}
+    adata = prepared(confounder="own_ligand", **options)
+    found = {}
+    for adjusted in (True, False):
+        own = adata.copy()
+        if not adjusted:
+            table = own.uns["modulators"]["table"]
+            own.uns["modulators"]["table"] = table[table["kind"] != "ligand"]
+        terms = fit(own)["terms"]
+        contact = terms[terms["range"] == "contact"]
+        found[adjusted] = (contact["p"] < 0.01).mean()
+    assert found[True] < 0.05
+    assert found[False] > 0.2
+
+
 def test_scores_say_what_could_be_explained(fitted):
     scores = st.get.scores(fitted, per="target").set_index("target")
     targets = list(scores.index)
@@ -88,7 +105,7 @@ def test_scores_say_what_could_be_explained(fitted):
 def test_deviations_cover_the_truth(fitted):
     acts, true_betas, is_term = truth(fitted)
     kinds = fitted.uns["betas"]["terms"]["kind"].to_numpy()
-    columns = is_term & (kinds != "receptor")
+    columns = is_term & ~np.isin(kinds, ["receptor", "ligand"])
     error = np.asarray(fitted.obsm["betas"])[:, columns] - true_betas[:, columns]
     inside = np.abs(error) < 1.645 * np.asarray(fitted.obsm["betas_sd"])[:, columns]
     assert 0.8 < inside.mean() <= 1.0

@@ -9,19 +9,19 @@ import numpy as np
 import pandas as pd
 
 from spacetravlr import _keys
-from spacetravlr._core.design import Kind, Signals, Targets, Terms
+from spacetravlr._core.design import ADJUSTMENT_KINDS, Kind, Signals, Targets, Terms
 from spacetravlr._validators import assert_genes, assert_key
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Columns of a modulator table. ``kind`` is "tf", "lr", "tfl" or "receptor" ("intercept" too in the terms of a fit);
+#: Columns of a modulator table. ``kind`` is one of ``KINDS`` ("intercept" too in the terms of a fit);
 #: ``tf``, ``ligand``, ``receptor`` hold gene names and ``range`` "secreted" or "contact"; "" where a column does not
 #: apply.
 COLUMNS = ("target", "kind", "tf", "ligand", "receptor", "range")
-KINDS = {"tf": Kind.TF, "lr": Kind.LR, "tfl": Kind.TFL, "receptor": Kind.RECEPTOR}
-#: The kind whose terms are adjustment: the receptor of a pair by itself.
-ADJUSTMENT = "receptor"
+KINDS = {"tf": Kind.TF, "lr": Kind.LR, "tfl": Kind.TFL, "receptor": Kind.RECEPTOR, "ligand": Kind.LIGAND}
+#: The kinds whose terms are adjustment: the receptor of a pair, or a cell's own ligand, by itself.
+ADJUSTMENT = tuple(name for name, kind in KINDS.items() if kind in ADJUSTMENT_KINDS)
 INTERCEPT = "intercept"
 # kinds whose local gene is a receptor
 _OF_RECEPTORS = [Kind.LR, Kind.RECEPTOR]
@@ -65,10 +65,13 @@ def build_design(table: pd.DataFrame, genes: pd.Index, targets: Sequence[str] | 
     rows = np.flatnonzero((kind_of_row >= 0) & (position >= 0))
     kind_of_row, position = kind_of_row[rows], position[rows]
 
-    is_receptor = np.isin(kind_of_row, _OF_RECEPTORS)
+    is_receptor, is_ligand = np.isin(kind_of_row, _OF_RECEPTORS), kind_of_row == Kind.LIGAND
     has_signal = np.isin(kind_of_row, [Kind.LR, Kind.TFL])
-    local = np.where(is_receptor, receptor.genes(genes, rows, is_receptor), tf.genes(genes, rows, ~is_receptor))
-    ligand_gene = ligand.genes(genes, rows, has_signal)
+    is_tf = ~is_receptor & ~is_ligand
+    ligand_gene = ligand.genes(genes, rows, has_signal | is_ligand)
+    local = np.select(
+        [is_receptor, is_tf], [receptor.genes(genes, rows, is_receptor), tf.genes(genes, rows, is_tf)], ligand_gene
+    )
     contact = signal_range.look_up({_keys.CONTACT: 1})[rows] == 1
     pairs = np.unique(np.stack([ligand_gene[has_signal], contact[has_signal]], axis=1), axis=0).astype(np.int64)
     labels = [_keys.signal_name(str(genes[g]), _keys.CONTACT if c else _keys.SECRETED) for g, c in pairs]
@@ -132,6 +135,7 @@ def terms_table(design: Design) -> pd.DataFrame:
     names = np.append(genes.to_numpy(dtype=object), "")
     local = np.where(is_term, terms.gene[term] if len(terms) else -1, -1)
     ligand = np.where(signal >= 0, signals.ligand[signal] if len(signals) else -1, -1)
+    ligand = np.where(kind == Kind.LIGAND, local, ligand)
     contact = np.where(signal >= 0, signals.contact[signal] if len(signals) else False, False)
     labels = np.array([*KINDS, INTERCEPT], dtype=object)
     return pd.DataFrame(
@@ -154,8 +158,8 @@ def column_names(table: pd.DataFrame) -> list[str]:
     """Names of the published method for the rows of one target's terms table.
 
     ``beta0``, ``beta_<TF>``, ``beta_<ligand>$<receptor>``, ``beta_<ligand>#<TF>``; a contact pair whose secreted twin
-    is also a term is told apart as ``beta_<ligand>|contact$<receptor>``. The receptor of a pair by itself, which the
-    published method does not have, is ``beta_<receptor>``.
+    is also a term is told apart as ``beta_<ligand>|contact$<receptor>``. Adjustment terms, which the published method
+    does not have, are ``beta_<receptor>`` and ``beta_<ligand>``.
     """
     names = []
     for row in table.itertuples(index=False):
@@ -163,8 +167,8 @@ def column_names(table: pd.DataFrame) -> list[str]:
             names.append("beta0")
         elif row.kind == "tf":
             names.append(f"beta_{row.tf}")
-        elif row.kind == ADJUSTMENT:
-            names.append(f"beta_{row.receptor}")
+        elif row.kind in ADJUSTMENT:
+            names.append(f"beta_{row.receptor or row.ligand}")
         else:
             separator, local = ("$", row.receptor) if row.kind == "lr" else ("#", row.tf)
             plain = f"beta_{row.ligand}{separator}{local}"

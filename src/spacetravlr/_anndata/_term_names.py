@@ -40,15 +40,15 @@ def term_labels(rows: pd.DataFrame) -> list[str]:
     """Labels of terms in pictures and tables; they can be typed.
 
     ``FOXO1``, ``CXCL12-CXCR4``, ``DLL1-NOTCH1 (contact)``, ``CCL19 x EBF1`` (a ligand and a TF), ``CXCR4 (receptor)``
-    (a receptor by itself), ``intercept``.
+    and ``CXCL12 (ligand)`` (the adjustment terms), ``intercept``.
     """
     labels = []
     for row in rows.itertuples(index=False):
         contact = _OF_CONTACT if row.range == _keys.CONTACT else ""
         if row.kind == "tf":
             labels.append(str(row.tf))
-        elif row.kind == ADJUSTMENT:
-            labels.append(f"{row.receptor} (receptor)")
+        elif row.kind in ADJUSTMENT:
+            labels.append(f"{row.receptor or row.ligand} ({row.kind})")
         elif row.kind == "lr":
             labels.append(f"{row.ligand}-{row.receptor}{contact}")
         elif row.kind == "tfl":

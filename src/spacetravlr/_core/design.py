@@ -9,12 +9,14 @@ TF        transcription factor    ``-1`` (none)
 LR        receptor                the ligand's received signal
 TFL       transcription factor    the ligand's received signal
 RECEPTOR  receptor of LR terms    ``-1`` (none)
+LIGAND    the cell's own ligand   ``-1`` (none)
 ========  ======================  ==========================
 
 so that a regressor's value is :math:`z_{jm} = x_{j,\mathrm{gene}(m)} L_{j,\mathrm{signal}(m)}`, with :math:`L = 1`
-for TF and RECEPTOR.
-RECEPTOR terms are adjustment terms: they absorb what covaries with a receptor, so an LR term contains only what its
-product adds. They contribute to predictions but support no causal claim, and changes pass through them only on request.
+for TF, RECEPTOR and LIGAND.
+RECEPTOR and LIGAND terms are adjustment terms: they absorb what covaries with a receptor, or with a ligand within the
+same cell, so an LR or TFL term contains only what its product adds. They contribute to predictions but support no
+causal claim, and changes pass through them only on request.
 Distinct regressors are held once (:class:`Terms`) and targets point into them (:class:`Targets`).
 """
 
@@ -40,6 +42,11 @@ class Kind(IntEnum):
     LR = 1
     TFL = 2
     RECEPTOR = 3
+    LIGAND = 4
+
+
+#: Terms that are fitted but support no causal claim.
+ADJUSTMENT_KINDS = (Kind.RECEPTOR, Kind.LIGAND)
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,9 @@ class Terms:
     kind: Ints
     """:class:`Kind` of each term."""
     gene: Ints
-    """Gene index of the local factor: the TF, or the receptor."""
+    """Gene index of the local factor: the TF, the receptor, or the ligand of a LIGAND term."""
     signal: Ints
-    """Index into :class:`Signals` of the received factor, -1 for TF and RECEPTOR terms."""
+    """Index into :class:`Signals` of the received factor, -1 for terms without one."""
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -76,7 +83,7 @@ class Terms:
     @property
     def causal(self) -> Bools:
         """Which terms pass a change on: all but those of adjustment."""
-        return np.asarray(self.kind) != Kind.RECEPTOR
+        return ~np.isin(self.kind, ADJUSTMENT_KINDS)
 
     def with_adjustment(self) -> Terms:
         """The same terms, with adjustment terms treated as regulators, so that they pass changes on too."""

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
     from spacetravlr._types import Bools, Floats, Ints
 
-CONFOUNDERS = ("smooth", "domains", "tf", "ligand", "receptor")
+CONFOUNDERS = ("smooth", "domains", "tf", "ligand", "receptor", "own_ligand")
 _N_PROGRAMS = 4
 _NEAR = 1.5  # cells closer than this many spacings touch
-_GOES_ALONG = 0.5  # share of a receptor's own variation that follows a confounder of kind "receptor"
+_GOES_ALONG = 0.5  # share of a gene's own variation that follows a confounder of the kinds below
+#: Role of the genes that follow a confounder of each of these kinds.
+FOLLOWERS = {"receptor": "receptor", "own_ligand": "ligand"}
 
 
 class Sequenced(NamedTuple):
@@ -52,8 +54,8 @@ def hidden_cause(kind: str, tissue: SimulatedCells, signal: Floats, rng: np.rand
     Parameters
     ----------
     kind
-        ``"smooth"``: a field of one to two periods across the tissue; ``"domains"``: one level per domain; ``"tf"`` and
-        ``"receptor"``: a gene that varies from cell to cell; ``"ligand"``: ``signal``.
+        ``"smooth"``: a field of one to two periods across the tissue; ``"domains"``: one level per domain; ``"tf"``,
+        ``"receptor"`` and ``"own_ligand"``: a gene that varies from cell to cell; ``"ligand"``: ``signal``.
     tissue
         The cells.
     signal

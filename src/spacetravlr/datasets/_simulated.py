@@ -14,7 +14,7 @@ from spacetravlr._types import Floats, Rng
 from spacetravlr._utils import as_generator
 from spacetravlr._validators import assert_in_range, assert_key, assert_non_negative, assert_one_of, assert_positive
 from spacetravlr.datasets import _symbols
-from spacetravlr.datasets._counts import CONFOUNDERS, follow, hidden_cause, program_noise, sequence
+from spacetravlr.datasets._counts import CONFOUNDERS, FOLLOWERS, follow, hidden_cause, program_noise, sequence
 from spacetravlr.datasets._fields import FIELDS, field_basis, waves
 from spacetravlr.datasets._tissue import SimulatedCells, make_tissue, received, regulator_expression
 from spacetravlr.datasets._truth import (
@@ -27,7 +27,7 @@ from spacetravlr.datasets._truth import (
 )
 
 Fields = Literal["mixed", "position", "symmetric", "cell_type", "niche", "constant"]
-Confounder = Literal["smooth", "domains", "tf", "ligand", "receptor"]
+Confounder = Literal["smooth", "domains", "tf", "ligand", "receptor", "own_ligand"]
 
 _COLORS = (
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#8c564b", "#777777",
@@ -148,7 +148,8 @@ def simulated_tissue(
     confounder
         A cause of every target that is not in the prior tables: ``"smooth"``, a separate smooth field for each target;
         ``"domains"``, one level per domain, with sharp borders; ``"tf"``, a gene outside the panel; ``"ligand"``, a
-        signal from such a gene; ``"receptor"``, a gene outside the panel with which the receptors covary.
+        signal from such a gene; ``"receptor"`` and ``"own_ligand"``, a gene outside the panel with which the receptors,
+        or the ligands, of the same cell covary.
     confounder_share
         Share of the noise-free variance within cell types that is due to the confounder, for targets that also have
         regulators.
@@ -208,8 +209,8 @@ def simulated_tissue(
     shared = program_noise(n_cells, int(given.sum()), programs, program_rng) if programs else None
     noise_free[:, given] = regulator_expression(tissue, patterns, is_ligand[given], regulator_rng, shared)
     causes = _causes(confounder, n_targets, tissue, radius, hidden_rng)
-    if confounder == "receptor":
-        for i, gene in enumerate(np.flatnonzero(panel.var["role"] == "receptor")):
+    if confounder in FOLLOWERS:
+        for i, gene in enumerate(np.flatnonzero(panel.var["role"] == FOLLOWERS[confounder])):
             noise_free[:, gene] = follow(noise_free[:, gene], causes[i % n_targets], tissue.cell_type)
     observed = noise_free.copy()
     betas = np.zeros((n_cells, design.targets.n_columns), dtype=np.float32) if keep_truth else None

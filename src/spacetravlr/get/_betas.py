@@ -42,7 +42,8 @@ def betas(
     Returns
     -------
     Cells x regressors, in original units of expression. Columns are ``beta0``, ``beta_<TF>``,
-    ``beta_<ligand>$<receptor>``, ``beta_<ligand>#<TF>`` and, for receptor main effects, ``beta_<receptor>``.
+    ``beta_<ligand>$<receptor>``, ``beta_<ligand>#<TF>`` and, for main effects, ``beta_<receptor>`` and
+    ``beta_<ligand>``.
 
     Raises
     ------

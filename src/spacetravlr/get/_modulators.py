@@ -57,8 +57,8 @@ def modulators(
 
     ``target``, ``modulator``, ``label``, ``kind``, ``tf``, ``ligand``, ``receptor``, ``range``
         The term; ``modulator`` is its short name, such as ``TGFB1$TGFBR1``, ``label`` its name in figures,
-        ``TGFB1-TGFBR1``; arguments take both. Terms of kind ``"receptor"`` are adjustment terms: the main effect of the
-        receptor of a pair, which supports no causal claim.
+        ``TGFB1-TGFBR1``; arguments take both. Terms of kind ``"receptor"`` and ``"ligand"`` are adjustment terms: the
+        main effects of the receptor of a pair and of the cell's own ligand, which support no causal claim.
     ``cell_type``, ``n_cells``, ``mean``, ``mean_abs``, ``sd``
         Summary of the coefficient over the cells of the type, in original units of expression.
     ``modulator_sd``, ``effect``

@@ -138,8 +138,8 @@ class BetaFrame(pd.DataFrame):
             \partial H / \partial R_i &= \sum_{k: receptor(k)=i} b^{LR}_k L_k \; [R_i > 0] \\
             \partial H / \partial L_i &= \sum_{k: ligand(k)=i} b^{LR}_k R_k + \sum_{p: ligand(p)=i} b^{TFL}_p TF_p
 
-        For a gene with several roles, the derivatives are summed. Receptor main effects are adjustment terms and are
-        left out unless ``adjusted=True``.
+        For a gene with several roles, the derivatives are summed. Main effects of receptors and ligands are
+        adjustment terms and are left out unless ``adjusted=True``.
 
         Parameters
         ----------
@@ -155,7 +155,7 @@ class BetaFrame(pd.DataFrame):
         beta_cap
             Clip the summed derivatives to ``[-beta_cap, beta_cap]``.
         adjusted
-            Add the coefficients of receptor main effects, so that the result is the derivative of :meth:`predict`.
+            Add the coefficients of adjustment terms, so that the result is the derivative of :meth:`predict`.
 
         Returns
         -------

@@ -92,7 +92,7 @@ class Supported:
 def read_supported(model: BetaModel, fitted: FittedModel | None) -> Supported:
     """Active terms that may be called causes, of targets with a model; ``fitted`` turns them into contributions."""
     table = model.table
-    wanted = ~table["kind"].astype(str).isin([INTERCEPT, ADJUSTMENT]).to_numpy()
+    wanted = ~table["kind"].astype(str).isin([INTERCEPT, *ADJUSTMENT]).to_numpy()
     if "active" in table:
         wanted &= table["active"].to_numpy(bool)
     kept: dict[str, set[str]] | None = None

@@ -90,7 +90,7 @@ def find(factory: GeneFactory, names: Sequence[str], genes: Sequence[str]) -> Fo
     """
     fit = factory.model.fit
     scores, terms = target_scores(fit.scores).set_index("target").reindex(list(names)), fit.table
-    claims = ~terms["kind"].astype(str).isin([INTERCEPT, ADJUSTMENT]) & terms["active"].astype(bool)
+    claims = ~terms["kind"].astype(str).isin([INTERCEPT, *ADJUSTMENT]) & terms["active"].astype(bool)
     active = terms.loc[claims, "target"].astype(str).value_counts().reindex(list(names), fill_value=0)
     r2 = scores["r2_kept"].to_numpy(float)
     reference = scores["r2_field"].to_numpy(float) if "r2_field" in scores else np.zeros(len(scores))

@@ -299,7 +299,7 @@ def genes_to_knock_out(model: FittedModel, genes: Sequence[str] | str | None, n_
         wanted = [genes] if isinstance(genes, str) else list(dict.fromkeys(genes))
         assert_genes(wanted, possible, name="genes", where="the genes that can be perturbed")
         return wanted
-    terms = model.fit.table[model.fit.table["kind"].astype(str) != ADJUSTMENT]
+    terms = model.fit.table[~model.fit.table["kind"].astype(str).isin(ADJUSTMENT)]
     importance = terms["importance"].to_numpy(float)
     total = pd.Series(0.0, index=possible)
     for role in ("tf", "ligand", "receptor"):
@@ -353,7 +353,7 @@ def explained(table: pd.DataFrame) -> pd.Series:
 def _coefficients(first: Replica, second: Replica, n_jobs: int | None) -> pd.DataFrame:
     """Agreement of coefficients, in units of what they contribute, and of the sets of active terms."""
     model, terms = first.fit, first.fit.result.terms
-    claims = (~terms["kind"].astype(str).isin([INTERCEPT, ADJUSTMENT])).to_numpy()
+    claims = (~terms["kind"].astype(str).isin([INTERCEPT, *ADJUSTMENT])).to_numpy()
     active = [replica.fit.result.terms["active"].to_numpy(bool) & claims for replica in (first, second)]
     design, rows = model.tissue.design, {}
     for t, name in enumerate(model.inputs.target_names):

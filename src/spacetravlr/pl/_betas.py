@@ -69,7 +69,7 @@ def betas(
     %(target_one)s
     modulator
         One modulator or several, as figures call them: ``"FOXO1"``, ``"CXCL12-CXCR4"`` (ligand and receptor),
-        ``"CCL19 x EBF1"`` (ligand and transcription factor), ``"CXCR4 (receptor)"`` (a receptor by itself),
+        ``"CCL19 x EBF1"`` (ligand and transcription factor), ``"CXCR4 (receptor)"`` (the main effect of a receptor),
         ``"intercept"``; or as tables do: ``"CXCL12$CXCR4"``, ``"CCL19#EBF1"``, ``"CXCR4"``, ``"beta0"``. By default the
         most important ones.
     value

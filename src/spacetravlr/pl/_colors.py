@@ -26,13 +26,15 @@ DIVERGING = "RdBu_r"
 SEQUENTIAL = "viridis"
 # told apart by people who see colours differently, too (Paul Tol's bright and vibrant schemes)
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#4477aa", "#ee7733", "#228833", "#aa3377", "#bbbbbb"
+YELLOW = "#ccbb44"
 RED = "#cc3311"
-KIND_COLORS = {"tf": BLUE, "lr": ORANGE, "tfl": GREEN, "receptor": PURPLE}
+KIND_COLORS = {"tf": BLUE, "lr": ORANGE, "tfl": GREEN, "receptor": PURPLE, "ligand": YELLOW}
 KIND_LABELS = {
     "tf": "transcription factor",
     "lr": "ligand-receptor pair",
     "tfl": "ligand-TF pair",
-    "receptor": "receptor by itself",
+    "receptor": "receptor, main effect",
+    "ligand": "own ligand, main effect",
 }
 ROLE_COLORS = {"tf": BLUE, "ligand": ORANGE, "receptor": PURPLE}
 ROLE_LABELS = {"tf": "transcription factor", "ligand": "ligand", "receptor": "receptor"}

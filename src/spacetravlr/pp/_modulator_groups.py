@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -66,6 +67,19 @@ def receptor_group(lr: Group, tf: Group, n_genes: int) -> Group:
     code = np.setdiff1d(lr.target * np.int64(n_genes) + lr.receptor, tf.target * np.int64(n_genes) + tf.tf)
     rows, receptor = np.divmod(code, n_genes)
     return _group(rows, receptor=receptor)
+
+
+def ligand_group(signals: Group, others: Sequence[Group], n_genes: int) -> Group:
+    """The ligand of each product by itself, once per target, where none of the other groups holds it already."""
+    known = [g.target * np.int64(n_genes) + np.maximum(g.tf, g.receptor) for g in others]
+    code = np.setdiff1d(signals.target * np.int64(n_genes) + signals.ligand, np.concatenate(known))
+    rows, ligand = np.divmod(code, n_genes)
+    return _group(rows, ligand=ligand)
+
+
+def joined(groups: Sequence[Group]) -> Group:
+    """All rows of several groups."""
+    return Group(*(np.concatenate(columns) for columns in zip(*groups, strict=True)))
 
 
 def tfl_group(

@@ -15,7 +15,7 @@ from spacetravlr._anndata._counts import reliability_of_counts
 from spacetravlr._anndata._expression import get_expression, layer_name
 from spacetravlr._anndata._modulators import ADJUSTMENT, COLUMNS, KINDS
 from spacetravlr._anndata._received import operators, read_received
-from spacetravlr._anndata._spatial import category_codes, unwrap
+from spacetravlr._anndata._spatial import category_codes, read_weights_params, unwrap
 from spacetravlr._docs import document
 from spacetravlr._types import Bools, Floats, Ints
 from spacetravlr._utils import warn
@@ -32,6 +32,8 @@ from spacetravlr.pp._modulator_groups import (
     Group,
     expressed_somewhere,
     gene_index,
+    joined,
+    ligand_group,
     lr_group,
     panel_edges,
     receptor_group,
@@ -75,7 +77,7 @@ def modulators(
 ) -> AnnData | None:
     """List the genes and pairs that may control each target.
 
-    Each target has three groups of modulators, and a fourth group of adjustment terms:
+    Each target has three groups of modulators, and two groups of adjustment terms:
 
     - TF: its regulators in the base network that are in the panel, except the target itself;
     - LR: all ligand-receptor pairs of :func:`received_ligands` that do not contain the target and whose receptor has a
@@ -83,12 +85,15 @@ def modulators(
     - TFL: for each of its TFs, the ``n_top`` ligands in the panel with the highest ligand-TF scores above ``cutoff``,
       except the target itself. In panels of 1,000 genes or more, a pair is left out if the target or the TF is itself
       a regulator of the ligand. A TFL term uses the secreted signal of its ligand if there is one;
-    - receptor: the main effect of each receptor in its pairs, unless the receptor is already among its TFs.
+    - receptor: the main effect of each receptor in its pairs, unless the receptor is already among its TFs;
+    - ligand: the main effect of the cell's own ligand for each LR and TFL term, unless the gene is already in another
+      group. The group is empty if cells do not receive their own signals (``autocrine=False`` in
+      :func:`spatial_weights`).
 
-    A receptor covaries with many genes of its cell. Without its main effect, a pair would be credited with this
-    covariation, whatever the neighbours send. Receptor main effects are adjustment terms: they are fitted, but they
-    support no causal claim, and perturbations leave them out. The TF of a TFL term always has a main effect in the TF
-    group.
+    Receptors and ligands covary with many genes of their cell. Without their main effects, a pair would be credited
+    with this covariation, whatever the neighbours send. Main effects of receptors and ligands are adjustment terms:
+    they are fitted, but they support no causal claim, and perturbations leave them out. The TF of a TFL term always has
+    a main effect in the TF group.
 
     Parameters
     ----------
@@ -119,7 +124,7 @@ def modulators(
     cutoff
         Minimum ligand-TF score (exclusive). The default is meant for NicheNet's published scale.
     main_effects
-        Add the group of receptor main effects. ``False`` is the published form.
+        Add the groups of main effects (receptor and ligand). ``False`` is the published form.
     received_key
         ``key_added`` of :func:`received_ligands`.
     key_added
@@ -131,8 +136,8 @@ def modulators(
     ``None``, or a changed copy if ``copy=True``. Sets the following fields:
 
     - ``adata.uns[key_added]`` : dict with ``table`` (one row per target and modulator: ``target``, ``kind`` "tf", "lr",
-      "tfl" or "receptor", ``tf``, ``ligand``, ``receptor``, ``range``; categorical, "" where a column does not apply)
-      and ``params``;
+      "tfl", "receptor" or "ligand", ``tf``, ``ligand``, ``receptor``, ``range``; categorical, "" where a column does
+      not apply) and ``params``;
     - ``adata.uns["received_ligands_tfl"]`` : gains columns for ligands that had no received signal (float32).
 
     Raises
@@ -192,7 +197,10 @@ def modulators(
         received_tfl = _with_signals(adata, received_tfl, groups["tfl"], received_key, received.params["layer"] or None)
         contact["tfl"] = _acts_by_contact(groups["tfl"], received_tfl, genes)
     if main_effects:
-        groups[ADJUSTMENT] = receptor_group(lr, tf, len(genes))
+        groups["receptor"] = receptor_group(lr, tf, len(genes))
+        if read_weights_params(adata, str(received.params["weights_key"]))["autocrine"]:
+            with_signal = joined([groups[kind] for kind in ("lr", "tfl") if kind in groups])
+            groups["ligand"] = ligand_group(with_signal, [tf, groups["receptor"]], len(genes))
     table = _table(groups, contact, target_genes, genes)
     _check_empty(table, target_genes, genes)
 
@@ -207,10 +215,10 @@ def modulators(
     }
     counts = table["kind"].value_counts()
     logger.info(
-        "%d targets with %d TF, %d ligand-receptor and %d ligand-TF modulators from %d expressed pairs; %d receptor "
-        "main effects.",
+        "%d targets with %d TF, %d ligand-receptor and %d ligand-TF modulators from %d expressed pairs; main effects "
+        "of %d receptors and %d ligands.",
         len(target_genes), *(int(counts.get(kind, 0)) for kind in ("tf", "lr", "tfl")), len(pairs),
-        int(counts.get(ADJUSTMENT, 0)),
+        *(int(counts.get(kind, 0)) for kind in ADJUSTMENT),
     )  # fmt: skip
     adata = adata.copy() if copy else adata
     adata.uns[key_added] = {"table": table, "params": params}
@@ -314,7 +322,7 @@ def _acts_by_contact(group: Group, received: pd.DataFrame, genes: pd.Index) -> B
 
 
 def _table(groups: dict[str, Group], contact: dict[str, Bools], targets: Ints, genes: pd.Index) -> pd.DataFrame:
-    """Modulator table: targets in their order, each target's TF, then LR, then TFL terms, then receptors."""
+    """Modulator table: targets in their order, each target's TF, then LR, then TFL terms, then main effects."""
     target = np.concatenate([g.target for g in groups.values()])
     order = np.argsort(target, kind="stable")
     kind = np.repeat([list(KINDS).index(k) for k in groups], [len(g.target) for g in groups.values()])[order]
@@ -322,7 +330,7 @@ def _table(groups: dict[str, Group], contact: dict[str, Bools], targets: Ints, g
     reach = np.concatenate([contact[k] + 1 if k in contact else np.zeros(len(g.target)) for k, g in groups.items()])
     frame = {
         "target": _categorical(targets[target[order]], genes),
-        "kind": pd.Categorical.from_codes(kind, pd.Index([k for k in KINDS if k in groups or k != ADJUSTMENT])),
+        "kind": pd.Categorical.from_codes(kind, pd.Index([k for k in KINDS if k in groups or k not in ADJUSTMENT])),
         **{c: _categorical(v, genes) for c, v in columns.items()},
         "range": pd.Categorical.from_codes(reach.astype(np.int8)[order], pd.Index(RANGES)),
     }

@@ -7,8 +7,8 @@ import pytest
 
 from spacetravlr._core.surfaces.gp_basis import LENGTH_SCALES, spatial_basis
 from spacetravlr._core.surfaces.group_ard import GroupArd
-from spacetravlr._core.surfaces.model import CellFunctions
-from spacetravlr._core.surfaces.pooled import Hierarchy, rescaled, uncentred
+from spacetravlr._core.surfaces.model import CellFunctions, Part
+from spacetravlr._core.surfaces.pooled import Hierarchy, PooledOptions, rescaled, uncentred
 
 N, TYPES, TERMS = 1500, 3, 12
 
@@ -78,6 +78,22 @@ def test_a_fit_to_some_folds_knows_nothing_of_the_others(cells, problem):
     for one, other in zip(left.search([0, 1])[:2], right.search([0, 1])[:2], strict=True):
         for a, b in zip(one.weights, other.weights, strict=True):
             np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_terms_by_type_have_no_map_and_take_none_from_others(cells, problem):
+    functions, _ = cells
+    x, _, y = problem
+    by_type = np.arange(TERMS) == 3
+    folds = [np.flatnonzero(f == FOLD) for f in range(3)]
+    options = PooledOptions(max_features=(TERMS - 1) * functions.space[0].shape[1])  # enough for the others
+    model = Hierarchy(x, KIND, y, functions, folds, options, by_type=by_type)
+    assert set(model.search([0, 1, 2]).full.blocks) >= {(k, Part.SPACE) for k in range(TERMS) if k != 3}
+    for fit in (model.refit([0, 1, 2]).full, model.refit([0, 1], blind=True).full):
+        assert (3, Part.SPACE) not in fit.blocks
+        assert {(3, Part.POOLED), (3, Part.TYPE), (0, Part.SPACE)} <= set(fit.blocks)
+    # as a term like any other, it costs them half of their maps
+    parts = Hierarchy(x, KIND, y, functions, folds, options).search([0, 1, 2]).full.blocks
+    assert sum(part == Part.SPACE for _, part in parts) < TERMS - 1
 
 
 @pytest.mark.parametrize("shape", ["nothing", "smooth", "domains"])

@@ -6,7 +6,8 @@ r"""Hierarchical shrinkage: a pooled effect, departures by cell type and departu
 with one variance for all :math:`a_k` of a kind of term, one for their departures by cell type, one for those by
 position, and one each for the smooth intercepts :math:`f`, all learned from the evidence. No term is left out of the
 pooled effect: with noisy measurements, selection loses more than shrinkage. Only the terms with the clearest pooled
-effects have departures, as many as ``max_features`` allows (all of them in small problems).
+effects have departures, as many as ``max_features`` allows (all of them in small problems). Terms that do not vary in
+space have departures by cell type alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spacetravlr._core.surfaces.model import CellFunctions
-    from spacetravlr._types import Floats, Ints
+    from spacetravlr._types import Bools, Floats, Ints
 
 _START = {Part.POOLED: 1e-2, Part.TYPE: 1e-3, Part.SPACE: 1e-3, Part.FINE: 0.1, Part.TYPE_SPACE: 0.1}
 
@@ -73,6 +74,8 @@ class Hierarchy:
     region
         Spatial block of each cell; cells of different blocks count as independent where errors are stated. All of them
         count as independent when not given.
+    by_type
+        Terms without departures by position; none by default.
     """
 
     def __init__(
@@ -84,7 +87,10 @@ class Hierarchy:
         folds: Sequence[Ints],
         options: PooledOptions | None = None,
         region: Ints | None = None,
+        by_type: Bools | None = None,
     ) -> None:
+        self._by_type = np.zeros(len(x), dtype=bool) if by_type is None else by_type
+        self._all_vary = True
         self.kind, self.options = np.asarray(kind), options or PooledOptions()
         self.n_types, self.intercept = functions.n_types, len(x)
         self._x = [x[:, rows] for rows in folds]
@@ -113,8 +119,10 @@ class Hierarchy:
         posterior = model.learn(n_steps, exact=False)
         self._remember(model)
         chosen = self._clearest(model, posterior)
+        self._all_vary = len(chosen) == self.intercept - self._by_type.sum()
         n_kinds = int(self.kind.max()) + 1
-        departures = [(k, part) for part in (Part.TYPE, Part.SPACE) for k in chosen]
+        departures = [(k, Part.TYPE) for k in sorted([*chosen, *np.flatnonzero(self._by_type).tolist()])]
+        departures += [(k, Part.SPACE) for k in chosen]
         self._add(departures, [int(self.kind[k]) + n_kinds * (part == Part.SPACE) for k, part in departures])
         model = self._combined(folds)
         posterior = model.learn(n_steps, exact=False)
@@ -140,8 +148,7 @@ class Hierarchy:
             for part in (model, alone):
                 part.variances = np.array([_START[Part(p)] for _, p in self._blocks])
                 part.noise = self._first_noise
-            n_departures = (len(self._blocks) - self._n_smooth - self.intercept) // 2
-            if n_departures < self.intercept:
+            if not self._all_vary:
                 model.keep(np.arange(len(self._blocks)) < self._n_smooth + self.intercept)
         alone.keep(np.arange(len(self._blocks)) < self._n_smooth)
         smooth = self._fit(alone, alone.learn(n_steps, exact=False))
@@ -208,12 +215,12 @@ class Hierarchy:
         )
 
     def _clearest(self, model: GroupArd, posterior: Posterior) -> list[int]:
-        """Terms with the largest pooled effects in units of their error, as many as may have departures.
+        """Terms with the largest pooled effects in units of their error, as many as may have departures by position.
 
         Half as many if not all terms can have them: departures are then expensive, and leaving them out costs little.
         """
         n_functions = max(self._functions[0].space[self.options.scale].shape[1], 1)
-        pooled = [i for i, (_, part) in enumerate(self._blocks) if part == Part.POOLED]
+        pooled = [i for i, (k, part) in enumerate(self._blocks) if part == Part.POOLED and not self._by_type[k]]
         places = np.array([int(model.block(i)[0]) for i in pooled])
         error = np.linalg.norm(posterior.factor[:, places], axis=0)
         ranks = np.argsort(-np.abs(posterior.mean[places]) / np.maximum(error, 1e-12), kind="stable")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from spacetravlr._core.design import Terms, term_values
+from spacetravlr._core.design import Kind, Terms, term_values
 from spacetravlr._core.scores import paired_block_p, type_means
 from spacetravlr._core.surfaces.model import Part
 from spacetravlr._core.surfaces.pooled import Hierarchy, rescaled, uncentred
@@ -121,7 +121,8 @@ class PooledBody(Body):
 
         result, report = self.result, inputs.n_folds
         assert result.without_terms is not None
-        hierarchy = Hierarchy(x, kind, y, functions, self._folds, options, inputs.cv_block)
+        by_type = kind == Kind.LIGAND  # to adjust for co-expression takes no map of it
+        hierarchy = Hierarchy(x, kind, y, functions, self._folds, options, inputs.cv_block, by_type)
         choosing = list(range(inputs.n_folds))
         found = hierarchy.search(choosing)
         for fold in choosing:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spacetravlr._anndata._modulators import ADJUSTMENT
 from spacetravlr._core.inference.fdr import benjamini_hochberg
 from spacetravlr.models.fit._tables import OF_TYPE
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spacetravlr._types import Bools, Floats
-
-_ADJUSTMENT = "receptor"
 
 
 def call_terms(
@@ -48,7 +47,7 @@ def call_terms(
     numbers = range(len(type_names))
     of_type = {name: terms[[f"{name}_{c}" for c in numbers]].to_numpy(float) for name in OF_TYPE}
     terms = terms.drop(columns=[f"{name}_{c}" for name in OF_TYPE for c in numbers])
-    adjustment = (terms["kind"].astype(str) == _ADJUSTMENT).to_numpy()
+    adjustment = terms["kind"].astype(str).isin(ADJUSTMENT).to_numpy()
     keeps = scores.groupby(scores["target"].astype(str))["kept"].agg(lambda kept: (kept.astype(str) != "zero").any())
     kept = keeps.reindex(terms["target"].astype(str)).to_numpy(bool)
     for name, of in (("q", "p"), ("q_varies", "p_varies")):

@@ -113,7 +113,7 @@ def _obs(
 ) -> pd.DataFrame:
     index = pd.Index([r.gene for r in results], name="perturbation")
     table = model.fit.table
-    table = table if model.adjusted else table[table["kind"].astype(str) != ADJUSTMENT]
+    table = table if model.adjusted else table[~table["kind"].astype(str).isin(ADJUSTMENT)]
     position = model.genes.get_indexer(index)
     others = genes[None, :] != position[:, None]
     modelled = others & np.isin(genes, model.fit.design.targets.gene)
