@@ -32,6 +32,7 @@ Kind = Literal["scatter", "ranking"]
 _MARKERS = {"pooled": "s", "surface": "o", "network": "^"}
 #: What refined coefficients are compared with, by their column: its name, and what they are called.
 _REFERENCES = {
+    "r2_adjusted": ("type, position and adjustment", "with regulators"),
     "r2_field": ("type and smooth position alone", "with regulators"),
     "r2_seed": ("the seed", "of the refinement"),
 }
@@ -67,12 +68,12 @@ def scores(
     """Compare the refined coefficients with the seed, or those of counts with none, on held-out blocks.
 
     ``kind="scatter"``: one marker per target, cell type and body; above the diagonal the refinement beats the seed. Of
-    a fit to counts, what type and smooth position explain is compared with what regulators add to them, and a dash is
-    the ceiling: what is not counting noise. Filled markers are what the fit kept. Values below -0.5 are drawn at -0.5.
+    a fit to counts, what type, smooth position and adjustment terms explain is compared with what regulators add to
+    them, and a dash is the ceiling: what is not counting noise. Filled markers are what the fit kept. Values below -0.5 are drawn at -0.5.
     Differences of at most 0.001 count as ties.
 
     ``kind="ranking"``: targets by the held-out R2 of what was kept, over all cell types. Pale bars end at the ceiling,
-    a tick is what type and position (or the seed) explain alone. Up to 60 targets have a bar and a name each, with the
+    a tick is what type, position and adjustment terms (or the seed) explain alone. Up to 60 targets have a bar and a name each, with the
     part of the ceiling that is explained and its interval; more are a curve.
 
     Parameters

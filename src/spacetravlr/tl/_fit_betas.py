@@ -162,7 +162,9 @@ def fit_betas(
           ``body="auto"``, ``r2_network`` is given only for targets that keep a network in some cell type. With counts
           also ``ceiling`` (share of the variance within the type that is not counting noise), ``explained`` (share of
           the ceiling that is explained, with a 90 % interval over spatial blocks), ``r2_field`` (R2 of type and smooth
-          position alone), ``evidence_gain`` and ``p_terms`` (what the regressors add to that).
+          position alone), ``r2_adjusted`` (the same with adjustment terms), ``evidence_gain`` (log evidence that the
+          other regressors add to these) and ``p_terms`` (p-value that all regressors predict no better than type and
+          position).
         - ``training``: learning curves.
         - ``params`` and ``store``.
         - ``bodies``: what :func:`spacetravlr.tl.transfer_betas` evaluates; small compared with the coefficients. With

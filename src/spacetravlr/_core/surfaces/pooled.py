@@ -12,6 +12,7 @@ space have departures by cell type alone.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,11 +46,13 @@ class PooledOptions:
 
 
 class PooledFits(NamedTuple):
-    """A hierarchical model, and the fit without any term."""
+    """A hierarchical model, and the fits that it must beat."""
 
     full: SurfaceFit
     smooth: SurfaceFit
     """The intercept alone."""
+    adjusted: SurfaceFit
+    """The intercept and the terms of adjustment; the intercept alone if there are none."""
     terms: TermInference | None = None
     """Errors and tests of the terms, where they were judged."""
 
@@ -76,6 +79,8 @@ class Hierarchy:
         count as independent when not given.
     by_type
         Terms without departures by position; none by default.
+    adjustment
+        Terms that support no claim, so that the others must add to them; none by default.
     """
 
     def __init__(
@@ -88,8 +93,11 @@ class Hierarchy:
         options: PooledOptions | None = None,
         region: Ints | None = None,
         by_type: Bools | None = None,
+        adjustment: Bools | None = None,
     ) -> None:
-        self._by_type = np.zeros(len(x), dtype=bool) if by_type is None else by_type
+        none = np.zeros(len(x), dtype=bool)
+        self._by_type = none if by_type is None else by_type
+        self._adjustment = none if adjustment is None else adjustment
         self._all_vary = True
         self.kind, self.options = np.asarray(kind), options or PooledOptions()
         self.n_types, self.intercept = functions.n_types, len(x)
@@ -113,7 +121,7 @@ class Hierarchy:
         model = self._combined(folds)
         smooth = self._fit(model, model.learn(n_steps, exact=False))
         if not self.intercept:
-            return PooledFits(smooth, smooth)
+            return PooledFits(smooth, smooth, smooth)
         self._add([(k, Part.POOLED) for k in range(self.intercept)], self.kind.tolist())
         model = self._combined(folds)
         posterior = model.learn(n_steps, exact=False)
@@ -127,7 +135,7 @@ class Hierarchy:
         model = self._combined(folds)
         posterior = model.learn(n_steps, exact=False)
         self._remember(model)
-        return PooledFits(self._fit(model, posterior), smooth)
+        return PooledFits(self._fit(model, posterior), smooth, self._adjusted(self._combined(folds), smooth, n_steps))
 
     def refit(self, folds: Sequence[int], *, blind: bool = False, evidence: bool = False) -> PooledFits:
         """Fit again on other folds.
@@ -153,10 +161,20 @@ class Hierarchy:
         alone.keep(np.arange(len(self._blocks)) < self._n_smooth)
         smooth = self._fit(alone, alone.learn(n_steps, exact=False))
         if not self.intercept:
-            return PooledFits(smooth, smooth, TermInference.of_none(self.n_types) if evidence else None)
+            return PooledFits(smooth, smooth, smooth, TermInference.of_none(self.n_types) if evidence else None)
+        adjusted = smooth if evidence else self._adjusted(copy(model), smooth, n_steps)
         posterior = model.learn(n_steps, exact=evidence)
         terms = self._judged(model, posterior, folds) if evidence else None
-        return PooledFits(self._fit(model, posterior, evidence=evidence), smooth, terms)
+        return PooledFits(self._fit(model, posterior, evidence=evidence), smooth, adjusted, terms)
+
+    def _adjusted(self, model: GroupArd, smooth: SurfaceFit, n_steps: int) -> SurfaceFit:
+        """Fit the intercept and the terms of adjustment among the blocks of ``model``, which is changed."""
+        blocks = self._blocks[: len(model)]
+        kept = np.array([k == self.intercept or self._adjustment[k] for k, _ in blocks])
+        if not self._adjustment.any():
+            return smooth
+        model.keep(kept)
+        return self._fit(model, model.learn(n_steps, exact=False), [b for b, k in zip(blocks, kept, strict=True) if k])
 
     def _judged(self, model: GroupArd, posterior: Posterior, folds: Sequence[int]) -> TermInference:
         """Errors and tests of all terms."""
@@ -195,8 +213,15 @@ class Hierarchy:
         self._start |= dict(zip(self._blocks, model.variances.tolist(), strict=True))
         self._noise = float(model.noise)
 
-    def _fit(self, model: GroupArd, posterior: Posterior, *, evidence: bool = False) -> SurfaceFit:
-        blocks = self._blocks[: len(model)]
+    def _fit(
+        self,
+        model: GroupArd,
+        posterior: Posterior,
+        blocks: Sequence[tuple[int, int]] | None = None,
+        *,
+        evidence: bool = False,
+    ) -> SurfaceFit:
+        blocks = self._blocks[: len(model)] if blocks is None else blocks
         places = [model.block(i) for i in range(len(blocks))]
         factors = np.full(self.intercept + 1, -np.inf)
         factors[-1] = np.inf

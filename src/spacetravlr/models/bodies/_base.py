@@ -56,11 +56,13 @@ class BodyResult:
     without_terms: Floats | None = None
     """The same as ``prediction`` by what the body makes of type and position alone, where it is kept by a test against
     that. Choosing cells are then predicted without any part that was chosen by looking at them."""
+    without_claims: Floats | None = None
+    """The same by type, position and terms of adjustment."""
     evidence_gain: Floats | None = None
-    """Log evidence that the terms of each target add to that (targets,)."""
+    """Log evidence that the other terms of each target add to those of adjustment (targets,)."""
     p_terms: Floats | None = None
-    """p-value of each target that its terms predict held-out choosing cells no better than that, or no better than the
-    mean of the type (targets,)."""
+    """p-value of each target that all terms predict held-out choosing cells no better than type and position, or no
+    better than the mean of the type (targets,)."""
     judged: Bools | None = None
     """Targets whose terms it judges by their evidence, so that it delivers fewer of them; ``None`` for none."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from spacetravlr._core.design import Kind, Terms, term_values
+from spacetravlr._core.design import ADJUSTMENT_KINDS, Kind, Terms, term_values
 from spacetravlr._core.scores import paired_block_p, type_means
 from spacetravlr._core.surfaces.model import Part
 from spacetravlr._core.surfaces.pooled import Hierarchy, rescaled, uncentred
@@ -32,7 +32,7 @@ class _Fit(NamedTuple):
     evidence: Floats
     """Log Bayes factor of each term."""
     evidence_gain: float
-    """Log evidence of all terms together, on the choosing folds."""
+    """Log evidence that terms which claim something add, on the choosing folds."""
     terms: TermInference
     """Errors and tests of the terms, in original units."""
     draws: Floats
@@ -61,6 +61,7 @@ class PooledBody(Body):
         assert task.functions is not None
         self.result = empty_result(task.block)
         self.result.without_terms = self.result.prediction.copy()
+        self.result.without_claims = self.result.prediction.copy()
         self._folds = [by_type(inputs, inputs.fold == fold) for fold in range(inputs.n_folds + 1)]
         # what differs between folds is learned by the intercept
         self._means = type_means(task.block.y, inputs.cell_type, inputs.n_types, ~inputs.report)
@@ -121,8 +122,10 @@ class PooledBody(Body):
 
         result, report = self.result, inputs.n_folds
         assert result.without_terms is not None
+        assert result.without_claims is not None
         by_type = kind == Kind.LIGAND  # to adjust for co-expression takes no map of it
-        hierarchy = Hierarchy(x, kind, y, functions, self._folds, options, inputs.cv_block, by_type)
+        adjustment = np.isin(kind, ADJUSTMENT_KINDS)
+        hierarchy = Hierarchy(x, kind, y, functions, self._folds, options, inputs.cv_block, by_type, adjustment)
         choosing = list(range(inputs.n_folds))
         found = hierarchy.search(choosing)
         for fold in choosing:
@@ -133,6 +136,7 @@ class PooledBody(Body):
             fits = found if fold == report else hierarchy.refit(others, blind=True)
             result.prediction[self._folds[fold], t] = predict(fits.full, self._folds[fold])
             result.without_terms[self._folds[fold], t] = predict(fits.smooth, self._folds[fold])
+            result.without_claims[self._folds[fold], t] = predict(fits.adjusted, self._folds[fold])
         fits = hierarchy.refit([*choosing, report], evidence=True)
         final, terms = fits.full, fits.terms
         task.progress()
@@ -143,7 +147,7 @@ class PooledBody(Body):
         draws = self._draws(t, delivered, terms, unit / spread)
         if not task.options.uncertainty:  # as large as all the rest
             delivered = replace(delivered, factor=delivered.factor[:0])
-        gain = found.full.log_evidence - found.smooth.log_evidence
+        gain = found.full.log_evidence - max(found.adjusted.log_evidence, found.smooth.log_evidence)
         return _Fit(delivered, final.evidence[:-1], gain, terms.rescaled(scale / spread), draws)
 
     def _draws(self, t: int, fit: SurfaceFit, terms: TermInference, units: Floats) -> Floats:

@@ -140,7 +140,8 @@ def _noise_columns(
 
     ``ceiling`` is the share of the variance within a type that is not counting noise, ``explained`` the part of it that
     the model explains, with an interval over all types of the target. ``r2_field`` is the R2 of type and smooth
-    position alone, and ``p_terms`` the p-value that terms predict no better than that.
+    position alone, ``r2_adjusted`` that with adjustment terms, ``evidence_gain`` the log evidence that the other terms add
+    to these, and ``p_terms`` the p-value that all terms predict no better than type and position.
     """
     calibration = inputs.calibration
     if calibration is None:
@@ -166,8 +167,9 @@ def _noise_columns(
         "explained_high": np.repeat(high, n_types),
     }
     known = next((r for r in bodies.values() if r.without_terms is not None), None)
-    if known is not None and known.without_terms is not None:
+    if known is not None and known.without_terms is not None and known.without_claims is not None:
         out["r2_field"] = r2(squared_errors(y, known.without_terms[report], types, n_types), total)
+        out["r2_adjusted"] = r2(squared_errors(y, known.without_claims[report], types, n_types), total)
         out["evidence_gain"] = np.repeat(np.asarray(known.evidence_gain), n_types)
         out["p_terms"] = np.repeat(np.asarray(known.p_terms), n_types)
     return out
