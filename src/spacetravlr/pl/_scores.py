@@ -69,12 +69,12 @@ def scores(
 
     ``kind="scatter"``: one marker per target, cell type and body; above the diagonal the refinement beats the seed. Of
     a fit to counts, what type, smooth position and adjustment terms explain is compared with what regulators add to
-    them, and a dash is the ceiling: what is not counting noise. Filled markers are what the fit kept. Values below -0.5 are drawn at -0.5.
-    Differences of at most 0.001 count as ties.
+    them, and a dash is the ceiling: what is not counting noise. Filled markers are what the fit kept. Values below -0.5
+    are drawn at -0.5. Differences of at most 0.001 count as ties.
 
     ``kind="ranking"``: targets by the held-out R2 of what was kept, over all cell types. Pale bars end at the ceiling,
-    a tick is what type, position and adjustment terms (or the seed) explain alone. Up to 60 targets have a bar and a name each, with the
-    part of the ceiling that is explained and its interval; more are a curve.
+    a tick is what type, position and adjustment terms (or the seed) explain alone. Up to 60 targets have a bar and a
+    name each, with the part of the ceiling that is explained and its interval; more are a curve.
 
     Parameters
     ----------

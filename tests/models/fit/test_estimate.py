@@ -60,7 +60,7 @@ def test_memory_holds_what_is_kept(inputs):
 def test_a_fit_says_what_it_will_take(tissue, tmp_path, caplog, monkeypatch):
     with caplog.at_level(logging.INFO, logger="spacetravlr"):
         st.tl.fit_betas(tissue, body="seed", block_size=2, copy=True, store=tmp_path / "b.zarr")
-    assert "fitting 4 targets with 13 terms each on 200 cells: about 1 s (a rough estimate), up to" in caplog.text
+    assert "fitting 4 targets with 17 terms each on 200 cells: about 1 s (a rough estimate), up to" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="spacetravlr"):
         st.tl.fit_betas(tissue, body="seed", block_size=2, copy=True, store=tmp_path / "b.zarr")

@@ -140,8 +140,8 @@ def _noise_columns(
 
     ``ceiling`` is the share of the variance within a type that is not counting noise, ``explained`` the part of it that
     the model explains, with an interval over all types of the target. ``r2_field`` is the R2 of type and smooth
-    position alone, ``r2_adjusted`` that with adjustment terms, ``evidence_gain`` the log evidence that the other terms add
-    to these, and ``p_terms`` the p-value that all terms predict no better than type and position.
+    position alone, ``r2_adjusted`` that with adjustment terms, ``evidence_gain`` the log evidence that the other terms
+    add to these, and ``p_terms`` the p-value that all terms predict no better than type and position.
     """
     calibration = inputs.calibration
     if calibration is None:
