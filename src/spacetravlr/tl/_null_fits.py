@@ -80,7 +80,8 @@ def null_fits(
 
     ``adata.uns['null_fits']['targets']`` : DataFrame, one row per target
         ``r2``: held-out R2 of what was kept; ``gain``: by how much modulators raise the held-out R2 over cell type and
-        smooth position; ``kept``: whether a model was kept; ``active``: number of active terms, without adjustment.
+        smooth position, as in :func:`spacetravlr.get.scores`; ``kept``: whether a model was kept; ``active``: number of
+        active terms, without adjustment.
         Columns ``null_*`` are means over the null fits. ``p``: share of the fits, the one of the section among them,
         with at least this ``gain``.
     ``adata.uns['null_fits']['effects']`` : DataFrame, one row per gene that was knocked out
