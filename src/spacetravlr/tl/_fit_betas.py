@@ -161,8 +161,9 @@ def fit_betas(
           ``r2_seed``, ``r2_surface``, ``r2_network`` and ``r2_kept``, training R2, and ``kept``. With
           ``body="auto"``, ``r2_network`` is given only for targets that keep a network in some cell type. With counts
           also ``ceiling`` (share of the variance within the type that is not counting noise), ``explained`` (share of
-          the ceiling that is explained, with a 90 % interval over spatial blocks), ``r2_field`` (R2 of type and smooth
-          position alone), ``evidence_gain`` and ``p_terms`` (what the regressors add to that).
+          the ceiling that is explained, with a 90 % interval over spatial blocks for all types together; NaN below a
+          ceiling of 0.02), ``r2_field`` (R2 of type and smooth position alone), ``evidence_gain`` and ``p_terms`` (what
+          the regressors add to that).
         - ``training``: learning curves.
         - ``params`` and ``store``.
         - ``bodies``: what :func:`spacetravlr.tl.transfer_betas` evaluates; small compared with the coefficients. With
