@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -170,6 +171,11 @@ def read_weights_params(adata: AnnData, key: str = _keys.SPATIAL_WEIGHTS) -> dic
     """What ``pp.spatial_weights`` was called with; ``KeyError`` when it was not."""
     assert_key(adata, "uns", key, name="weights_key", hint="Call `st.pp.spatial_weights(adata)` first.")
     return dict(adata.uns[key])
+
+
+def has_contact(weights: Mapping[str, Any]) -> bool:
+    """Whether there are contact signals, from the parameters of ``pp.spatial_weights``; yes where they do not say."""
+    return float(weights.get("contact_radius", np.inf)) > 0
 
 
 def realign(frame: pd.DataFrame, obs_names: pd.Index, *, where: str, hint: str) -> pd.DataFrame:

@@ -182,8 +182,9 @@ def modulators(
         scores = read_ligand_tf(ligand_tf, min_score=cutoff)
         assert_same_species(scores["ligand"].cat.categories, genes, name="ligand_tf")
         scores = orient_ligand_tf(scores, set(received.params["pairs"]["ligand"]), set(genes[np.unique(edges.tf)]))
+        scores = scores[~scores["ligand"].isin(received.params.get("left_out", ()))]  # act by contact, which is off
         groups["tfl"] = tfl_group(tf, scores, edges, target_genes, genes=genes, n_top=int(n_top), cutoff=cutoff)
-        if len(tf.tf) and not len(groups["tfl"].tf):
+        if len(tf.tf) and len(scores) and not len(groups["tfl"].tf):
             warn(
                 f"No ligand-TF term is left: in `ligand_tf`, none of the {len(np.unique(tf.tf))} factors of `grn` has "
                 f"a score above {cutoff:g} with a ligand in adata.var_names; its transcription factors look like "

@@ -86,7 +86,10 @@ def niche(
     codes, cell_types = category_codes(table, cluster_key, name="cluster_key")
     coords, libraries = get_coordinates(table, spatial_key), library_codes(table, library_key)
     if not before:  # `pp.spatial_weights` has not looked at them
-        check_units(table, coords, microns_per_unit=unit, radius=radius, spatial_key=spatial_key, libraries=libraries)
+        check_units(
+            table, coords, microns_per_unit=unit, radius=radius, spatial_key=spatial_key, libraries=libraries,
+            falls_off=False,
+        )  # fmt: skip
     counts = niche_composition(coords, codes, len(cell_types), radius / unit, libraries=libraries, n_jobs=n_jobs)
     table = table.copy() if copy else table
     table.obsm[key_added] = counts

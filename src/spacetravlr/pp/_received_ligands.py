@@ -13,7 +13,7 @@ from spacetravlr import _keys, priors
 from spacetravlr._anndata._columns import as_stored
 from spacetravlr._anndata._expression import get_expression
 from spacetravlr._anndata._received import build_operators
-from spacetravlr._anndata._spatial import read_weights_params, unwrap
+from spacetravlr._anndata._spatial import has_contact, read_weights_params, unwrap
 from spacetravlr._core.signals.operators import GridOperator, Method, SparseOperator
 from spacetravlr._docs import document
 from spacetravlr._types import Normalize
@@ -59,7 +59,8 @@ def received_ligands(
         Annotated data after ``pp.spatial_weights``, or SpatialData.
     lr
         Ligand-receptor pairs: any table (or path to one) that :func:`spacetravlr.priors.read_ligand_receptor` reads.
-        Complexes are split into pairs. Pairs with a gene that is not in ``var_names`` are left out.
+        Complexes are split into pairs. Pairs with a gene that is not in ``var_names`` are left out, and contact pairs
+        too after ``pp.spatial_weights(contact_radius=None)``; the log says how many.
     ranges
         Annotated table of pairs, such as CellChatDB's, that supplies the ranges of an ``lr`` without annotation (such
         as LIANA's). Without it, all pairs of such a table are treated as secreted, with a warning.
@@ -91,7 +92,8 @@ def received_ligands(
       is escaped as in a URL ("CCL3/L1" as "CCL3%2FL1"); of two names that differ only in case, the second gets "%~1".
     - ``adata.uns[f"{key_added}_tfl"]`` : DataFrame, cells x signals of the ligand-TF terms, one per ligand (the
       secreted signal if there is one), float32
-    - ``adata.uns[f"{key_added}_params"]`` : dict with the parameters and ``pairs``, the pairs that were kept
+    - ``adata.uns[f"{key_added}_params"]`` : dict with the parameters and ``pairs``, the pairs that were kept; without
+      contact signals also ``left_out``, the ligands that would act by contact only
 
     Raises
     ------
@@ -113,8 +115,13 @@ def received_ligands(
     assert_one_of(method, get_args(Method), name="method")
     assert_in_range(pvalue, 0, 1, name="pvalue")
     resolve_n_jobs(n_jobs)
-    read_weights_params(table, weights_key)
+    weights = read_weights_params(table, weights_key)
     pairs = _known_pairs(priors.read_ligand_receptor(lr, ranges=ranges, genes=table.var_names), table.var_names)
+    left_out: dict[str, np.ndarray] = {}
+    if not has_contact(weights):
+        ligands = set(pairs["ligand"])
+        pairs = _without_contact(pairs)
+        left_out["left_out"] = np.array(sorted(ligands - set(pairs["ligand"])), dtype=str)
     if ligrec_key is not None:
         pairs = _significant(pairs, table, ligrec_key, pvalue)
     lr_signals = list(dict.fromkeys(_keys.signal_name(p.ligand, p.range) for p in pairs.itertuples()))
@@ -122,7 +129,7 @@ def received_ligands(
     if ligand_tf is not None:
         scores = orient_ligand_tf(priors.read_ligand_tf(ligand_tf), set(pairs["ligand"]))
         others = scores["ligand"].astype(str).unique()
-        wanted = set(table.var_names) - set(pairs["ligand"])
+        wanted = set(table.var_names) - set(pairs["ligand"]) - set(left_out.get("left_out", ()))
         tfl_signals += [ligand for ligand in others if ligand in wanted]
     signals = list(dict.fromkeys([*lr_signals, *tfl_signals]))
 
@@ -146,6 +153,7 @@ def received_ligands(
         "normalize": normalize,
         "weights_key": weights_key,
         "pairs": pairs,
+        **left_out,
     }
     return table if copy else None
 
@@ -182,6 +190,23 @@ def _examples(names: Iterable[str]) -> str:
 def _numbered(pairs: pd.DataFrame) -> pd.DataFrame:
     # Row names as text: number indices do not survive h5ad.
     return pairs.set_axis(pd.RangeIndex(len(pairs)).astype(str), axis=0)
+
+
+def _without_contact(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Pairs that are not contact pairs."""
+    contact = pairs["range"] == _keys.CONTACT
+    if contact.all():
+        msg = (
+            f"Expected `lr` to hold secreted pairs with `contact_radius=None` in `st.pp.spatial_weights`, found only "
+            f"contact pairs ({len(pairs)})."
+        )
+        raise ValueError(msg)
+    if contact.any():
+        logger.info(
+            "%d of %d pairs act by contact and are left out, as `contact_radius=None` asks",
+            int(contact.sum()), len(pairs),
+        )  # fmt: skip
+    return _numbered(pairs[~contact])
 
 
 def _significant(pairs: pd.DataFrame, adata: AnnData, ligrec_key: str, pvalue: float) -> pd.DataFrame:
