@@ -298,3 +298,17 @@ def test_a_table_without_contact_pairs_says_nothing_of_them(line, pairs, caplog)
     st.pp.received_ligands(line, pairs[:1])
     assert "contact" not in caplog.text
     assert len(line.uns["received_ligands_params"]["left_out"]) == 0
+
+
+def test_the_annotation_of_pairs_is_kept(line, pairs, tmp_path):
+    line.X *= 0.7
+    st.pp.spatial_weights(line, radius=25, contact_radius=10)
+    annotations = ["ECM-Receptor", "Cell-Cell Contact", ""]
+    st.pp.received_ligands(line, pairs.assign(annotation=annotations))
+    assert line.uns["received_ligands_params"]["pairs"]["annotation"].tolist() == annotations
+    for suffix in ("h5ad", "zarr"):
+        st.io.write(line, tmp_path / f"line.{suffix}")
+        stored = st.io.read(tmp_path / f"line.{suffix}").uns["received_ligands_params"]["pairs"]
+        assert stored["annotation"].astype(str).tolist() == annotations
+    st.pp.received_ligands(line, pairs)
+    assert "annotation" not in line.uns["received_ligands_params"]["pairs"]

@@ -92,8 +92,9 @@ def received_ligands(
       is escaped as in a URL ("CCL3/L1" as "CCL3%2FL1"); of two names that differ only in case, the second gets "%~1".
     - ``adata.uns[f"{key_added}_tfl"]`` : DataFrame, cells x signals of the ligand-TF terms, one per ligand (the
       secreted signal if there is one), float32
-    - ``adata.uns[f"{key_added}_params"]`` : dict with the parameters and ``pairs``, the pairs that were kept; without
-      contact signals also ``left_out``, the ligands that would act by contact only
+    - ``adata.uns[f"{key_added}_params"]`` : dict with the parameters and ``pairs``, the pairs that were kept (with
+      their ``annotation`` if ``lr`` has one); without contact signals also ``left_out``, the ligands that would act by
+      contact only
 
     Raises
     ------
@@ -164,7 +165,8 @@ def _engine(operator: Any) -> str:
 
 def _known_pairs(pairs: pd.DataFrame, genes: pd.Index) -> pd.DataFrame:
     """Pairs of which both genes are known."""
-    columns = {c: pairs[c].astype(str).to_numpy(dtype=object) for c in ("ligand", "receptor", "range", "pathway")}
+    kept = [c for c in ("ligand", "receptor", "range", "pathway", "annotation") if c in pairs]
+    columns = {c: pairs[c].astype(str).to_numpy(dtype=object) for c in kept}
     plain = pd.DataFrame(columns)
     known = plain["ligand"].isin(genes) & plain["receptor"].isin(genes)
     assert_same_species([*plain["ligand"], *plain["receptor"]], genes, name="lr")
