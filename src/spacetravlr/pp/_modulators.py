@@ -65,6 +65,7 @@ def modulators(
     layer: str | None = None,
     targets: Sequence[str] | str | None = None,
     counts_layer: str | None = None,
+    min_mean: float = 0.0,
     receptor_threshold: float = 0.01,
     n_top: int = 5,
     cutoff: float = 0.01,
@@ -112,6 +113,9 @@ def modulators(
         by three standard errors (:func:`spacetravlr.get.reliability`).
     counts_layer
         Layer with raw counts for ``targets="reliable"`` (``"X"`` for ``adata.X``).
+    min_mean
+        Minimum mean count per cell for ``targets="reliable"``. By default there is none: how many counts are enough
+        depends on the number of cells. A gene with 0.01 molecules per cell may pass because of a handful of cells.
     receptor_threshold
         Minimum mean of a receptor in at least one cell type (exclusive).
     n_top
@@ -141,7 +145,7 @@ def modulators(
         If a key or a target does not exist; the message names the function to call first.
     ValueError
         If the network shares no edge with the panel or is of another species, a cell has no type, a gene in
-        ``targets`` has no modulator, or no gene is reliable.
+        ``targets`` has no modulator, no gene is reliable, or ``min_mean`` is given with other ``targets``.
 
     Examples
     --------
@@ -159,13 +163,17 @@ def modulators(
     assert_unique_names(adata)
     assert_non_negative(receptor_threshold, name="receptor_threshold")
     assert_non_negative(cutoff, name="cutoff")
+    assert_non_negative(min_mean, name="min_mean")
     assert_positive(n_top, name="n_top")
+    if min_mean > 0 and not (isinstance(targets, str) and targets == RELIABLE):
+        msg = f"Expected `min_mean` with targets={RELIABLE!r} only, found `{min_mean}` with other targets."
+        raise ValueError(msg)
     received = read_received(adata, received_key)
     genes = adata.var_names
     layer = layer if layer is not None else (received.params["layer"] or None)
     edges = _edges(_network(grn, genes), genes, required=targets is None or targets == RELIABLE)
     if targets == RELIABLE:
-        target_genes = _reliable(adata, np.unique(edges.target), counts_layer, cluster_key)
+        target_genes = _reliable(adata, np.unique(edges.target), counts_layer, cluster_key, min_mean)
     else:
         target_genes = np.unique(edges.target) if targets is None else _named_targets(targets, genes)
 
@@ -247,12 +255,14 @@ def _named_targets(targets: Sequence[str], genes: pd.Index) -> Ints:
     return genes.get_indexer(pd.Index(names))
 
 
-def _reliable(adata: AnnData, candidates: Ints, counts_layer: str | None, cluster_key: str | None) -> Ints:
-    """Candidates that vary within types by more than counting noise."""
+def _reliable(
+    adata: AnnData, candidates: Ints, counts_layer: str | None, cluster_key: str | None, min_mean: float
+) -> Ints:
+    """Candidates that vary within types by more than counting noise, and have enough counts."""
     if counts_layer is None:
         msg = f"Expected `counts_layer` to name raw counts with targets={RELIABLE!r}, found None."
         raise ValueError(msg)
-    _, share, z = reliability_of_counts(adata, None if counts_layer == "X" else counts_layer, cluster_key)
+    mean, share, z = reliability_of_counts(adata, None if counts_layer == "X" else counts_layer, cluster_key)
     kept = candidates[(share[candidates] > _LEAST_RELIABLE) & (z[candidates] > _LEAST_Z)]
     if not len(kept):
         msg = (
@@ -261,7 +271,16 @@ def _reliable(adata: AnnData, candidates: Ints, counts_layer: str | None, cluste
         )
         raise ValueError(msg)
     logger.info("%d of %d possible targets vary by more than counting noise.", len(kept), len(candidates))
-    return kept
+    counted = kept[mean[kept] >= min_mean]
+    if not len(counted):
+        msg = (
+            f"Expected at least one of {len(kept)} reliable targets to have a mean count of {min_mean:g} (`min_mean`), "
+            f"found {mean[kept].max():.3g} at most."
+        )
+        raise ValueError(msg)
+    if len(counted) < len(kept):
+        logger.info("%d of them have a mean count below %g and are left out.", len(kept) - len(counted), min_mean)
+    return counted
 
 
 def _expressed_pairs(
