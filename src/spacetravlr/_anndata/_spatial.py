@@ -57,6 +57,23 @@ def unwrap(adata: AnnData | SpatialData, table_key: str | None = None) -> AnnDat
     return adata.tables[names[0]]
 
 
+def unwrap_both(
+    first: AnnData | SpatialData, second: AnnData | SpatialData, table_key: str | None = None
+) -> tuple[AnnData, AnnData]:
+    """Tables of two objects; ``table_key`` is that of whichever of them is SpatialData.
+
+    Raises
+    ------
+    TypeError, KeyError, ValueError
+        As in :func:`unwrap`.
+    """
+    from anndata import AnnData
+
+    plain = [isinstance(each, AnnData) for each in (first, second)]
+    keys = [None if is_plain and not all(plain) else table_key for is_plain in plain]
+    return unwrap(first, keys[0]), unwrap(second, keys[1])
+
+
 def get_coordinates(adata: AnnData, spatial_key: str = _keys.SPATIAL) -> Floats:
     """Coordinates as they are stored, float64, cells x 2 or 3.
 

@@ -72,6 +72,7 @@ def modulators(
     main_effects: bool = True,
     received_key: str = _keys.RECEIVED,
     key_added: str = _keys.MODULATORS,
+    table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     """List the genes and pairs that may control each target.
@@ -128,6 +129,7 @@ def modulators(
         ``key_added`` of :func:`received_ligands`.
     key_added
         Key of ``adata.uns`` to write.
+    %(table_key)s
     %(copy)s
 
     Returns
@@ -159,7 +161,7 @@ def modulators(
     >>> table.query("target == 'PAX5'")["kind"].value_counts().to_dict()
     {'tf': 14, 'lr': 12, 'receptor': 12, 'tfl': 4}
     """
-    adata = unwrap(adata)
+    adata = unwrap(adata, table_key)
     assert_unique_names(adata)
     assert_non_negative(receptor_threshold, name="receptor_threshold")
     assert_non_negative(cutoff, name="cutoff")

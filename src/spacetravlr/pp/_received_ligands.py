@@ -43,6 +43,7 @@ def received_ligands(
     pvalue: float = 0.05,
     n_jobs: int | None = None,
     key_added: str = _keys.RECEIVED,
+    table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     r"""Compute how much of each ligand every cell receives.
@@ -82,6 +83,7 @@ def received_ligands(
         Significance level for ``ligrec_key``.
     %(n_jobs)s
     %(key_added)s
+    %(table_key)s
     %(copy)s
 
     Returns
@@ -110,7 +112,7 @@ def received_ligands(
     >>> st.pp.spatial_weights(adata)
     >>> st.pp.received_ligands(adata, adata.uns["simulation"]["ligand_receptor"])
     """
-    table = unwrap(adata)
+    table = unwrap(adata, table_key)
     assert_unique_names(table)
     assert_one_of(normalize, get_args(Normalize), name="normalize")
     assert_one_of(method, get_args(Method), name="method")

@@ -45,6 +45,7 @@ def spatial_weights(
     method: Method = "auto",
     n_jobs: int | None = None,
     key_added: str = _keys.SPATIAL_WEIGHTS,
+    table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     r"""Compute distance-based weights between neighbouring cells.
@@ -96,6 +97,7 @@ def spatial_weights(
         the cheaper method for each of the two ranges, or the exact one if it is cheap anyway.
     %(n_jobs)s
     %(key_added)s
+    %(table_key)s
     %(copy)s
 
     Returns
@@ -121,7 +123,7 @@ def spatial_weights(
     >>> adata = st.datasets.simulated_tissue(rng=0)
     >>> st.pp.spatial_weights(adata, radius=200, contact_radius=30)
     """
-    table = unwrap(adata)
+    table = unwrap(adata, table_key)
     assert_unique_names(table)
     assert_one_of(method, get_args(Method), name="method")
     for name, value in (("radius", radius), ("microns_per_unit", microns_per_unit)):

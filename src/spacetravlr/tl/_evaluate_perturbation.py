@@ -9,7 +9,7 @@ import pandas as pd
 
 from spacetravlr import _keys
 from spacetravlr._anndata._clusters import aggregate_name
-from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._anndata._spatial import unwrap_both
 from spacetravlr._docs import document
 from spacetravlr._types import Rng
 from spacetravlr._utils import as_generator
@@ -56,6 +56,7 @@ def evaluate_perturbation(
     n_cells: int = 1000,
     perturbed_key: str = _keys.PERTURBED,
     rng: Rng = 0,
+    table_key: str | None = None,
 ) -> pd.DataFrame:
     r"""Score predicted perturbations against observed ones, with metrics from published benchmarks.
 
@@ -108,6 +109,9 @@ def evaluate_perturbation(
     %(perturbed_key)s
     rng
         Seed or generator for that sampling.
+    table_key
+        Table to use of ``predicted`` and ``observed``, where they are SpatialData with more than one. For different
+        tables pass ``sdata.tables[...]``.
 
     Returns
     -------
@@ -174,7 +178,7 @@ def evaluate_perturbation(
     """
     for value, name in ((n_top, "n_top"), (min_cells, "min_cells"), (n_cells, "n_cells")):
         assert_positive(value, name=name)
-    predicted, observed = unwrap(predicted), unwrap(observed)
+    predicted, observed = unwrap_both(predicted, observed, table_key)
     if perturbation_key is None and control is not None:
         msg = f"Expected `perturbation_key` together with `control`, found None and {control!r}."
         raise ValueError(msg)

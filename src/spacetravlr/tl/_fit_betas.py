@@ -17,13 +17,14 @@ from spacetravlr.models.fit._run import run_fit
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
     from spacetravlr.nn import NetworkConfig
 
 
 @document
 def fit_betas(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     targets: Sequence[str] | str | None = None,
     *,
     body: Literal["auto", "pooled", "surface", "cnn", "vit", "seed"] = "auto",
@@ -51,6 +52,7 @@ def fit_betas(
     n_jobs: int | None = None,
     show_progress_bar: bool | None = None,
     key_added: str = _keys.BETAS,
+    table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     r"""Fit spatially varying coefficients of the regulators of each target gene.
@@ -140,6 +142,7 @@ def fit_betas(
         not depend on it.
     %(show_progress_bar)s
     %(key_added)s
+    %(table_key)s
     %(copy)s
 
     Returns
@@ -190,7 +193,7 @@ def fit_betas(
     >>> sorted(adata.uns["betas"]["scores"]["target"].unique())
     ['CD79A', 'PAX5']
     """
-    table = unwrap(adata)
+    table = unwrap(adata, table_key)
     options = FitOptions.of(
         body=body, layer=layer, counts_layer=counts_layer, noise=noise, raw_layer=raw_layer, cluster_key=cluster_key,
         modulators_key=modulators_key, score_threshold=score_threshold, n_folds=n_folds, min_cells=min_cells,
