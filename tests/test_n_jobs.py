@@ -83,7 +83,7 @@ def _signals(_, n_jobs):
     st.pp.received_ligands(adata, _pairs(adata), layer="log1p", n_jobs=1)
     st.pp.modulators(adata, st.datasets.simulated_priors(adata)[0])
     st.tl.test_signals(adata, n_jobs=n_jobs)
-    return [table.select_dtypes("number") for table in (st.get.signals(adata), st.get.signals(adata, per="type"))]
+    return [table.select_dtypes("number") for table in (st.get.signals(adata), st.get.signals(adata, per="cell_type"))]
 
 
 def _vectors(adata, n_jobs):

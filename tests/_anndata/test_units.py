@@ -140,6 +140,9 @@ def test_a_radius_that_reaches_nobody():
     assert "every contact pair is autocrine" in said
     assert "microns_per_unit" not in said
     assert not warned(spots, radius=500.0, contact_radius=250.0)
+    without = warned(spots)  # of weights, the radius is short without contact signals as well
+    assert "radius=200 is short" in without
+    assert "contact" not in without
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,15 @@ def test_options_of_the_screen_are_taken(adata):
         assert table.var_names.tolist() == screen.var_names.tolist()
 
 
+def test_a_screen_that_names_knockouts_by_their_labels(adata, screen):
+    expected = st.get.baselines(adata, screen=screen)
+    named = screen.copy()
+    named.obs_names = [f"{name}=0" for name in screen.obs_names]
+    for name, table in st.get.baselines(adata, screen=named).items():
+        np.testing.assert_allclose(table.X, expected[name].X, atol=1e-6)
+        assert (st.tl.evaluate_perturbation(named, screen, baselines={name: table})["n_genes"] > 3).all()
+
+
 @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
 def test_round_trip(screen, tmp_path, suffix):
     table = st.get.baselines(screen)["expression_match"]

@@ -66,6 +66,13 @@ def test_a_second_screen():
     np.testing.assert_array_equal(part["from_mean"], found["from_mean"])
 
 
+def test_a_second_screen_may_name_knockouts_by_their_labels():
+    first, second = (screen_of(np.random.default_rng(i).normal(size=(12, 80))) for i in range(2))
+    expected = st.get.specificity(first, other=second, n_match=4)
+    second.obs_names = [f"{name}=0" for name in second.obs_names]
+    pd.testing.assert_frame_equal(st.get.specificity(first, other=second, n_match=4), expected)
+
+
 def test_by_cell_type(adata):
     screen = st.tl.genome_screen(adata, genes=["FOXO1", "STAT3", "CXCL12", "CXCR4"], n_jobs=1)
     found = st.get.specificity(screen, other=screen, by_cell_type=True, n_match=2)

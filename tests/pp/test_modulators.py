@@ -514,3 +514,30 @@ def test_reliable_targets_vary_by_more_than_counting_noise():
         st.pp.modulators(adata, grn, targets="reliable")
     with pytest.raises(ValueError, match="raw counts"):
         st.pp.modulators(adata, grn, targets="reliable", counts_layer="log1p")
+
+
+def test_rare_genes_that_vary_by_a_handful_of_cells(caplog):
+    adata = st.datasets.simulated_tissue(n_cells=800, n_targets=4, depth=3.0, rng=0)
+    grn, pairs, _ = st.datasets.simulated_priors(adata)
+    targets = sorted(set(grn["target"]))
+    rare = targets[0]
+    counts = adata.layers["counts"].toarray()
+    counts[:, adata.var_names.get_loc(rare)] = np.where(np.arange(800) % 200 == 0, 2, 0)
+    adata.layers["counts"] = counts
+    assert st.get.reliability(adata, counts_layer="counts").loc[rare, "mean"] == pytest.approx(0.01)
+    st.pp.spatial_weights(adata)
+    st.pp.received_ligands(adata, pairs, layer="log1p")
+    options = {"targets": "reliable", "counts_layer": "counts"}
+    st.pp.modulators(adata, grn, **options)
+    assert set(adata.uns["modulators"]["table"]["target"]) == set(targets)
+    caplog.set_level("INFO")
+    st.pp.modulators(adata, grn, **options, min_mean=0.05)
+    assert set(adata.uns["modulators"]["table"]["target"]) == set(targets) - {rare}
+    assert "1 of them have a mean count below 0.05 and are left out" in caplog.text
+    with pytest.raises(ValueError, match=r"reliable targets to have a mean count of 1000 .`min_mean`., found"):
+        st.pp.modulators(adata, grn, **options, min_mean=1000)
+    with pytest.raises(ValueError, match="`min_mean` to be"):
+        st.pp.modulators(adata, grn, **options, min_mean=-1)
+    for others in (None, targets, targets[1]):
+        with pytest.raises(ValueError, match="Expected `min_mean` with targets='reliable' only"):
+            st.pp.modulators(adata, grn, targets=others, min_mean=1)

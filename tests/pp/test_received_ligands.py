@@ -265,3 +265,50 @@ def test_a_squidpy_graph_has_no_grid(slide, slide_pairs):
     np.testing.assert_allclose(
         slide.uns["received_ligands"]["G0"].iloc[0], slide.X[0, 0] + w * slide.X[1, 0], rtol=1e-5
     )
+
+
+def test_without_contact_signals_contact_pairs_are_left_out(line, pairs, caplog, tmp_path):
+    scores = pd.DataFrame({"ligand": ["LIG", "CON", "TF1"], "tf": ["TF1", "TF1", "REC"], "score": 1.0})
+    st.pp.spatial_weights(line, radius=25, contact_radius=None)
+    caplog.set_level("INFO")
+    st.pp.received_ligands(line, pairs, ligand_tf=scores)
+    assert "2 of 3 pairs act by contact and are left out" in caplog.text
+    assert list(line.uns["received_ligands"]) == ["LIG"]
+    # CON acts by contact only: it does not become a secreted signal by the other table
+    assert list(line.uns["received_ligands_tfl"]) == ["LIG", "TF1"]
+    params = line.uns["received_ligands_params"]
+    assert params["pairs"]["receptor"].tolist() == ["REC"]
+    assert (params["contact_method"], list(params["left_out"])) == ("", ["CON"])
+    st.io.write(line, tmp_path / "line.h5ad")
+    again = st.io.read(tmp_path / "line.h5ad")
+    assert again.uns["received_ligands_params"]["left_out"].tolist() == ["CON"]
+    # nor by modulators, which receive ligands that have no signal yet
+    st.pp.modulators(again, pd.DataFrame({"tf": ["TF1"], "target": ["REC"]}), ligand_tf=scores)
+    table = again.uns["modulators"]["table"]
+    assert table.loc[table["kind"] == "tfl", "ligand"].astype(str).tolist() == ["LIG"]
+    np.testing.assert_array_equal(operators(again).contact.own(), 0.0)
+    with pytest.raises(ValueError, match="to hold secreted pairs with `contact_radius=None`"):
+        st.pp.received_ligands(line, pairs[1:2])
+
+
+def test_a_table_without_contact_pairs_says_nothing_of_them(line, pairs, caplog):
+    line.X *= 0.7
+    st.pp.spatial_weights(line, radius=25, contact_radius=None)
+    caplog.set_level("INFO")
+    st.pp.received_ligands(line, pairs[:1])
+    assert "contact" not in caplog.text
+    assert len(line.uns["received_ligands_params"]["left_out"]) == 0
+
+
+def test_the_annotation_of_pairs_is_kept(line, pairs, tmp_path):
+    line.X *= 0.7
+    st.pp.spatial_weights(line, radius=25, contact_radius=10)
+    annotations = ["ECM-Receptor", "Cell-Cell Contact", ""]
+    st.pp.received_ligands(line, pairs.assign(annotation=annotations))
+    assert line.uns["received_ligands_params"]["pairs"]["annotation"].tolist() == annotations
+    for suffix in ("h5ad", "zarr"):
+        st.io.write(line, tmp_path / f"line.{suffix}")
+        stored = st.io.read(tmp_path / f"line.{suffix}").uns["received_ligands_params"]["pairs"]
+        assert stored["annotation"].astype(str).tolist() == annotations
+    st.pp.received_ligands(line, pairs)
+    assert "annotation" not in line.uns["received_ligands_params"]["pairs"]

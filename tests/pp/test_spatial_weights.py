@@ -128,6 +128,26 @@ def test_spatialdata(slide):
         st.pp.spatial_weights(two)
 
 
+@pytest.mark.parametrize("method", ["sparse", "grid"])
+def test_without_contact_signals(slide, method, tmp_path, caplog):
+    caplog.set_level("INFO")
+    st.pp.spatial_weights(slide, radius=60, contact_radius=20)
+    whole = slide.obsp["spatial_weights"].copy()
+    caplog.clear()
+    st.pp.spatial_weights(slide, radius=60, contact_radius=None, method=method)
+    assert "contact_weights" not in slide.obsp  # those of the first call are gone
+    assert "contact" not in caplog.text
+    if method == "sparse":
+        np.testing.assert_array_equal(slide.obsp["spatial_weights"].toarray(), whole.toarray())
+    params = slide.uns["spatial_weights"]
+    assert (params["contact_radius"], params["contact_sigma"], params["contact_method"]) == (0.0, 0.0, "")
+    st.io.write(slide, tmp_path / "slide.h5ad")
+    assert st.io.read(tmp_path / "slide.h5ad").uns["spatial_weights"] == params
+    assert len(st.pl.spatial_weights(slide).lines) == 2  # one kernel and its radius
+    with pytest.raises(ValueError, match="has no contact weights"):
+        st.pl.spatial_weights(slide, cell="cell0", signal_range="contact")
+
+
 @pytest.mark.parametrize(
     "factor, unit, message",
     [
@@ -151,6 +171,8 @@ def test_implausible_spacing_gets_a_warning(slide, factor, unit, message):
         ({"connectivity_key": "graph", "method": "grid"}, ValueError, "a grid has no edges"),
         ({"radius": 0}, ValueError, "Expected `radius` to be positive"),
         ({"contact_radius": np.nan}, ValueError, "`contact_radius`"),
+        ({"contact_radius": 0}, ValueError, "`contact_radius`"),
+        ({"contact_radius": None, "contact_sigma": 5}, ValueError, "no `contact_sigma` with `contact_radius=None`"),
         ({"sigma": -1.0}, ValueError, "`sigma`"),
         ({"microns_per_unit": 0}, ValueError, "`microns_per_unit`"),
         ({"eps": 1.0}, ValueError, "`eps`"),

@@ -21,6 +21,7 @@ def test_complexes_become_pairs_and_ranges_follow_the_annotation() -> None:
             }
         )
     )
+    assert table.pop("annotation").tolist() == ["Secreted Signaling"] * 3 + ["ECM-Receptor"] * 2 + ["Cell-Cell Contact"]
     assert list(table.columns) == ["ligand", "receptor", "range", "pathway"]
     # TGFB1-TGFBR2 is in two complexes, and once in the table
     assert list(table.itertuples(index=False, name=None)) == [
@@ -31,6 +32,33 @@ def test_complexes_become_pairs_and_ranges_follow_the_annotation() -> None:
         ("INHBB", "ACVR1B", "secreted", "ACTIVIN"),
         ("DLL1", "NOTCH1", "contact", "NOTCH"),
     ]
+
+
+def test_the_log_counts_pairs_with_the_matrix(caplog: pytest.LogCaptureFixture) -> None:
+    source = pd.DataFrame(
+        {
+            "ligand": ["COL1A1", "FN1", "DLL1", "X"],
+            "receptor": ["ITGA1_ITGB1", "CD44", "NOTCH1", "Y"],
+            "annotation": ["ECM-Receptor", " ECM-Receptor", "Cell-Cell Contact", "Secreted Signaling"],
+        }
+    )
+    caplog.set_level("INFO")
+    lr = read_ligand_receptor(source)
+    assert "3 of 5 ligand-receptor pairs are annotated 'ECM-Receptor' and are treated as secreted" in caplog.text
+    line = caplog.messages[0].partition("as contact: ")[2]
+    exec(line, {"lr": lr})  # the line of the message does what it says
+    assert lr["range"].tolist() == ["contact"] * 4 + ["secreted"]
+    caplog.clear()
+    again = read_ligand_receptor(lr)
+    pd.testing.assert_frame_equal(again, lr)
+    assert not caplog.messages  # what is contact now is not reported again
+    read_ligand_receptor(source[2:])
+    assert not caplog.messages
+
+
+def test_a_table_without_annotation_gets_none() -> None:
+    table = read_ligand_receptor(pd.DataFrame({"ligand": ["A"], "receptor": ["B"], "range": ["contact"]}))
+    assert list(table.columns) == ["ligand", "receptor", "range", "pathway"]
 
 
 def test_explicit_range_wins() -> None:

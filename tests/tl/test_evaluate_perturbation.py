@@ -198,6 +198,74 @@ def test_baselines(changes):
     assert (other.loc[other["prediction"] == "mine", "mae"] == 0).all()
 
 
+def labels(names):
+    return [f"{name}=0" for name in names]
+
+
+def test_a_knockout_has_two_names(changes):
+    guess = changes + np.random.default_rng(5).normal(size=changes.shape)
+    expected = st.tl.evaluate_perturbation(table(guess), table(changes), baselines={"mine": table(changes)})
+    for predicted, observed in ((NAMES, labels(NAMES)), (labels(NAMES), NAMES), (labels(NAMES), labels(NAMES))):
+        for baseline in (NAMES, labels(NAMES)):
+            found = st.tl.evaluate_perturbation(
+                table(guess, predicted), table(changes, observed), baselines={"mine": table(changes, baseline)}
+            )
+            assert found["perturbation"].tolist() == predicted * 2
+            pd.testing.assert_frame_equal(found.drop(columns="perturbation"), expected.drop(columns="perturbation"))
+
+
+def test_names_of_several_knockouts(changes):
+    one, two = ["G0+G1", "G2", "G3=max"], ["G1=0, G0=0", "G2=0", "G3=max"]
+    found = st.tl.evaluate_perturbation(table(changes[:3], one), table(changes[:3], two))
+    assert found["perturbation"].tolist() == one
+    assert (found["n_genes"] == [38, 39, 39]).all()
+    assert (found["mae"] == 0).all()
+
+
+def test_cells_of_an_experiment_named_by_labels(changes):
+    adata = experiment(changes)
+    expected = st.tl.evaluate_perturbation(table(changes), adata, perturbation_key="gene", control="ctrl")
+    adata.obs["gene"] = adata.obs["gene"].where(adata.obs["gene"] == "ctrl", adata.obs["gene"] + "=0")
+    found = st.tl.evaluate_perturbation(table(changes), adata, perturbation_key="gene", control="ctrl")
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_a_knockout_that_is_named_twice(changes):
+    twice = table(changes, ["G0", "G0=0", *NAMES[2:]])
+    match = "`observed` to hold each knockout once, found 'G0', 'G0=0' for the same one"
+    with pytest.raises(ValueError, match=match):
+        st.tl.evaluate_perturbation(table(changes), twice)
+    with pytest.raises(ValueError, match=match.replace("observed", "predicted")):
+        st.tl.evaluate_perturbation(twice, table(changes))
+    # where both have both, nothing is ambiguous
+    assert (st.tl.evaluate_perturbation(twice, twice)["mae"] == 0).all()
+
+
+def test_overexpression_is_no_knockout(adata):
+    screen = st.tl.genome_screen(adata, genes=["FOXO1", "STAT3"], mode="overexpression", n_jobs=1)
+    knockouts = screen.copy()
+    knockouts.obs_names = labels(screen.obs_names)
+    del knockouts.uns["screen"]
+    with pytest.raises(ValueError, match="share a perturbation"):
+        st.tl.evaluate_perturbation(screen, knockouts)
+    st.tl.perturb(adata, {"FOXO1": "max"}, n_jobs=1)
+    with pytest.raises(ValueError, match="share a perturbation"):
+        st.tl.evaluate_perturbation(adata, knockouts)
+
+
+def test_a_simulated_tissue_against_labels(adata):
+    st.tl.perturb(adata, "FOXO1", n_jobs=1)
+    batch = st.tl.perturb_batch(adata, ["FOXO1", "STAT3"], n_jobs=1)
+    changes = pd.DataFrame(
+        [(r.simulated - r.baseline).mean(axis=0) for r in batch], index=[r.wanted.label for r in batch]
+    )
+    observed = table(changes, changes.index, adata.var_names)
+    with pytest.warns(UserWarning, match="1 of 2 perturbations of `observed` are not in `predicted`: 'STAT3=0'"):
+        found = st.tl.evaluate_perturbation(adata, observed)
+    assert found["perturbation"].tolist() == ["FOXO1"]
+    np.testing.assert_allclose(found["mae"], 0, atol=1e-6)
+
+
 def test_simulated_cells_against_cells(adata):
     st.tl.perturb(adata, "FOXO1", n_jobs=1)
     simulated = np.asarray(adata.layers["perturbed"])

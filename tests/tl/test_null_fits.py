@@ -97,6 +97,9 @@ def test_regulation_is_found_and_not_where_there_is_none():
     assert found["summary"]["null_kept"] <= 0.5
     assert found["summary"]["false_discovery"] < 0.12
     assert (found["targets"]["gain"] > 0.05).all()
+    scores = st.get.scores(adata, per="target").set_index("target")
+    np.testing.assert_allclose(found["targets"]["gain"], scores["gain"].reindex(found["targets"].index))
+    np.testing.assert_allclose(scores["gain"], scores["r2_pooled"] - scores[["r2_zero", "r2_field"]].max(axis=1))
     assert (found["targets"]["null_gain"] < 0.05).all()
     np.testing.assert_allclose(found["targets"]["p"], 1 / 3)
     assert found["effects"].loc["FOXO1", "size"] > 3 * found["effects"].loc["FOXO1", "null_size"]
@@ -114,6 +117,7 @@ def test_what_is_written(seeds, tmp_path):
     np.testing.assert_array_equal(seeds.obsm["betas"], before)
     found = out.uns["null_fits"]
     assert list(found["effects"].index) == ["FOXO1"]
+    assert found["targets"]["gain"].notna().all()  # of fits that are not to counts, too
     assert found["params"] == {
         "null": "shuffled", "n_fits": 2, "betas_key": "betas", "counts_layer": "counts", "rng_seed": 0,
     }  # fmt: skip

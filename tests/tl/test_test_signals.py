@@ -64,7 +64,9 @@ def test_the_sign_is_that_of_the_truth(tested):
 
 
 def test_types_agree_with_all_cells(tested):
-    types = st.get.signals(tested, per="type", max_q=0.001)
+    types = st.get.signals(tested, per="cell_type", max_q=0.001)
+    assert len(types)
+    pd.testing.assert_frame_equal(types, st.get.signals(tested, per="type", max_q=0.001))
     assert types["cell_type"].nunique() == 4
     whole = st.get.signals(tested).set_index(["target", "signal", "partner"])["effect"]
     for key, rows in types.groupby(["target", "signal", "partner"]):

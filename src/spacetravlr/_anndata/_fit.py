@@ -14,8 +14,9 @@ from spacetravlr._anndata._expression import get_expression, layer_name, log_bas
 from spacetravlr._anndata._fitted_on import cell_sums, fitted_on
 from spacetravlr._anndata._modulators import Design, build_design, read_modulators
 from spacetravlr._anndata._order import CellOrder, sorted_section, sorted_terms
-from spacetravlr._anndata._received import read_received
+from spacetravlr._anndata._received import raise_no_contact, read_received
 from spacetravlr._anndata._section import Section, read_section
+from spacetravlr._anndata._spatial import has_contact, read_weights_params
 from spacetravlr._core.design import Targets, Terms
 from spacetravlr._validators import assert_genes, assert_unique_names
 
@@ -127,6 +128,9 @@ def read_fit_data(
 
     received_key = str(modulator_params["received_key"])
     state = read_received(adata, received_key)
+    weights_key = str(state.params["weights_key"])
+    if design.signals.contact.any() and not has_contact(read_weights_params(adata, weights_key)):
+        raise_no_contact(weights_key)
     layer = layer if layer is not None else (str(modulator_params.get("layer", "")) or None)
     cluster_key = cluster_key if cluster_key is not None else (str(modulator_params.get("cluster_key", "")) or None)
     _assert_same_ligands(adata, design, layer, str(state.params.get("layer", "")) or None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from scipy import sparse
 
 from spacetravlr import _keys
 from spacetravlr._anndata._columns import with_names
-from spacetravlr._anndata._spatial import get_coordinates, library_codes, read_weights_params, realign
+from spacetravlr._anndata._spatial import get_coordinates, has_contact, library_codes, read_weights_params, realign
 from spacetravlr._core.signals.operators import GridOperator, LigandField, SparseOperator, make_operator
 from spacetravlr._validators import assert_key, assert_unique_names
 
@@ -23,6 +23,38 @@ if TYPE_CHECKING:
     from spacetravlr._types import Floats, Normalize
 
 _HINT = "Call `st.pp.received_ligands(adata, lr)` first."
+
+
+class NoContact:
+    """The contact operator of weights without contact signals: nothing may pass through it."""
+
+    def __init__(self, n_cells: int, weights_key: str) -> None:
+        self.n_cells = n_cells
+        self._weights_key = weights_key
+
+    def apply(self, values: Floats) -> Floats:
+        """Raise ``ValueError`` unless there are no signals."""
+        if values.shape[1]:
+            raise_no_contact(self._weights_key)
+        return np.zeros((self.n_cells, 0), dtype=np.float32)
+
+    def transposed(self) -> NoContact:
+        """Return itself."""
+        return self
+
+    def own(self) -> Floats:
+        """Nothing, (cells,)."""
+        return np.zeros(self.n_cells)
+
+
+def raise_no_contact(weights_key: str) -> NoReturn:
+    """Raise ``ValueError``: a contact signal is asked for where there are none."""
+    msg = (
+        f"Expected no contact signals, because adata.uns[{weights_key!r}] has none (`contact_radius=None`), found "
+        "some; call `st.pp.received_ligands`, `st.pp.modulators` and `st.tl.fit_betas` again, or pass a "
+        "`contact_radius` to `st.pp.spatial_weights` first."
+    )
+    raise ValueError(msg)
 
 
 class ReceivedState(NamedTuple):
@@ -144,16 +176,17 @@ def build_operators(
             n_jobs=n_jobs,
         )
 
-    return LigandField(
-        one(weights_key, "radius", "sigma", params["method"], method),
-        one(
-            _keys.contact_weights(weights_key),
-            "contact_radius",
-            "contact_sigma",
-            params["contact_method"],
-            method if contact_method is None else contact_method,
-        ),
+    secreted = one(weights_key, "radius", "sigma", params["method"], method)
+    if not has_contact(params):
+        return LigandField(secreted, NoContact(adata.n_obs, weights_key))
+    contact = one(
+        _keys.contact_weights(weights_key),
+        "contact_radius",
+        "contact_sigma",
+        params["contact_method"],
+        method if contact_method is None else contact_method,
     )
+    return LigandField(secreted, contact)
 
 
 def received_values(field: LigandField, signals: Signals, expression: Floats) -> Floats:

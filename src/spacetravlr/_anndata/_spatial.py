@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +55,23 @@ def unwrap(adata: AnnData | SpatialData, table_key: str | None = None) -> AnnDat
         )
         raise ValueError(msg)
     return adata.tables[names[0]]
+
+
+def unwrap_both(
+    first: AnnData | SpatialData, second: AnnData | SpatialData, table_key: str | None = None
+) -> tuple[AnnData, AnnData]:
+    """Tables of two objects; ``table_key`` is that of whichever of them is SpatialData.
+
+    Raises
+    ------
+    TypeError, KeyError, ValueError
+        As in :func:`unwrap`.
+    """
+    from anndata import AnnData
+
+    plain = [isinstance(each, AnnData) for each in (first, second)]
+    keys = [None if is_plain and not all(plain) else table_key for is_plain in plain]
+    return unwrap(first, keys[0]), unwrap(second, keys[1])
 
 
 def get_coordinates(adata: AnnData, spatial_key: str = _keys.SPATIAL) -> Floats:
@@ -170,6 +188,11 @@ def read_weights_params(adata: AnnData, key: str = _keys.SPATIAL_WEIGHTS) -> dic
     """What ``pp.spatial_weights`` was called with; ``KeyError`` when it was not."""
     assert_key(adata, "uns", key, name="weights_key", hint="Call `st.pp.spatial_weights(adata)` first.")
     return dict(adata.uns[key])
+
+
+def has_contact(weights: Mapping[str, Any]) -> bool:
+    """Whether there are contact signals, from the parameters of ``pp.spatial_weights``; yes where they do not say."""
+    return float(weights.get("contact_radius", np.inf)) > 0
 
 
 def realign(frame: pd.DataFrame, obs_names: pd.Index, *, where: str, hint: str) -> pd.DataFrame:

@@ -73,6 +73,7 @@ def check_units(
     contact_radius: float | None = None,
     spatial_key: str = _keys.SPATIAL,
     libraries: Ints | None = None,
+    falls_off: bool = True,
 ) -> None:
     """Warn where coordinates are not micrometres, slides lie on top of each other, or a radius reaches nobody.
 
@@ -87,11 +88,13 @@ def check_units(
     radius
         Radius of secreted ligands, in micrometres.
     contact_radius
-        Radius of contact ligands, in micrometres.
+        Radius of contact ligands, in micrometres; ``None`` where there are none.
     spatial_key
         Where the coordinates come from.
     libraries
         Slide of each cell, if given.
+    falls_off
+        Whether cells near the radius count for little, as in weights, or as much as others, as in counts of a niche.
     """
     if libraries is None:
         overlap = _find_overlap(adata, coords)
@@ -105,7 +108,8 @@ def check_units(
     if scale is not None:
         warn(f"adata.obsm[{spatial_key!r}]: {scale}")
         return
-    for problem in _radius_problems(coords, layout, microns_per_unit, radius, contact_radius, libraries):
+    short = 0.7 * radius if falls_off else radius
+    for problem in _radius_problems(coords, layout, microns_per_unit, radius, short, contact_radius, libraries):
         warn(problem)
 
 
@@ -212,12 +216,17 @@ def _expected_unit(adata: AnnData, coords: Floats, layout: _Layout, unit: float)
 
 
 def _radius_problems(
-    coords: Floats, layout: _Layout, unit: float, radius: float, contact_radius: float | None, libraries: Ints | None
+    coords: Floats,
+    layout: _Layout,
+    unit: float,
+    radius: float,
+    short: float,
+    contact_radius: float | None,
+    libraries: Ints | None,
 ) -> Iterator[str]:
     spacing = layout.spacing * unit
     what = "spots" if layout.regular else "cells"
-    # weights fall off; counts of a niche, for which there is no contact radius, do not
-    if spacing > (radius if contact_radius is None else 0.7 * radius):
+    if spacing > short:
         yield (
             f"radius={radius:g} is short for {what} {spacing:.4g} um apart: it reaches "
             f"{_mean_reached(coords, radius / unit, libraries):.1f} others on average, at weights near zero. Pass "
@@ -228,8 +237,8 @@ def _radius_problems(
         if alone > 0.99:
             yield (
                 f"contact_radius={contact_radius:g} reaches no cell but the cell itself (nearest neighbours are "
-                f"{spacing:.4g} um away): every contact pair is autocrine. Pass a larger `contact_radius`, or leave "
-                "contact pairs out."
+                f"{spacing:.4g} um away): every contact pair is autocrine. Pass a larger `contact_radius`, or "
+                "`contact_radius=None` to leave contact pairs out."
             )
 
 

@@ -74,7 +74,8 @@ def baselines(
     kinds
         Baselines to compute; by default all that ``adata`` suffices for.
     screen
-        Screen of the fit, whose genes and options are then used. If not given, it is computed when needed.
+        Screen of the fit, whose genes and options are then used; its knockouts may be named ``"FOXO1"`` or
+        ``"FOXO1=0"``. If not given, it is computed when needed.
     genes
         Genes to perturb; by default all of :func:`spacetravlr.tl.possible_targets`.
     %(screen_mode)s

@@ -51,12 +51,13 @@ def perturbation_effect(
     Returns
     -------
     One row per gene and group, for each gene that changed anywhere. The first group is all cells together, called
-    ``"all"`` unless a group already has that name. Columns: ``gene``, ``group``, ``n_cells``, ``baseline``,
-    ``simulated``, ``change`` (means over the cells of the group), ``mean_abs_change``, ``fraction_changed`` (fraction
-    of cells whose change exceeds 1 % of the gene's largest expression), ``sd`` (of the baseline) and ``perturbed``
-    (whether the gene itself was perturbed). After ``st.tl.perturb(..., n_samples=)`` also, for all cells and the cell
-    types of the fit (NaN in other groups): ``se``, the standard error of ``change``; ``p`` and ``q`` for the hypothesis
-    of no change (q-values over the genes of the group); and ``same_sign``, the fraction of draws with the same sign.
+    ``"all"`` unless a group already has that name. Columns: ``gene``, ``group`` (a cell type by default, any other
+    label with ``groupby``), ``n_cells``, ``baseline``, ``simulated``, ``change`` (means over the cells of the group),
+    ``mean_abs_change``, ``fraction_changed`` (fraction of cells whose change exceeds 1 % of the gene's largest
+    expression), ``sd`` (of the baseline) and ``perturbed`` (whether the gene itself was perturbed). After
+    ``st.tl.perturb(..., n_samples=)`` also, for all cells and the cell types of the fit (NaN in other groups): ``se``,
+    the standard error of ``change``; ``p`` and ``q`` for the hypothesis of no change (q-values over the genes of the
+    group); and ``same_sign``, the fraction of draws with the same sign.
 
     Raises
     ------

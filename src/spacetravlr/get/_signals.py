@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-Per = Literal["signal", "target", "type"]
-_TABLE = {"signal": "signals", "target": "targets", "type": "types"}
+Per = Literal["signal", "target", "cell_type", "type"]
+_TABLE = {"signal": "signals", "target": "targets", "cell_type": "types", "type": "types"}
 
 
 @document
@@ -40,10 +40,10 @@ def signals(
         Targets; by default all that were tested.
     per
         ``"signal"`` gives one row per target and signal, ``"target"`` one row per target (for all of its signals
-        together), and ``"type"`` one row per target, signal, partner and cell type. The columns are described in
-        :func:`spacetravlr.tl.test_signals`.
+        together), and ``"cell_type"`` (or ``"type"``) one row per target, signal, partner and cell type. The columns
+        are described in :func:`spacetravlr.tl.test_signals`.
     max_q
-        Keep only tests with a q-value of at most this; for ``"type"``, the q-value of the signal.
+        Keep only tests with a q-value of at most this; for ``"cell_type"``, the q-value of the signal.
     %(signals_key)s
     %(table_key)s
 
@@ -75,12 +75,12 @@ def signals(
         assert_genes(wanted, set(table["target"]), name="target", where="the tested targets")
         table = table[table["target"].isin(wanted)]
     if max_q is not None:
-        if per == "type":
+        if _TABLE[per] == "types":
             called = stored["signals"][stored["signals"]["q"] <= max_q]
             found = pd.MultiIndex.from_frame(called[["target", "signal"]].astype(str))
             table = table[pd.MultiIndex.from_frame(table[["target", "signal"]]).isin(found)]
         else:
             table = table[table["q"] <= max_q]
-    if per != "type":
+    if _TABLE[per] != "types":
         table = table.sort_values("p", kind="stable")
     return table.reset_index(drop=True)

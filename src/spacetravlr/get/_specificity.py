@@ -17,6 +17,7 @@ from spacetravlr._types import Rng
 from spacetravlr._utils import as_generator
 from spacetravlr._validators import assert_key, assert_positive
 from spacetravlr.models.evaluation._baselines import closest_expression
+from spacetravlr.models.evaluation._names import named_like
 from spacetravlr.models.evaluation._profiles import Effects, read_effects
 from spacetravlr.models.evaluation._score import Task, make_task
 from spacetravlr.models.perturb._screen_table import SCREEN
@@ -54,7 +55,7 @@ def specificity(
     screen
         Result of :func:`spacetravlr.tl.genome_screen` with at least two perturbations.
     other
-        A second screen of the same genes.
+        A second screen of the same genes; names are matched as in :func:`spacetravlr.tl.evaluate_perturbation`.
     by_cell_type
         Add rows for each cell type.
     n_match
@@ -98,7 +99,8 @@ def specificity(
     KeyError
         If ``screen`` is not a screen.
     ValueError
-        If there are fewer than two perturbations, or ``other`` shares no perturbation or gene.
+        If there are fewer than two perturbations, or ``other`` shares no perturbation or gene or names a knockout
+        twice.
 
     Examples
     --------
@@ -118,7 +120,9 @@ def specificity(
     assert_positive(n_match, name="n_match")
     assert_positive(n_flips, name="n_flips")
     effects = read_effects(table, name="screen")
-    second = None if other is None else read_effects(other, name="other")
+    second = None
+    if other is not None:
+        second = named_like(read_effects(other, name="other"), effects, names=("other", "screen"))
     near = closest_expression(table, int(n_match))
     generator = as_generator(rng)
     task = make_task(effects, effects, None, 1, exclude_perturbed=True)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
 from spacetravlr._core.scores import LEAST_CEILING
+
+if TYPE_CHECKING:
+    from spacetravlr._types import Floats
 
 
 def target_scores(scores: pd.DataFrame) -> pd.DataFrame:
@@ -22,15 +27,15 @@ def target_scores(scores: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     One row per target: ``n_cells``, ``n_report``, ``sst_report``, the R2 columns, with counts ``ceiling``,
-    ``explained`` and what else is known of the whole target, ``kept`` (the body of most cells)
-    and ``kept_fraction`` (part of the cells for which anything was kept).
+    ``explained`` and what else is known of the whole target, ``gain`` of the averages (see :func:`held_out_gain`),
+    ``kept`` (the body of most cells) and ``kept_fraction`` (part of the cells for which anything was kept).
     """
     numeric = [c for c in scores.columns if c.startswith("r2_") or c == "ceiling"]
     of_target = [c for c in ("explained_low", "explained_high", "evidence_gain", "p_terms") if c in scores.columns]
     totals = [c for c in ("n_cells", "n_report", "sst_report") if c in scores.columns]
     weight_name = next((c for c in ("sst_report", "n_report", "n_cells") if c in scores.columns), None)
     if scores.empty:  # coefficients that were read from files of the published programs
-        return pd.DataFrame(columns=["target", *totals, *numeric, *of_target, "kept", "kept_fraction"])
+        return pd.DataFrame(columns=["target", *totals, *numeric, *of_target, "gain", "kept", "kept_fraction"])
     rows = {}
     for target, group in scores.groupby(scores["target"].astype(str), sort=False):
         weight = np.ones(len(group)) if weight_name is None else group[weight_name].to_numpy(float)
@@ -49,7 +54,35 @@ def target_scores(scores: pd.DataFrame) -> pd.DataFrame:
             row["kept"] = by_body.idxmax()
             row["kept_fraction"] = 1 - by_body.get("zero", 0.0) / max(cells.sum(), 1)
         rows[target] = row
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("target").reset_index()
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("target").reset_index()
+    place = table.columns.get_loc("kept") if "kept" in table else table.shape[1]
+    table.insert(place, "gain", held_out_gain(table))
+    return table
+
+
+def held_out_gain(scores: pd.DataFrame) -> Floats:
+    """By how much regulators raise the held-out R2 over what explains a target without them.
+
+    What explains it without them is the best of what is known: the mean of the type, type and smooth position, and both
+    with adjustment terms. Of fits to counts the model counts whether it was kept or not; of others, what was kept.
+
+    Parameters
+    ----------
+    scores
+        Any table with the R2 columns of a fit.
+
+    Returns
+    -------
+    One value per row; NaN where the model or what it had to beat is not known.
+    """
+
+    def column(name: str) -> Floats:
+        return scores[name].to_numpy(float) if name in scores else np.full(len(scores), np.nan)
+
+    pooled = column("r2_pooled")
+    model = np.where(np.isfinite(pooled), pooled, column("r2_kept"))
+    rivals = [column(name) for name in ("r2_zero", "r2_field", "r2_adjusted")]
+    return np.asarray(model - np.fmax.reduce(rivals))
 
 
 def held_out_r2(scores: pd.DataFrame, genes: pd.Index, cell_type: str | None = None) -> np.ndarray:

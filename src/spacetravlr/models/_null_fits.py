@@ -92,13 +92,10 @@ def find(factory: GeneFactory, names: Sequence[str], genes: Sequence[str]) -> Fo
     scores, terms = target_scores(fit.scores).set_index("target").reindex(list(names)), fit.table
     claims = ~terms["kind"].astype(str).isin([INTERCEPT, *ADJUSTMENT]) & terms["active"].astype(bool)
     active = terms.loc[claims, "target"].astype(str).value_counts().reindex(list(names), fill_value=0)
-    r2 = scores["r2_kept"].to_numpy(float)
-    reference = scores["r2_field"].to_numpy(float) if "r2_field" in scores else np.zeros(len(scores))
-    model = scores["r2_pooled"].to_numpy(float) if "r2_pooled" in scores else r2
     table = pd.DataFrame(
         {
-            "r2": r2,
-            "gain": model - reference,
+            "r2": scores["r2_kept"].to_numpy(float),
+            "gain": scores["gain"].to_numpy(float),
             "kept": scores["kept"].astype(str).to_numpy() != ZeroBody.name,
             "active": active.to_numpy(),
         },

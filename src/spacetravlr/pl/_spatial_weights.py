@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.colors import Normalize
 
 from spacetravlr import _keys
-from spacetravlr._anndata._spatial import read_weights_params, unwrap
+from spacetravlr._anndata._spatial import has_contact, read_weights_params, unwrap
 from spacetravlr._anndata._weights import kernel_params, weights_of_cell
 from spacetravlr._core.space.weights import gaussian_weight
 from spacetravlr._docs import document
@@ -76,6 +76,8 @@ def spatial_weights(
     ------
     KeyError
         When the weights or the cell do not exist.
+    ValueError
+        When ``signal_range`` is unknown, or there are no contact weights.
     """
     adata = unwrap(adata, table_key)
     params = read_weights_params(adata, weights_key)
@@ -85,6 +87,12 @@ def spatial_weights(
         return finish(ax, title=title, return_fig=return_fig, save=save)
     assert_one_of(signal_range, (_keys.SECRETED, _keys.CONTACT), name="signal_range")
     assert_genes([cell], adata.obs_names, name="cell", where="adata.obs_names")
+    if signal_range == _keys.CONTACT and not has_contact(params):
+        msg = (
+            'Expected `signal_range` to be "secreted", found "contact": '
+            f"adata.uns[{weights_key!r}] has no contact weights."
+        )
+        raise ValueError(msg)
     ax = new_axes(ax, figsize, (5.2, 4.4))
     _neighbours(adata, cell, signal_range, params, weights_key, library_key, ax, size)
     return finish(ax, title=title, return_fig=return_fig, save=save)
@@ -94,6 +102,8 @@ def _kernel(params: dict[str, Any], ax: Axes) -> None:
     reach = params["radius"] * (1.15 if params["truncate"] else 3)
     distance = np.linspace(0, reach, 600)
     for name, color in RANGE_COLORS.items():
+        if name == _keys.CONTACT and not has_contact(params):
+            continue
         options = kernel_params(params, name)
         radius, sigma = options["radius"], options["sigma"]
         label = f"{name}: r = {radius:g} µm, \N{GREEK SMALL LETTER SIGMA} = {sigma:.3g} µm"

@@ -44,6 +44,7 @@ def impute(
     rng: Rng = 0,
     n_jobs: int | None = None,
     key_added: str = _keys.IMPUTED,
+    table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     r"""Smooth expression over similar cells of the same type.
@@ -94,6 +95,7 @@ def impute(
     %(n_jobs)s
     key_added
         Name of the new layer.
+    %(table_key)s
     %(copy)s
 
     Returns
@@ -127,7 +129,7 @@ def impute(
     >>> adata.uns["imputed"]["method"]
     'diffusion'
     """
-    table = unwrap(adata)
+    table = unwrap(adata, table_key)
     assert_unique_names(table)
     assert_one_of(scale, get_args(Scale), name="scale")
     for name, value in (("n_neighbors", n_neighbors), ("n_steps", n_steps), ("n_pcs", n_pcs)):

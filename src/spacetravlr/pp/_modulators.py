@@ -67,12 +67,14 @@ def modulators(
     layer: str | None = None,
     targets: Sequence[str] | str | None = None,
     counts_layer: str | None = None,
+    min_mean: float = 0.0,
     receptor_threshold: float = 0.01,
     n_top: int = 5,
     cutoff: float = 0.01,
     main_effects: bool = True,
     received_key: str = _keys.RECEIVED,
     key_added: str = _keys.MODULATORS,
+    table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     """List the genes and pairs that may control each target.
@@ -117,6 +119,9 @@ def modulators(
         by three standard errors (:func:`spacetravlr.get.reliability`).
     counts_layer
         Layer with raw counts for ``targets="reliable"`` (``"X"`` for ``adata.X``).
+    min_mean
+        Minimum mean count per cell for ``targets="reliable"``. By default there is none: how many counts are enough
+        depends on the number of cells. A gene with 0.01 molecules per cell may pass because of a handful of cells.
     receptor_threshold
         Minimum mean of a receptor in at least one cell type (exclusive).
     n_top
@@ -129,6 +134,7 @@ def modulators(
         ``key_added`` of :func:`received_ligands`.
     key_added
         Key of ``adata.uns`` to write.
+    %(table_key)s
     %(copy)s
 
     Returns
@@ -146,7 +152,7 @@ def modulators(
         If a key or a target does not exist; the message names the function to call first.
     ValueError
         If the network shares no edge with the panel or is of another species, a cell has no type, a gene in
-        ``targets`` has no modulator, or no gene is reliable.
+        ``targets`` has no modulator, no gene is reliable, or ``min_mean`` is given with other ``targets``.
 
     Examples
     --------
@@ -160,17 +166,21 @@ def modulators(
     >>> table.query("target == 'PAX5'")["kind"].value_counts().to_dict()
     {'tf': 14, 'lr': 12, 'receptor': 12, 'tfl': 4}
     """
-    adata = unwrap(adata)
+    adata = unwrap(adata, table_key)
     assert_unique_names(adata)
     assert_non_negative(receptor_threshold, name="receptor_threshold")
     assert_non_negative(cutoff, name="cutoff")
+    assert_non_negative(min_mean, name="min_mean")
     assert_positive(n_top, name="n_top")
+    if min_mean > 0 and not (isinstance(targets, str) and targets == RELIABLE):
+        msg = f"Expected `min_mean` with targets={RELIABLE!r} only, found `{min_mean}` with other targets."
+        raise ValueError(msg)
     received = read_received(adata, received_key)
     genes = adata.var_names
     layer = layer if layer is not None else (received.params["layer"] or None)
     edges = _edges(_network(grn, genes), genes, required=targets is None or targets == RELIABLE)
     if targets == RELIABLE:
-        target_genes = _reliable(adata, np.unique(edges.target), counts_layer, cluster_key)
+        target_genes = _reliable(adata, np.unique(edges.target), counts_layer, cluster_key, min_mean)
     else:
         target_genes = np.unique(edges.target) if targets is None else _named_targets(targets, genes)
 
@@ -187,8 +197,9 @@ def modulators(
         scores = read_ligand_tf(ligand_tf, min_score=cutoff)
         assert_same_species(scores["ligand"].cat.categories, genes, name="ligand_tf")
         scores = orient_ligand_tf(scores, set(received.params["pairs"]["ligand"]), set(genes[np.unique(edges.tf)]))
+        scores = scores[~scores["ligand"].isin(received.params.get("left_out", ()))]  # act by contact, which is off
         groups["tfl"] = tfl_group(tf, scores, edges, target_genes, genes=genes, n_top=int(n_top), cutoff=cutoff)
-        if len(tf.tf) and not len(groups["tfl"].tf):
+        if len(tf.tf) and len(scores) and not len(groups["tfl"].tf):
             warn(
                 f"No ligand-TF term is left: in `ligand_tf`, none of the {len(np.unique(tf.tf))} factors of `grn` has "
                 f"a score above {cutoff:g} with a ligand in adata.var_names; its transcription factors look like "
@@ -254,12 +265,14 @@ def _named_targets(targets: Sequence[str], genes: pd.Index) -> Ints:
     return genes.get_indexer(pd.Index(names))
 
 
-def _reliable(adata: AnnData, candidates: Ints, counts_layer: str | None, cluster_key: str | None) -> Ints:
-    """Candidates that vary within types by more than counting noise."""
+def _reliable(
+    adata: AnnData, candidates: Ints, counts_layer: str | None, cluster_key: str | None, min_mean: float
+) -> Ints:
+    """Candidates that vary within types by more than counting noise, and have enough counts."""
     if counts_layer is None:
         msg = f"Expected `counts_layer` to name raw counts with targets={RELIABLE!r}, found None."
         raise ValueError(msg)
-    _, share, z = reliability_of_counts(adata, None if counts_layer == "X" else counts_layer, cluster_key)
+    mean, share, z = reliability_of_counts(adata, None if counts_layer == "X" else counts_layer, cluster_key)
     kept = candidates[(share[candidates] > _LEAST_RELIABLE) & (z[candidates] > _LEAST_Z)]
     if not len(kept):
         msg = (
@@ -268,7 +281,16 @@ def _reliable(adata: AnnData, candidates: Ints, counts_layer: str | None, cluste
         )
         raise ValueError(msg)
     logger.info("%d of %d possible targets vary by more than counting noise.", len(kept), len(candidates))
-    return kept
+    counted = kept[mean[kept] >= min_mean]
+    if not len(counted):
+        msg = (
+            f"Expected at least one of {len(kept)} reliable targets to have a mean count of {min_mean:g} (`min_mean`), "
+            f"found {mean[kept].max():.3g} at most."
+        )
+        raise ValueError(msg)
+    if len(counted) < len(kept):
+        logger.info("%d of them have a mean count below %g and are left out.", len(kept) - len(counted), min_mean)
+    return counted
 
 
 def _expressed_pairs(

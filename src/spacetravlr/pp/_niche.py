@@ -31,6 +31,7 @@ def niche(
     weights_key: str = _keys.SPATIAL_WEIGHTS,
     n_jobs: int | None = None,
     key_added: str = _keys.NICHE,
+    table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     r"""Count the cells of each type around every cell.
@@ -58,6 +59,7 @@ def niche(
         Key of ``pp.spatial_weights``.
     %(n_jobs)s
     %(key_added)s
+    %(table_key)s
     %(copy)s
 
     Returns
@@ -74,7 +76,7 @@ def niche(
     ValueError
         If coordinates are not finite, a cell has no type, or a parameter is out of range.
     """
-    table = unwrap(adata)
+    table = unwrap(adata, table_key)
     assert_unique_names(table)
     before = table.uns.get(weights_key, {})
     unit = float(before.get("microns_per_unit", 1.0)) if microns_per_unit is None else float(microns_per_unit)
@@ -86,7 +88,10 @@ def niche(
     codes, cell_types = category_codes(table, cluster_key, name="cluster_key")
     coords, libraries = get_coordinates(table, spatial_key), library_codes(table, library_key)
     if not before:  # `pp.spatial_weights` has not looked at them
-        check_units(table, coords, microns_per_unit=unit, radius=radius, spatial_key=spatial_key, libraries=libraries)
+        check_units(
+            table, coords, microns_per_unit=unit, radius=radius, spatial_key=spatial_key, libraries=libraries,
+            falls_off=False,
+        )  # fmt: skip
     counts = niche_composition(coords, codes, len(cell_types), radius / unit, libraries=libraries, n_jobs=n_jobs)
     table = table.copy() if copy else table
     table.obsm[key_added] = counts

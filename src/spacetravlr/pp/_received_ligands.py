@@ -13,7 +13,7 @@ from spacetravlr import _keys, priors
 from spacetravlr._anndata._columns import as_stored
 from spacetravlr._anndata._expression import get_expression
 from spacetravlr._anndata._received import build_operators
-from spacetravlr._anndata._spatial import read_weights_params, unwrap
+from spacetravlr._anndata._spatial import has_contact, read_weights_params, unwrap
 from spacetravlr._core.signals.operators import GridOperator, Method, SparseOperator
 from spacetravlr._docs import document
 from spacetravlr._types import Normalize
@@ -43,6 +43,7 @@ def received_ligands(
     pvalue: float = 0.05,
     n_jobs: int | None = None,
     key_added: str = _keys.RECEIVED,
+    table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     r"""Compute how much of each ligand every cell receives.
@@ -59,7 +60,8 @@ def received_ligands(
         Annotated data after ``pp.spatial_weights``, or SpatialData.
     lr
         Ligand-receptor pairs: any table (or path to one) that :func:`spacetravlr.priors.read_ligand_receptor` reads.
-        Complexes are split into pairs. Pairs with a gene that is not in ``var_names`` are left out.
+        Complexes are split into pairs. Pairs with a gene that is not in ``var_names`` are left out, and contact pairs
+        too after ``pp.spatial_weights(contact_radius=None)``; the log says how many.
     ranges
         Annotated table of pairs, such as CellChatDB's, that supplies the ranges of an ``lr`` without annotation (such
         as LIANA's). Without it, all pairs of such a table are treated as secreted, with a warning.
@@ -81,6 +83,7 @@ def received_ligands(
         Significance level for ``ligrec_key``.
     %(n_jobs)s
     %(key_added)s
+    %(table_key)s
     %(copy)s
 
     Returns
@@ -91,7 +94,9 @@ def received_ligands(
       is escaped as in a URL ("CCL3/L1" as "CCL3%2FL1"); of two names that differ only in case, the second gets "%~1".
     - ``adata.uns[f"{key_added}_tfl"]`` : DataFrame, cells x signals of the ligand-TF terms, one per ligand (the
       secreted signal if there is one), float32
-    - ``adata.uns[f"{key_added}_params"]`` : dict with the parameters and ``pairs``, the pairs that were kept
+    - ``adata.uns[f"{key_added}_params"]`` : dict with the parameters and ``pairs``, the pairs that were kept (with
+      their ``annotation`` if ``lr`` has one); without contact signals also ``left_out``, the ligands that would act by
+      contact only
 
     Raises
     ------
@@ -107,14 +112,19 @@ def received_ligands(
     >>> st.pp.spatial_weights(adata)
     >>> st.pp.received_ligands(adata, adata.uns["simulation"]["ligand_receptor"])
     """
-    table = unwrap(adata)
+    table = unwrap(adata, table_key)
     assert_unique_names(table)
     assert_one_of(normalize, get_args(Normalize), name="normalize")
     assert_one_of(method, get_args(Method), name="method")
     assert_in_range(pvalue, 0, 1, name="pvalue")
     resolve_n_jobs(n_jobs)
-    read_weights_params(table, weights_key)
+    weights = read_weights_params(table, weights_key)
     pairs = _known_pairs(priors.read_ligand_receptor(lr, ranges=ranges, genes=table.var_names), table.var_names)
+    left_out: dict[str, np.ndarray] = {}
+    if not has_contact(weights):
+        ligands = set(pairs["ligand"])
+        pairs = _without_contact(pairs)
+        left_out["left_out"] = np.array(sorted(ligands - set(pairs["ligand"])), dtype=str)
     if ligrec_key is not None:
         pairs = _significant(pairs, table, ligrec_key, pvalue)
     lr_signals = list(dict.fromkeys(_keys.signal_name(p.ligand, p.range) for p in pairs.itertuples()))
@@ -122,7 +132,7 @@ def received_ligands(
     if ligand_tf is not None:
         scores = orient_ligand_tf(priors.read_ligand_tf(ligand_tf), set(pairs["ligand"]))
         others = scores["ligand"].astype(str).unique()
-        wanted = set(table.var_names) - set(pairs["ligand"])
+        wanted = set(table.var_names) - set(pairs["ligand"]) - set(left_out.get("left_out", ()))
         tfl_signals += [ligand for ligand in others if ligand in wanted]
     signals = list(dict.fromkeys([*lr_signals, *tfl_signals]))
 
@@ -146,6 +156,7 @@ def received_ligands(
         "normalize": normalize,
         "weights_key": weights_key,
         "pairs": pairs,
+        **left_out,
     }
     return table if copy else None
 
@@ -156,7 +167,8 @@ def _engine(operator: Any) -> str:
 
 def _known_pairs(pairs: pd.DataFrame, genes: pd.Index) -> pd.DataFrame:
     """Pairs of which both genes are known."""
-    columns = {c: pairs[c].astype(str).to_numpy(dtype=object) for c in ("ligand", "receptor", "range", "pathway")}
+    kept = [c for c in ("ligand", "receptor", "range", "pathway", "annotation") if c in pairs]
+    columns = {c: pairs[c].astype(str).to_numpy(dtype=object) for c in kept}
     plain = pd.DataFrame(columns)
     known = plain["ligand"].isin(genes) & plain["receptor"].isin(genes)
     assert_same_species([*plain["ligand"], *plain["receptor"]], genes, name="lr")
@@ -182,6 +194,23 @@ def _examples(names: Iterable[str]) -> str:
 def _numbered(pairs: pd.DataFrame) -> pd.DataFrame:
     # Row names as text: number indices do not survive h5ad.
     return pairs.set_axis(pd.RangeIndex(len(pairs)).astype(str), axis=0)
+
+
+def _without_contact(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Pairs that are not contact pairs."""
+    contact = pairs["range"] == _keys.CONTACT
+    if contact.all():
+        msg = (
+            f"Expected `lr` to hold secreted pairs with `contact_radius=None` in `st.pp.spatial_weights`, found only "
+            f"contact pairs ({len(pairs)})."
+        )
+        raise ValueError(msg)
+    if contact.any():
+        logger.info(
+            "%d of %d pairs act by contact and are left out, as `contact_radius=None` asks",
+            int(contact.sum()), len(pairs),
+        )  # fmt: skip
+    return _numbered(pairs[~contact])
 
 
 def _significant(pairs: pd.DataFrame, adata: AnnData, ligrec_key: str, pvalue: float) -> pd.DataFrame:

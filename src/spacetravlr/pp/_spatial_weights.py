@@ -32,7 +32,7 @@ def spatial_weights(
     adata: AnnData | SpatialData,
     *,
     radius: float = 200.0,
-    contact_radius: float = 30.0,
+    contact_radius: float | None = 30.0,
     sigma: float | None = None,
     contact_sigma: float | None = None,
     eps: float = 1e-3,
@@ -45,6 +45,7 @@ def spatial_weights(
     method: Method = "auto",
     n_jobs: int | None = None,
     key_added: str = _keys.SPATIAL_WEIGHTS,
+    table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     r"""Compute distance-based weights between neighbouring cells.
@@ -68,7 +69,8 @@ def spatial_weights(
     radius
         Radius of secreted ligands, in micrometres.
     contact_radius
-        Radius of contact ligands, in micrometres.
+        Radius of contact ligands, in micrometres. ``None`` where cells do not touch, as on spots: there are no contact
+        weights, and :func:`received_ligands` leaves contact pairs out.
     sigma
         Length scale of secreted ligands in micrometres; by default the weight at ``radius`` is ``eps``.
     contact_sigma
@@ -95,6 +97,7 @@ def spatial_weights(
         the cheaper method for each of the two ranges, or the exact one if it is cheap anyway.
     %(n_jobs)s
     %(key_added)s
+    %(table_key)s
     %(copy)s
 
     Returns
@@ -103,8 +106,9 @@ def spatial_weights(
 
     - ``adata.obsp[key_added]`` : CSR float32, secreted weights, unless the grid is used
     - ``adata.obsp["contact_weights"]`` (``f"{key_added}_contact"`` for another key) : CSR float32, contact weights,
-      unless the grid is used
-    - ``adata.uns[key_added]`` : dict with the parameters
+      unless the grid is used or ``contact_radius=None``
+    - ``adata.uns[key_added]`` : dict with the parameters; without contact signals, ``contact_radius`` and
+      ``contact_sigma`` are 0
 
     Raises
     ------
@@ -119,14 +123,17 @@ def spatial_weights(
     >>> adata = st.datasets.simulated_tissue(rng=0)
     >>> st.pp.spatial_weights(adata, radius=200, contact_radius=30)
     """
-    table = unwrap(adata)
+    table = unwrap(adata, table_key)
     assert_unique_names(table)
     assert_one_of(method, get_args(Method), name="method")
-    for name, value in (("radius", radius), ("contact_radius", contact_radius), ("microns_per_unit", microns_per_unit)):
+    for name, value in (("radius", radius), ("microns_per_unit", microns_per_unit)):
         assert_positive(value, name=name)
-    for name, given in (("sigma", sigma), ("contact_sigma", contact_sigma)):
+    for name, given in (("contact_radius", contact_radius), ("sigma", sigma), ("contact_sigma", contact_sigma)):
         if given is not None:
             assert_positive(given, name=name)
+    if contact_radius is None and contact_sigma is not None:
+        msg = f"Expected no `contact_sigma` with `contact_radius=None`, found `{contact_sigma}`."
+        raise ValueError(msg)
     if not 0 < eps < 1:
         msg = f"Expected `eps` to be between 0 and 1, both excluded, found `{eps}`."
         raise ValueError(msg)
@@ -154,6 +161,11 @@ def spatial_weights(
         (key_added, radius, sigma),
         (_keys.contact_weights(key_added), contact_radius, contact_sigma),
     ):
+        if reach is None:
+            written[obsp_key] = None
+            engines.append("")
+            sigmas.append(0.0)
+            continue
         scale = length_scale(reach, eps) if scale is None else float(scale)
         kernel: dict[str, Any] = {"sigma": scale / microns_per_unit, "truncate": truncate, "libraries": libraries}
         in_units = reach / microns_per_unit
@@ -179,7 +191,7 @@ def spatial_weights(
             del table.obsp[obsp_key]  # of an earlier call under the same key: would no longer be true
     table.uns[key_added] = {
         "radius": float(radius),
-        "contact_radius": float(contact_radius),
+        "contact_radius": float(contact_radius or 0),
         "sigma": sigmas[0],
         "contact_sigma": sigmas[1],
         "eps": float(eps),
@@ -192,7 +204,7 @@ def spatial_weights(
         "method": engines[0],
         "contact_method": engines[1],
     }
-    _report(written, autocrine=autocrine)
+    _report({key: written[key] for key, engine in zip(written, engines, strict=True) if engine}, autocrine=autocrine)
     return table if copy else None
 
 

@@ -25,6 +25,7 @@ def split_counts(
     fraction: float = 0.5,
     rng: Rng = 0,
     key_added: str = "counts",
+    table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     r"""Split counts into two halves whose noise is independent.
@@ -48,6 +49,7 @@ def split_counts(
     %(rng)s
     key_added
         Stem of the two layers.
+    %(table_key)s
     %(copy)s
 
     Returns
@@ -72,7 +74,7 @@ def split_counts(
     >>> bool((adata.layers["counts_a"] + adata.layers["counts_b"] == adata.X).all())
     True
     """
-    table = unwrap(adata)
+    table = unwrap(adata, table_key)
     if not 0 < fraction < 1:
         msg = f"Expected `fraction` to be between 0 and 1, found `{fraction}`."
         raise ValueError(msg)

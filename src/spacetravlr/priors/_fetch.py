@@ -139,7 +139,8 @@ def fetch_ligand_receptor(
 
     Returns
     -------
-    Table ``ligand, receptor, range, pathway``, see :func:`read_ligand_receptor`.
+    Table ``ligand, receptor, range, pathway``, for CellChatDB also ``annotation``, see :func:`read_ligand_receptor`.
+    Pairs annotated "ECM-Receptor" are secreted; the examples there treat them as contact.
 
     Raises
     ------

@@ -22,6 +22,8 @@ _ANNOTATION = ("signaling", "annotation", "category", "interaction_type")
 _PATHWAY = ("pathway", "pathway_name", "classification")
 _CONTACT = {"cell-cell contact", "contact", "juxtacrine"}
 _SECRETED = {"secreted signaling", "ecm-receptor", "non-protein signaling", "secreted", "paracrine", "autocrine"}
+_MATRIX = "ecm-receptor"
+_ANNOTATED = "annotation"
 _SUBUNITS = r"\s*[_,&]\s*"
 
 
@@ -38,7 +40,9 @@ def read_ligand_receptor(
     OmniPath (``source_genesymbol, target_genesymbol``), and plain ``ligand, receptor`` or ``source, target``. Complexes
     (``TGFBR1_TGFBR2``, on either side) are split into pairs of every ligand subunit with every receptor subunit.
 
-    A pair has ``contact`` range if its annotation is "Cell-Cell Contact", otherwise ``secreted``. A column ``range`` in
+    A pair has ``contact`` range if its annotation is "Cell-Cell Contact", otherwise ``secreted``. This includes pairs
+    with the matrix ("ECM-Receptor" in CellChatDB), although what is bound to the matrix does not spread as far as what
+    is dissolved; the log says how many they are, and the examples how to treat them as contact. A column ``range`` in
     the table takes precedence over the annotation. Pairs with neither are treated as secreted, with a warning, unless a
     second table supplies their ``ranges``.
 
@@ -57,7 +61,8 @@ def read_ligand_receptor(
     Returns
     -------
     Table with the columns ``ligand``, ``receptor``, ``range`` ("secreted" or "contact") and ``pathway`` ("" if
-    unknown), without duplicates in the first three.
+    unknown), without duplicates in the first three. If the source has an annotation of its pairs, also ``annotation``,
+    as it is written there ("" if unknown).
 
     Raises
     ------
@@ -77,6 +82,12 @@ def read_ligand_receptor(
     0  TGFB1   TGFBR1  secreted
     1  TGFB1   TGFBR2  secreted
     2   DLL1   NOTCH1   contact
+
+    Pairs with the matrix as contact, before they are given to :func:`spacetravlr.pp.received_ligands`:
+
+    >>> matrix = {"ligand": ["COL1A1"], "receptor": ["CD44"], "annotation": ["ECM-Receptor"]}
+    >>> lr = st.priors.read_ligand_receptor(pd.DataFrame(matrix))
+    >>> lr.loc[lr["annotation"] == "ECM-Receptor", "range"] = "contact"
     """
     table = read_table(source, name="ligand_receptor")
     ligand, receptor = find_column(table, _LIGAND), find_column(table, _RECEPTOR)
@@ -97,6 +108,9 @@ def read_ligand_receptor(
             "pathway": "" if pathway is None else table[pathway].astype(object).fillna("").astype(str),
         }
     )
+    annotation = find_column(table, _ANNOTATION)
+    if annotation is not None:
+        pairs[_ANNOTATED] = table[annotation].astype(object).fillna("").astype(str).str.strip()
     for side in ("ligand", "receptor"):
         subunits = pairs[side].str.split(_SUBUNITS, regex=True)
         pairs[side] = subunits if genes is None else subunits.where(~pairs[side].isin(genes), pairs[side])
@@ -104,7 +118,21 @@ def read_ligand_receptor(
     pairs = clean_names(pairs, ["ligand", "receptor"]).astype({"ligand": object, "receptor": object})
     if pairs["range"].isna().any():
         pairs["range"] = _completed(pairs, ranges)
-    return tidy(pairs, name="ligand_receptor", keys=["ligand", "receptor", "range"])
+    pairs = tidy(pairs, name="ligand_receptor", keys=["ligand", "receptor", "range"])
+    if find_column(table, ["range"]) is None and _ANNOTATED in pairs:
+        _report_matrix(pairs)
+    return pairs
+
+
+def _report_matrix(pairs: pd.DataFrame) -> None:
+    """Say how many pairs with the matrix became secreted, and how to change that."""
+    is_matrix = pairs[_ANNOTATED].str.lower() == _MATRIX
+    if is_matrix.any():
+        logger.info(
+            "%d of %d ligand-receptor pairs are annotated %r and are treated as secreted; to treat them as contact: "
+            'lr.loc[lr["annotation"] == %r, "range"] = "contact"',
+            int(is_matrix.sum()), len(pairs), name := pairs.loc[is_matrix, _ANNOTATED].iloc[0], name,
+        )  # fmt: skip
 
 
 def _only_resource(table: pd.DataFrame, resource: str) -> pd.DataFrame:

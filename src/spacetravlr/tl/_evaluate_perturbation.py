@@ -9,12 +9,13 @@ import pandas as pd
 
 from spacetravlr import _keys
 from spacetravlr._anndata._clusters import aggregate_name
-from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._anndata._spatial import unwrap_both
 from spacetravlr._docs import document
 from spacetravlr._types import Rng
 from spacetravlr._utils import as_generator
 from spacetravlr._validators import assert_one_of, assert_positive
 from spacetravlr.models.evaluation._baselines import OF_SCREEN, matched_screen, mean_screen
+from spacetravlr.models.evaluation._names import named_like
 from spacetravlr.models.evaluation._profiles import Effects, read_effects
 from spacetravlr.models.evaluation._score import (
     NO_CHANGE,
@@ -55,12 +56,18 @@ def evaluate_perturbation(
     n_cells: int = 1000,
     perturbed_key: str = _keys.PERTURBED,
     rng: Rng = 0,
+    table_key: str | None = None,
 ) -> pd.DataFrame:
     r"""Score predicted perturbations against observed ones, with metrics from published benchmarks.
 
     The scores compare response profiles :math:`\delta_{pg}`, the mean change of gene :math:`g` under perturbation
     :math:`p`. Many perturbations share most of their profile :cite:p:`vinastorne2025systema`, so a correlation alone
     says little. Each prediction is therefore also compared with the profiles of *other* perturbations.
+
+    Perturbations are matched by name. A knockout may be named by its gene, as in a screen and in most experiments
+    (``"FOXO1"``, ``"FOXO1+PAX5"``), or by the label of :func:`spacetravlr.tl.perturb` (``"FOXO1=0"``,
+    ``"FOXO1=0, PAX5=0"``): both match, and results have the name of ``predicted``. A gene alone is no knockout in a
+    screen or a tissue whose perturbation is another, such as overexpression. Other names must be equal.
 
     Parameters
     ----------
@@ -71,7 +78,7 @@ def evaluate_perturbation(
         Annotated data of mean changes, perturbations x genes; or cells of an experiment, with ``perturbation_key`` and
         ``control``.
     perturbation_key
-        Column of ``observed.obs`` with the perturbation of each cell, named as in ``predicted``.
+        Column of ``observed.obs`` with the perturbation of each cell, named as described above.
     control
         Value of that column for unperturbed cells.
     layer
@@ -102,6 +109,9 @@ def evaluate_perturbation(
     %(perturbed_key)s
     rng
         Seed or generator for that sampling.
+    table_key
+        Table to use of ``predicted`` and ``observed``, where they are SpatialData with more than one. For different
+        tables pass ``sdata.tables[...]``.
 
     Returns
     -------
@@ -146,7 +156,8 @@ def evaluate_perturbation(
     KeyError
         If a column or layer is missing.
     ValueError
-        If nothing can be compared, ``control`` does not occur, or a baseline is unknown.
+        If nothing can be compared, one of both names a knockout twice, ``control`` does not occur, or a baseline is
+        unknown.
 
     Examples
     --------
@@ -167,7 +178,7 @@ def evaluate_perturbation(
     """
     for value, name in ((n_top, "n_top"), (min_cells, "min_cells"), (n_cells, "n_cells")):
         assert_positive(value, name=name)
-    predicted, observed = unwrap(predicted), unwrap(observed)
+    predicted, observed = unwrap_both(predicted, observed, table_key)
     if perturbation_key is None and control is not None:
         msg = f"Expected `perturbation_key` together with `control`, found None and {control!r}."
         raise ValueError(msg)
@@ -176,9 +187,10 @@ def evaluate_perturbation(
         observed, name="observed", perturbation_key=perturbation_key, control=control, layer=layer,
         cluster_key=cluster_key, min_cells=min_cells,
     )  # fmt: skip
+    truth = named_like(truth, guess, names=("observed", "predicted"))
     wanted = None if genes is None else pd.Index([genes] if isinstance(genes, str) else list(genes))
     task = make_task(guess, truth, wanted, int(n_top), exclude_perturbed=exclude_perturbed)
-    predictions = {_PREDICTED: guess, **_rivals(baselines, predicted, truth, task)}
+    predictions = {_PREDICTED: guess, **_rivals(baselines, predicted, guess, truth, task)}
     table = score(predictions, truth, task, _groups(guess, truth, by_cell_type=by_cell_type))
     if guess.cells is None or truth.cells is None:
         return table
@@ -202,14 +214,19 @@ def _groups(guess: Effects, truth: Effects, *, by_cell_type: bool) -> dict[str, 
 
 
 def _rivals(
-    baselines: Mapping[str, AnnData] | Sequence[Rival] | Rival | None, predicted: AnnData, truth: Effects, task: Task
+    baselines: Mapping[str, AnnData] | Sequence[Rival] | Rival | None,
+    predicted: AnnData,
+    guess: Effects,
+    truth: Effects,
+    task: Task,
 ) -> dict[str, Effects]:
     if baselines is None:
         return {}
     out: dict[str, Effects] = {}
     if isinstance(baselines, Mapping):
         for name, table in baselines.items():
-            out[str(name)] = effects = read_effects(table, name="baselines")
+            effects = named_like(read_effects(table, name="baselines"), guess, names=("baselines", "predicted"))
+            out[str(name)] = effects
             missing = [n for n in task.names if n not in effects.names]
             absent = task.genes.difference(effects.genes)
             if missing or len(absent):

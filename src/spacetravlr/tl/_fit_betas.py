@@ -17,13 +17,14 @@ from spacetravlr.models.fit._run import run_fit
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
     from spacetravlr.nn import NetworkConfig
 
 
 @document
 def fit_betas(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     targets: Sequence[str] | str | None = None,
     *,
     body: Literal["auto", "pooled", "surface", "cnn", "vit", "seed"] = "auto",
@@ -51,6 +52,7 @@ def fit_betas(
     n_jobs: int | None = None,
     show_progress_bar: bool | None = None,
     key_added: str = _keys.BETAS,
+    table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     r"""Fit spatially varying coefficients of the regulators of each target gene.
@@ -140,6 +142,7 @@ def fit_betas(
         not depend on it.
     %(show_progress_bar)s
     %(key_added)s
+    %(table_key)s
     %(copy)s
 
     Returns
@@ -161,10 +164,10 @@ def fit_betas(
           ``r2_seed``, ``r2_surface``, ``r2_network`` and ``r2_kept``, training R2, and ``kept``. With
           ``body="auto"``, ``r2_network`` is given only for targets that keep a network in some cell type. With counts
           also ``ceiling`` (share of the variance within the type that is not counting noise), ``explained`` (share of
-          the ceiling that is explained, with a 90 % interval over spatial blocks), ``r2_field`` (R2 of type and smooth
-          position alone), ``r2_adjusted`` (the same with adjustment terms), ``evidence_gain`` (log evidence that the
-          other regressors add to these) and ``p_terms`` (p-value that all regressors predict no better than type and
-          position).
+          the ceiling that is explained, with a 90 % interval over spatial blocks for all types together; NaN below a
+          ceiling of 0.02), ``r2_field`` (R2 of type and smooth position alone), ``r2_adjusted`` (the same with
+          adjustment terms), ``evidence_gain`` (log evidence that the other regressors add to these) and ``p_terms``
+          (p-value that all regressors predict no better than type and position).
         - ``training``: learning curves.
         - ``params`` and ``store``.
         - ``bodies``: what :func:`spacetravlr.tl.transfer_betas` evaluates; small compared with the coefficients. With
@@ -191,7 +194,7 @@ def fit_betas(
     >>> sorted(adata.uns["betas"]["scores"]["target"].unique())
     ['CD79A', 'PAX5']
     """
-    table = unwrap(adata)
+    table = unwrap(adata, table_key)
     options = FitOptions.of(
         body=body, layer=layer, counts_layer=counts_layer, noise=noise, raw_layer=raw_layer, cluster_key=cluster_key,
         modulators_key=modulators_key, score_threshold=score_threshold, n_folds=n_folds, min_cells=min_cells,

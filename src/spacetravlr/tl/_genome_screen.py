@@ -42,6 +42,7 @@ def genome_screen(
     adjusted: bool = False,
     client: Any = None,
     show_progress_bar: bool | None = None,
+    table_key: str | None = None,
 ) -> AnnData:
     """Perturb many genes, one at a time, and summarise what each perturbation does to the tissue.
 
@@ -74,6 +75,7 @@ def genome_screen(
     %(adjusted)s
     %(client)s
     %(show_progress_bar)s
+    %(table_key)s
 
     Returns
     -------
@@ -108,6 +110,11 @@ def genome_screen(
         save_cells=save_cells, n_samples=n_samples, client=client, show_progress_bar=show_progress_bar,
     )  # fmt: skip
     model = FittedModel.read(
-        unwrap(adata), betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs, adjusted=adjusted
+        unwrap(adata, table_key),
+        betas_key=betas_key,
+        received_key=received_key,
+        layer=layer,
+        n_jobs=n_jobs,
+        adjusted=adjusted,
     )
     return run_screen(model, save_to, options)

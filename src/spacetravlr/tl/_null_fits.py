@@ -40,6 +40,7 @@ def null_fits(
     n_jobs: int | None = None,
     show_progress_bar: bool | None = None,
     key_added: str = _keys.NULL_FITS,
+    table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     """Repeat the fit on null targets, which nothing can regulate, and report what it finds.
@@ -72,6 +73,7 @@ def null_fits(
     %(n_jobs)s
     %(show_progress_bar)s
     %(key_added)s
+    %(table_key)s
     %(copy)s
 
     Returns
@@ -80,7 +82,8 @@ def null_fits(
 
     ``adata.uns['null_fits']['targets']`` : DataFrame, one row per target
         ``r2``: held-out R2 of what was kept; ``gain``: by how much modulators raise the held-out R2 over cell type and
-        smooth position; ``kept``: whether a model was kept; ``active``: number of active terms, without adjustment.
+        smooth position, as in :func:`spacetravlr.get.scores`; ``kept``: whether a model was kept; ``active``: number of
+        active terms, without adjustment.
         Columns ``null_*`` are means over the null fits. ``p``: share of the fits, the one of the section among them,
         with at least this ``gain``.
     ``adata.uns['null_fits']['effects']`` : DataFrame, one row per gene that was knocked out
@@ -116,7 +119,7 @@ def null_fits(
     >>> sorted(adata.uns["null_fits"]["summary"])
     ['active', 'false_discovery', 'kept', 'null_active', 'null_kept']
     """
-    table = unwrap(adata)
+    table = unwrap(adata, table_key)
     assert_one_of(null, get_args(Null), name="null")
     if n_fits < 1 or int(n_fits) != n_fits:
         msg = f"Expected `n_fits` to be a whole number of at least 1, found `{n_fits}`."

@@ -11,6 +11,7 @@ from scipy import sparse
 from spacetravlr import _keys
 from spacetravlr._anndata._clusters import aggregate_name
 from spacetravlr._anndata._perturbed import note_cells
+from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._docs import document
 from spacetravlr.models.perturb._cells import CellsLike
 from spacetravlr.models.perturb._gene_factory import GeneFactory
@@ -39,6 +40,7 @@ def perturb(
     adjusted: bool = False,
     n_samples: int = 0,
     key_added: str = _keys.PERTURBED,
+    table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     r"""Simulate how a change of some genes in some cells propagates through the tissue.
@@ -72,6 +74,7 @@ def perturb(
     %(adjusted)s
     %(n_samples)s
     %(key_added)s
+    %(table_key)s
     %(copy)s
 
     Returns
@@ -118,7 +121,12 @@ def perturb(
     'FOXO1=max'
     """
     factory = GeneFactory(
-        adata, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs, adjusted=adjusted
+        unwrap(adata, table_key),
+        betas_key=betas_key,
+        received_key=received_key,
+        layer=layer,
+        n_jobs=n_jobs,
+        adjusted=adjusted,
     )
     result = factory.perturb(
         perturbation, fold=fold, cells=cells, n_propagation=n_propagation, derivative=derivative, n_samples=n_samples

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spacetravlr import _keys
+from spacetravlr._anndata._spatial import unwrap
 from spacetravlr._docs import document
 from spacetravlr.models.perturb._cells import CellsLike
 from spacetravlr.models.perturb._gene_factory import GeneFactory
@@ -31,6 +32,7 @@ def perturb_batch(
     layer: str | None = None,
     n_jobs: int | None = None,
     adjusted: bool = False,
+    table_key: str | None = None,
 ) -> list[Perturbation]:
     """Simulate several perturbations together, reading the coefficients only once.
 
@@ -50,6 +52,7 @@ def perturb_batch(
     %(layer_start)s
     %(n_jobs)s
     %(adjusted)s
+    %(table_key)s
 
     Returns
     -------
@@ -64,6 +67,11 @@ def perturb_batch(
         If a value is negative or not finite, or no gene or no cell is given.
     """
     factory = GeneFactory(
-        adata, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs, adjusted=adjusted
+        unwrap(adata, table_key),
+        betas_key=betas_key,
+        received_key=received_key,
+        layer=layer,
+        n_jobs=n_jobs,
+        adjusted=adjusted,
     )
     return factory.perturb_batch(perturbations, cells=cells, n_propagation=n_propagation, derivative=derivative)

@@ -47,6 +47,7 @@ def perturbation_vectors(
     rng: Rng = 0,
     n_jobs: int | None = None,
     key_added: str | None = None,
+    table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     r"""Estimate where each cell would move, in the tissue or in an embedding, if its expression changed as simulated.
@@ -90,6 +91,7 @@ def perturbation_vectors(
     %(n_jobs)s
     key_added
         Stem of the keys written; ``perturbed_key`` by default.
+    %(table_key)s
     %(copy)s
 
     Returns
@@ -123,7 +125,7 @@ def perturbation_vectors(
             msg = f"Expected `{name}` to be at least 1, found `{value}`."
             raise ValueError(msg)
     hint = 'Call `st.tl.perturb(adata, "FOXO1")` first.'
-    table = unwrap(adata)
+    table = unwrap(adata, table_key)
     assert_key(table, "uns", perturbed_key, name="perturbed_key", hint=hint)
     assert_key(table, "layers", perturbed_key, name="perturbed_key", hint=hint)
     embedding = _embedding(table, basis)

@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 
 @document
-def possible_targets(adata: AnnData | SpatialData, *, betas_key: str = _keys.BETAS) -> list[str]:
+def possible_targets(
+    adata: AnnData | SpatialData, *, betas_key: str = _keys.BETAS, table_key: str | None = None
+) -> list[str]:
     """List genes whose perturbation can have downstream effects: all TFs, ligands and receptors of the fitted model.
 
     Parameters
     ----------
     %(adata_fitted)s
     %(betas_key)s
+    %(table_key)s
 
     Returns
     -------
@@ -32,4 +35,4 @@ def possible_targets(adata: AnnData | SpatialData, *, betas_key: str = _keys.BET
     KeyError
         If there are no coefficients.
     """
-    return FittedModel.read(unwrap(adata), betas_key=betas_key).possible_targets()
+    return FittedModel.read(unwrap(adata, table_key), betas_key=betas_key).possible_targets()

@@ -34,6 +34,7 @@ def replicate(
     n_jobs: int | None = None,
     show_progress_bar: bool | None = None,
     key_added: str = _keys.REPLICATE,
+    table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     r"""Fit two independent halves of the counts and measure how well they agree.
@@ -63,6 +64,7 @@ def replicate(
     %(n_jobs)s
     %(show_progress_bar)s
     %(key_added)s
+    %(table_key)s
     %(copy)s
 
     Returns
@@ -107,7 +109,7 @@ def replicate(
     >>> list(adata.uns["replicate"]["targets"].columns)
     ['r2', 'reliability', 'explained', 'coefficients', 'active_jaccard', 'kept_a', 'kept_b']
     """
-    table = unwrap(adata)
+    table = unwrap(adata, table_key)
     if n_splits < 1 or int(n_splits) != n_splits:
         msg = f"Expected `n_splits` to be a whole number of at least 1, found `{n_splits}`."
         raise ValueError(msg)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from spacetravlr import _keys
 from spacetravlr._anndata._fitted_on import FITTED_ON
-from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._anndata._spatial import unwrap_both
 from spacetravlr._docs import document
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._validators import assert_one_of
@@ -30,6 +30,7 @@ def transfer_betas(
     betas_key: str = _keys.BETAS,
     n_jobs: int | None = None,
     key_added: str = _keys.BETAS,
+    table_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     r"""Evaluate the coefficients of one section at the cells of another.
@@ -81,6 +82,9 @@ def transfer_betas(
         Key of the coefficients in ``reference``.
     %(n_jobs)s
     %(key_added)s
+    table_key
+        Table to use of ``reference`` and ``query``, where they are SpatialData with more than one. For different tables
+        pass ``sdata.tables[...]``.
     copy
         Return a changed copy instead of changing ``query``.
 
@@ -132,9 +136,9 @@ def transfer_betas(
     assert_one_of(position, ("average", "same"), name="position")
     assert_one_of(missing, ("raise", "drop"), name="missing")
     resolve_n_jobs(n_jobs)
-    table = unwrap(query)
+    source, table = unwrap_both(reference, query, table_key)
     result = transfer(
-        unwrap(reference), table, position=position, missing=missing, cluster_key=cluster_key,
+        source, table, position=position, missing=missing, cluster_key=cluster_key,
         received_key=received_key, layer=layer, betas_key=betas_key, n_jobs=n_jobs,
     )  # fmt: skip
     out = table.copy() if copy else table

@@ -14,6 +14,7 @@ from spacetravlr._core.design import term_values
 from spacetravlr._core.evaluation.profiles import mean_known
 from spacetravlr._core.least_squares import pooled_least_squares
 from spacetravlr._utils import numba_threads
+from spacetravlr.models.evaluation._names import knocked_out
 from spacetravlr.models.evaluation._profiles import perturbed_genes
 from spacetravlr.models.perturb._screen import run_screen
 from spacetravlr.models.perturb._screen_options import ScreenOptions
@@ -174,9 +175,15 @@ def run_options(screen: AnnData | None, **options: Any) -> ScreenOptions:
             "mode": str(stored["mode"]),
             "n_propagation": int(stored["n_propagation"]),
             "derivative": str(stored["derivative"]),
-            "genes": [str(g) for g in screen.obs_names],
+            "genes": [_gene(str(name)) for name in screen.obs_names],
         }
     )
+
+
+def _gene(name: str) -> str:
+    """Gene of a screen's row, which may be called by the label of its knockout."""
+    genes = knocked_out(name, bare=False)
+    return next(iter(genes)) if len(genes) == 1 else name
 
 
 def wanted_kinds(kinds: Sequence[str] | str | None, possible: Sequence[Baseline]) -> list[str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from spacetravlr._types import Bools, Floats, Ints
 
+_KNOCKOUT = "knockout"
 _NOT_A_NAME = re.compile(r"[\s+,;&|=]+|_")
 
 
@@ -37,6 +38,8 @@ class Effects:
     """The same over the cells of each type."""
     cells: Callable[[str, Ints], tuple[Floats, Floats]] | None = field(default=None, repr=False)
     """For a perturbation and positions of genes, expression of cells without and with it; ``None`` for tables."""
+    knockouts: bool = True
+    """Whether a bare gene name may stand for the knockout of the gene."""
 
     def group(self, cell_type: str | None) -> Floats:
         """Changes over all cells, or over those of a type; NaN throughout for a type that is not known."""
@@ -101,7 +104,13 @@ def read_effects(
         raise ValueError(msg)
     if bad := int((~np.isfinite(values)).sum()):
         warn(f"{bad} changes of `{name}` are NaN or infinite; they are left out.")
-    return Effects(adata.obs_names, adata.var_names, values, {} if layer is not None else types_of_screen(adata))
+    return Effects(
+        adata.obs_names,
+        adata.var_names,
+        values,
+        {} if layer is not None else types_of_screen(adata),
+        knockouts=str(adata.uns.get(SCREEN, {}).get("mode", _KNOCKOUT)) == _KNOCKOUT,
+    )
 
 
 def types_of_screen(adata: AnnData) -> dict[str, Floats]:
@@ -130,6 +139,7 @@ def _of_simulation(adata: AnnData, key: str, cluster_key: str | None) -> Effects
     return Effects(
         pd.Index([name]), adata.var_names, change.mean(axis=0)[None], types,
         lambda _, wanted: (before[:, wanted], after[:, wanted]),
+        bool(((np.atleast_1d(stored["values"]) == 0) | (np.atleast_1d(stored["folds"]) == 0)).all()),
     )  # fmt: skip
 
 

@@ -139,7 +139,8 @@ def _noise_columns(
     """Score columns that need the noise of expression; none if it is treated as exact.
 
     ``ceiling`` is the share of the variance within a type that is not counting noise, ``explained`` the part of it that
-    the model explains, with an interval over all types of the target. ``r2_field`` is the R2 of type and smooth
+    the model explains, with an interval over all types of the target. Below a least ceiling there is nothing to
+    explain, and both are NaN: a ratio to almost nothing tells nothing. ``r2_field`` is the R2 of type and smooth
     position alone, ``r2_adjusted`` that with adjustment terms, ``evidence_gain`` the log evidence that the other terms
     add to these, and ``p_terms`` the p-value that all terms predict no better than type and position.
     """
@@ -158,7 +159,10 @@ def _noise_columns(
     means = type_means(y, types, n_types, np.ones(len(y), dtype=bool))
     about_mean = (y - means[types]) ** 2
     signal = about_mean - noise
-    low, high = ratio_interval(error - noise, signal, inputs.cv_block[report])
+    is_measured = signal.sum(axis=0) >= LEAST_CEILING * about_mean.sum(axis=0)
+    low, high = (
+        np.where(is_measured, end, np.nan) for end in ratio_interval(error - noise, signal, inputs.cv_block[report])
+    )
     explained = r2(sums_by_type(error - noise, types, n_types), sums_by_type(signal, types, n_types))
     out = {
         "ceiling": ceiling.ravel(),
