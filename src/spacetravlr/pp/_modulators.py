@@ -164,7 +164,7 @@ def modulators(
     >>> st.pp.modulators(adata, priors.grn, ligand_tf=priors.ligand_tf)
     >>> table = adata.uns["modulators"]["table"]
     >>> table.query("target == 'PAX5'")["kind"].value_counts().to_dict()
-    {'tf': 14, 'lr': 12, 'receptor': 12, 'tfl': 4}
+    {'tf': 14, 'lr': 12, 'receptor': 12, 'ligand': 11, 'tfl': 4}
     """
     adata = unwrap(adata, table_key)
     assert_unique_names(adata)
