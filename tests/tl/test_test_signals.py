@@ -48,6 +48,17 @@ def test_signals_that_act_are_found(tested):
     assert (targets["inflation"] >= 1).all()
 
 
+def test_own_ligands_are_adjusted_for_once(tissue, tested):
+    """They are, whether the table of modulators has them or not."""
+    without = tissue.copy()
+    table = without.uns["modulators"]["table"]
+    assert (table["kind"] == "ligand").any()
+    without.uns["modulators"]["table"] = table[table["kind"] != "ligand"]
+    st.tl.test_signals(without)
+    for part in ("signals", "targets", "types"):
+        pd.testing.assert_frame_equal(without.uns["signals_test"][part], tested.uns["signals_test"][part])
+
+
 def test_the_sign_is_that_of_the_truth(tested):
     table = st.get.signals(tested, max_q=0.001)
     terms = tested.uns["simulation"]["terms"]

@@ -84,6 +84,7 @@ def response(inputs: SignalInputs, gene: int) -> Floats:
 def target_columns(inputs: SignalInputs, terms: Terms, own: int, y: Floats) -> Columns:
     """Evaluate the columns of the target with gene ``own`` and response ``y``."""
     fit = inputs.fit
+    terms = terms.take(np.flatnonzero(np.asarray(terms.kind) != Kind.LIGAND))  # own ligands are columns in any case
     genes = np.unique(terms.gene)
     calibration = fit.calibration
     if calibration is not None and calibration.factors[own].any():
