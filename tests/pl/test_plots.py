@@ -216,7 +216,7 @@ def test_modulator_bars_of_pairs(adata):
 def test_receptors_by_themselves_have_a_name_and_a_colour(with_receptors):
     ax = st.pl.modulators(with_receptors, "CD79A", cell_type="all", value="mean", n_top=30)
     assert "CXCR4 (receptor)" in [label.get_text() for label in ax.get_yticklabels()]
-    assert "receptor by itself" in [text.get_text() for text in ax.figure.legends[0].get_texts()]
+    assert "receptor, main effect" in [text.get_text() for text in ax.figure.legends[0].get_texts()]
     assert st.pl.betas(with_receptors, "CD79A", "CXCR4").get_title().startswith("CXCR4 (receptor)")
 
 

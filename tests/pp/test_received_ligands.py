@@ -292,7 +292,7 @@ def test_without_contact_signals_contact_pairs_are_left_out(line, pairs, caplog,
 
 
 def test_a_table_without_contact_pairs_says_nothing_of_them(line, pairs, caplog):
-    line.X *= 0.7
+    line.X = line.X * 0.7
     st.pp.spatial_weights(line, radius=25, contact_radius=None)
     caplog.set_level("INFO")
     st.pp.received_ligands(line, pairs[:1])
@@ -301,7 +301,7 @@ def test_a_table_without_contact_pairs_says_nothing_of_them(line, pairs, caplog)
 
 
 def test_the_annotation_of_pairs_is_kept(line, pairs, tmp_path):
-    line.X *= 0.7
+    line.X = line.X * 0.7
     st.pp.spatial_weights(line, radius=25, contact_radius=10)
     annotations = ["ECM-Receptor", "Cell-Cell Contact", ""]
     st.pp.received_ligands(line, pairs.assign(annotation=annotations))
