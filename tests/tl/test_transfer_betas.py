@@ -150,7 +150,7 @@ def test_scores_of_the_query(surface, query):
     received = pd.concat([query.uns["received_ligands"], query.uns["received_ligands_tfl"]], axis=1)
     x = []
     for term in terms.itertuples():
-        local = term.receptor or term.tf
+        local = term.receptor or term.tf or term.ligand
         value = np.ones(query.n_obs) if term.kind == "intercept" else query[:, local].layers["log1p"].ravel()
         if term.kind in ("lr", "tfl"):
             name = term.ligand + ("|contact" if term.range == "contact" else "")
