@@ -212,7 +212,7 @@ def test_imputed_layers_are_named(adata):
 
 def test_plot_of_scores_shows_the_ceiling(fitted):
     axes = st.pl.scores(fitted)
-    assert "type and smooth position" in axes.get_xlabel()
+    assert "type, position and adjustment" in axes.get_xlabel()
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert any("ceiling" in label for label in labels)
 
