@@ -54,8 +54,8 @@ def test_predictions_fit_the_target(base):
     for i, row in enumerate(terms.itertuples()):
         if row.kind == "intercept":
             continue
-        x[:, i] = expression[row.receptor or row.tf]
-        if row.ligand:
+        x[:, i] = expression[row.receptor or row.tf or row.ligand]
+        if row.kind in ("lr", "tfl"):
             x[:, i] *= received[f"{row.ligand}|contact" if row.range == "contact" else row.ligand]
     predicted = (x * betas.to_numpy()).sum(axis=1)
     assert np.corrcoef(predicted, expression["PAX5"])[0, 1] > 0.9
