@@ -12,6 +12,7 @@ from scipy import special
 import spacetravlr as st
 from benchmarks import _common as common
 from benchmarks._truth import N_FOLDS, SEED, Case
+from spacetravlr._anndata._modulators import ADJUSTMENT
 
 FDR = 0.1
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -54,7 +55,7 @@ def judge(case: Case) -> Judged:
     terms = terms[terms["kind"].astype(str) != "intercept"].reset_index(drop=True)
     simulated = case.adata.uns["simulation"]["terms"]
     truth = common.align_betas(case.adata.obsm["true_betas"], simulated, terms)
-    return Judged(adata, terms, truth, (~terms["kind"].astype(str).isin(("receptor", "ligand"))).to_numpy())
+    return Judged(adata, terms, truth, (~terms["kind"].astype(str).isin(ADJUSTMENT)).to_numpy())
 
 
 def calls(fit: Judged) -> dict[str, float]:

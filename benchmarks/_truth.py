@@ -15,6 +15,7 @@ import spacetravlr as st
 from benchmarks import _common as common
 from benchmarks.baselines import METHODS as BASELINES
 from benchmarks.baselines import Cells, Method, held_out_r2
+from spacetravlr._anndata._modulators import ADJUSTMENT
 from spacetravlr._core.space.spatial_cv import spatial_folds
 
 DEPTHS = (0.17, 1.0, 7.0)
@@ -22,7 +23,6 @@ SEED, N_FOLDS = 0, 3  # of the fits; what decides on which cells they report
 N_BYSTANDERS = 50
 NULL = {"n_active_tfs": 0, "n_active_pairs": 0, "n_active_ligand_tf": 0}
 KINDS = ("tf", "receptor", "ligand")
-_ADJUSTMENT = ("receptor", "ligand")  # kinds of the terms that claim no effect
 _SIGNIFICANT = 2.58  # t value of p = 0.01
 
 
@@ -102,7 +102,7 @@ class Case:
         self.betas = common.align_betas(adata.obsm["true_betas"], simulated, self.terms)
         self.active = np.abs(self.betas).sum(axis=0) > 0
         self.kind = self.terms["kind"].astype(str).to_numpy()
-        self.claims = ~np.isin(self.kind, _ADJUSTMENT)
+        self.claims = ~np.isin(self.kind, ADJUSTMENT)
         self._genes, self._indicator = self._changes()
         self.effects = self.knockouts(self.betas, "exact")
 

@@ -12,7 +12,6 @@ space have departures by cell type alone.
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -51,10 +50,10 @@ class PooledFits(NamedTuple):
     full: SurfaceFit
     smooth: SurfaceFit
     """The intercept alone."""
-    adjusted: SurfaceFit
-    """The intercept and the terms of adjustment; the intercept alone if there are none."""
     terms: TermInference | None = None
     """Errors and tests of the terms, where they were judged."""
+    adjusted: SurfaceFit | None = None
+    """The intercept and the terms of adjustment, after a search; the intercept alone if there are none."""
 
 
 class Hierarchy:
@@ -121,7 +120,7 @@ class Hierarchy:
         model = self._combined(folds)
         smooth = self._fit(model, model.learn(n_steps, exact=False))
         if not self.intercept:
-            return PooledFits(smooth, smooth, smooth)
+            return PooledFits(smooth, smooth, adjusted=smooth)
         self._add([(k, Part.POOLED) for k in range(self.intercept)], self.kind.tolist())
         model = self._combined(folds)
         posterior = model.learn(n_steps, exact=False)
@@ -135,7 +134,8 @@ class Hierarchy:
         model = self._combined(folds)
         posterior = model.learn(n_steps, exact=False)
         self._remember(model)
-        return PooledFits(self._fit(model, posterior), smooth, self._adjusted(self._combined(folds), smooth, n_steps))
+        adjusted = self._adjusted(folds) if self._adjustment.any() else smooth
+        return PooledFits(self._fit(model, posterior), smooth, adjusted=adjusted)
 
     def refit(self, folds: Sequence[int], *, blind: bool = False, evidence: bool = False) -> PooledFits:
         """Fit again on other folds.
@@ -161,20 +161,18 @@ class Hierarchy:
         alone.keep(np.arange(len(self._blocks)) < self._n_smooth)
         smooth = self._fit(alone, alone.learn(n_steps, exact=False))
         if not self.intercept:
-            return PooledFits(smooth, smooth, smooth, TermInference.of_none(self.n_types) if evidence else None)
-        adjusted = smooth if evidence else self._adjusted(copy(model), smooth, n_steps)
+            return PooledFits(smooth, smooth, TermInference.of_none(self.n_types) if evidence else None)
         posterior = model.learn(n_steps, exact=evidence)
         terms = self._judged(model, posterior, folds) if evidence else None
-        return PooledFits(self._fit(model, posterior, evidence=evidence), smooth, adjusted, terms)
+        return PooledFits(self._fit(model, posterior, evidence=evidence), smooth, terms)
 
-    def _adjusted(self, model: GroupArd, smooth: SurfaceFit, n_steps: int) -> SurfaceFit:
-        """Fit the intercept and the terms of adjustment among the blocks of ``model``, which is changed."""
-        blocks = self._blocks[: len(model)]
-        kept = np.array([k == self.intercept or self._adjustment[k] for k, _ in blocks])
-        if not self._adjustment.any():
-            return smooth
-        model.keep(kept)
-        return self._fit(model, model.learn(n_steps, exact=False), [b for b, k in zip(blocks, kept, strict=True) if k])
+    def _adjusted(self, folds: Sequence[int]) -> SurfaceFit:
+        """Fit the intercept and the terms of adjustment, from the variances that were found."""
+        model = self._combined(folds)
+        kept = [k == self.intercept or bool(self._adjustment[k]) for k, _ in self._blocks]
+        model.keep(np.array(kept))
+        posterior = model.learn(self.options.n_steps, exact=False)
+        return self._fit(model, posterior, [block for block, keep in zip(self._blocks, kept, strict=True) if keep])
 
     def _judged(self, model: GroupArd, posterior: Posterior, folds: Sequence[int]) -> TermInference:
         """Errors and tests of all terms."""

@@ -57,7 +57,7 @@ class BodyResult:
     """The same as ``prediction`` by what the body makes of type and position alone, where it is kept by a test against
     that. Choosing cells are then predicted without any part that was chosen by looking at them."""
     without_claims: Floats | None = None
-    """The same by type, position and terms of adjustment."""
+    """Reporting cells predicted by type, position and terms of adjustment."""
     evidence_gain: Floats | None = None
     """Log evidence that the other terms of each target add to those of adjustment (targets,)."""
     p_terms: Floats | None = None

@@ -128,6 +128,8 @@ class PooledBody(Body):
         hierarchy = Hierarchy(x, kind, y, functions, self._folds, options, inputs.cv_block, by_type, adjustment)
         choosing = list(range(inputs.n_folds))
         found = hierarchy.search(choosing)
+        assert found.adjusted is not None
+        result.without_claims[self._folds[report], t] = predict(found.adjusted, self._folds[report])
         for fold in choosing:
             result.train[self._folds[fold], t] = predict(found.full, self._folds[fold])
         for fold in (report, *choosing):
@@ -136,7 +138,6 @@ class PooledBody(Body):
             fits = found if fold == report else hierarchy.refit(others, blind=True)
             result.prediction[self._folds[fold], t] = predict(fits.full, self._folds[fold])
             result.without_terms[self._folds[fold], t] = predict(fits.smooth, self._folds[fold])
-            result.without_claims[self._folds[fold], t] = predict(fits.adjusted, self._folds[fold])
         fits = hierarchy.refit([*choosing, report], evidence=True)
         final, terms = fits.full, fits.terms
         task.progress()
