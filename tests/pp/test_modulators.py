@@ -457,7 +457,7 @@ def test_real_section(data_dir: Path) -> None:
     grn = st.priors.fetch_base_grn(confidence="ABC")
     st.pp.modulators(adata, grn, ligand_tf=data_dir / "nichenet_like_ligand_tf_human.parquet", cluster_key="region")
     table = adata.uns["modulators"]["table"]
-    assert set(table["kind"].unique()) == {"tf", "lr", "tfl", "receptor"}
+    assert set(table["kind"].unique()) == {"tf", "lr", "tfl", "receptor", "ligand"}
     assert {*table["target"], *table["tf"], *table["ligand"], *table["receptor"]} <= {*adata.var_names, ""}
     tfl = table[table["kind"] == "tfl"]
     assert tfl.groupby(["target", "tf"], observed=True).size().max() <= 5
