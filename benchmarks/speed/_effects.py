@@ -11,8 +11,9 @@ from benchmarks.speed._stage import Case, Options, Reach, Sizes, Stage, Work
 from benchmarks.speed._tissues import coordinates
 from spacetravlr._core.design import Kind, Signals, Targets, Terms
 from spacetravlr._core.response.adjoint import Weights, gradient
-from spacetravlr._core.response.propagation import InputChange, Workspace, baseline, roles
+from spacetravlr._core.response.propagation import baseline
 from spacetravlr._core.response.pull_back import Linearised
+from spacetravlr._core.response.start import InputChange, Workspace, roles
 from spacetravlr._core.signals.operators import LigandField, make_operator
 from spacetravlr._core.space.neighbours import nearest_neighbours
 from spacetravlr._core.transitions import project, transition_probabilities

@@ -9,9 +9,10 @@ import torch
 
 from spacetravlr._core.design import Kind, Signals, Targets, Terms
 from spacetravlr._core.response.adjoint import Weights, gradient, pinned_gradient, self_return
-from spacetravlr._core.response.propagation import CoefficientChunk, InputChange, baseline, in_memory, propagate, roles
+from spacetravlr._core.response.propagation import CoefficientChunk, baseline, in_memory, propagate
 from spacetravlr._core.response.pull_back import Linearised
 from spacetravlr._core.response.round import Baseline
+from spacetravlr._core.response.start import InputChange, roles
 
 # 0, 1 TFs (0 is a target, 1 a ligand too), 2 ligand of both ranges, 3, 4 receptors (3 is a target, 4 a ligand too),
 # 5, 7 targets only, 6 target that is a ligand too; targets 0 -> 3 -> 0 and 6 -> 0 -> 6 are loops

@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 
 from spacetravlr._core.design import Kind, Signals, Targets, Terms
-from spacetravlr._core.response.propagation import (
-    CoefficientChunk,
-    InputChange,
-    Workspace,
-    baseline,
-    in_memory,
-    propagate,
-    roles,
-)
+from spacetravlr._core.response.propagation import CoefficientChunk, baseline, in_memory, propagate
+from spacetravlr._core.response.start import InputChange, Workspace, begin, roles
 
 # 0 TF (also a target), 1 TF and ligand, 2 ligand (secreted and contact), 3 receptor, 4 receptor and ligand,
 # 5 target only, 6 target that is a ligand too, 7 no role and no model
@@ -336,7 +329,37 @@ def test_only_signals_whose_ligand_changed_are_received_again(tissue, betas):
     propagate(watched, TERMS, TARGETS, coefficients=in_memory(betas), inputs=[change(tissue, {2: 1.0})])
     assert asked[:2] == [1, 1]  # the secreted and the contact signal of gene 2
     # gene 2 stays pinned and of the targets only gene 6 is a ligand
-    assert asked[2:] == [2, 1, 2, 1, 2, 1]
+    assert asked[2:] == [1, 1, 1]
+    asked.clear()
+    no_role = Targets(np.array([5]), np.array([0, len(TERMS)]), np.arange(len(TERMS)))
+    propagate(watched, TERMS, no_role, coefficients=in_memory(betas[:, :10]), inputs=[change(tissue, {2: 1.0})])
+    assert asked == [1, 1]
+
+
+@pytest.mark.parametrize("n_propagation", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("name", WANTED)
+def test_runs_with_other_coefficients_share_a_start(tissue, betas, name, n_propagation):
+    given = [change(tissue, WANTED[name]), change(tissue, {1: 1.0, 3: 5.0})]  # the last is beyond the range
+    workspace, others = Workspace(), np.random.default_rng(3).normal(0, 0.3, (3, *betas.shape))
+    start = begin(tissue, TERMS, TARGETS, given, workspace)
+    states = start.wanted, start.held
+    before = [np.concatenate([state.own, state.received], axis=1) for state in states]
+    for other in (betas, *others):
+        found, alone = (
+            propagate(
+                tissue,
+                TERMS,
+                TARGETS,
+                coefficients=in_memory(other),
+                inputs=inputs,
+                n_propagation=n_propagation,
+                workspace=memory,
+            )
+            for inputs, memory in ((start, workspace), (given, None))
+        )
+        np.testing.assert_array_equal(found.values, alone.values)
+    for state, was in zip(states, before, strict=True):
+        np.testing.assert_array_equal(np.concatenate([state.own, state.received], axis=1), was)
 
 
 def test_single_precision_stays_close_to_double(tissue, betas):

@@ -34,8 +34,8 @@ import numpy as np
 
 from spacetravlr._core.kernels import parallel_kernel
 from spacetravlr._core.response.edges import EdgeMaker, mean_gains
-from spacetravlr._core.response.propagation import roles
 from spacetravlr._core.response.pull_back import PINNED, Linearised, Pins, round_back
+from spacetravlr._core.response.start import roles
 
 if TYPE_CHECKING:
     from spacetravlr._core.response.round import Baseline

@@ -21,21 +21,20 @@ the change of the cell's own expression, its roles as ligand the change of what 
 
 Terms are shared by targets, so each round computes the change of every distinct term once per cell, and a target costs
 one short dot product. A batch of perturbations reads the coefficients once. Before the last round only genes with a
-role are needed, and only signals whose ligand changed are recomputed. Adjustment terms pass nothing on
+role are needed, and only signals whose ligand a round can change are recomputed. Adjustment terms pass nothing on
 (:attr:`~spacetravlr._core.design.Terms.causal`).
+
+What is wanted, the signals that follow from it and which targets it can reach do not depend on the coefficients
+(:class:`Start`), so runs of one batch with several sets of coefficients share it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import numba as nb
 import numpy as np
 
-from spacetravlr._core.kernels import parallel_kernel
 from spacetravlr._core.response.round import (
     Baseline,
     CoefficientChunk,
@@ -48,25 +47,23 @@ from spacetravlr._core.response.round import (
     set_zero,
     update_targets,
 )
+from spacetravlr._core.response.start import (
+    InputChange,
+    Start,
+    Workspace,
+    begin,
+    clamp_perturbed,
+    empty_rows,
+    receive,
+    write_inputs,
+)
 
 if TYPE_CHECKING:
     from spacetravlr._core.design import Signals, Targets, Terms
-    from spacetravlr._types import Bools, Floats, Ints
+    from spacetravlr._types import Floats, Ints
 
-# Columns (signals x perturbations) that are received together: few enough to stay near the processor.
-_COLUMNS_AT_ONCE = 512
-
-
-@dataclass(frozen=True)
-class InputChange:
-    """One perturbation: the wanted change of some genes at every cell."""
-
-    genes: Ints
-    """Gene indices, shape (n_perturbed,)."""
-    change: Floats
-    """Cells x perturbed genes; zero where nothing is changed."""
-    cells: Bools | None = None
-    """Cells whose perturbed genes end at the wanted value even where that is no change; shape (n_cells,)."""
+# Which of three states each round writes: the first reads state 0 and the start, the second the start and state 1.
+_TURNS = (1, 0, 2)
 
 
 class Changes(NamedTuple):
@@ -76,25 +73,6 @@ class Changes(NamedTuple):
     """Gene index of each row of ``values``, ascending."""
     values: Floats
     """Cells x genes x perturbations."""
-
-
-class Workspace:
-    """Memory that successive propagations reuse: allocating new memory would cost more than the computation.
-
-    Arrays made in it hold until the next propagation.
-    """
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, Floats] = {}
-
-    def empty(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Floats:
-        """Anything, in the memory that last had this name if there is enough."""
-        size = math.prod(shape)
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.size < size or buffer.dtype != dtype:
-            self._buffers.pop(name, None)
-            self._buffers[name] = buffer = np.empty(size, dtype)
-        return buffer[:size].reshape(shape)
 
 
 def in_memory(betas: Floats) -> CoefficientReader:
@@ -120,19 +98,13 @@ def received_signals(expression: Floats, signals: Signals, field: Field) -> Floa
     return np.ascontiguousarray(received, dtype=expression.dtype)
 
 
-def roles(terms: Terms, signals: Signals) -> Ints:
-    """Indices of genes that can pass a change on: TFs, receptors and ligands, ascending."""
-    used = terms.signal[terms.signal >= 0]
-    return np.unique(np.concatenate([terms.gene[terms.causal], signals.ligand[used]])).astype(np.int64)
-
-
 def propagate(
     tissue: Baseline,
     terms: Terms,
     targets: Targets,
     *,
     coefficients: CoefficientReader,
-    inputs: Sequence[InputChange],
+    inputs: Sequence[InputChange] | Start,
     n_propagation: int = 4,
     derivative: Derivative = "product_rule",
     workspace: Workspace | None = None,
@@ -150,7 +122,7 @@ def propagate(
     coefficients
         Reader of the coefficient matrix (columns as in :meth:`Targets.columns_of`), see :func:`in_memory`.
     inputs
-        The perturbations.
+        The perturbations, or what :func:`begin` made of them, which is then left as it is.
     n_propagation
         Rounds, at least one.
     derivative
@@ -164,95 +136,86 @@ def propagate(
     Change of every modelled or perturbed gene, cells x genes x perturbations, in the dtype of the expression. Perturbed
     genes hold their wanted change, whatever the rounds made of it.
     """
-    role = roles(terms, tissue.signals)
-    perturbed = [change.genes for change in inputs]
-    genes = np.unique(np.concatenate([targets.gene, *perturbed])).astype(np.int64)
-    n, batch, dtype = len(tissue.expression), len(inputs), tissue.expression.dtype
     workspace = Workspace() if workspace is None else workspace
-    names = ["own 0", "own 1", "own 2"]
-    # written in the last round, to where the state that is no longer needed then has been: three states take turns
-    values = workspace.empty(names[(n_propagation + 1) % 3], (n, len(genes), batch), dtype)
-    own, own_now, spare = (workspace.empty(name, (n, len(role), batch), dtype) for name in names)
-    received, received_now = (
-        workspace.empty(f"received {i}", (n, len(tissue.signals), batch), dtype) for i in range(2)
-    )
-    before, now = State(own, received), State(own_now, received_now)
-    for start in (own, received, own_now):
-        start.fill(0)
-    _write_inputs(now.own, role, [InputChange(i.genes, i.change) for i in inputs])
-    _receive(now, role, tissue)
+    if isinstance(inputs, Start):
+        start, memory = inputs, _Memory(workspace, inputs)
+    else:
+        start = begin(tissue, terms, targets, inputs, workspace)
+        memory = _Memory(workspace, start, recycle=True)
+    role, genes, relaying = start.role, start.genes, start.relaying
+    before, now, free = start.held, start.held, 0
+    if len(relaying) or n_propagation == 1:  # else all rounds but the last do nothing
+        before, now, free = memory.unchanged(), start.wanted, _TURNS[(n_propagation - 1) % 3]
+    relays = np.searchsorted(role, targets.gene[relaying])
+    by_relay = np.flatnonzero(np.isin(tissue.signals.ligand, role[relays]))
+    for i in range(n_propagation - 1 if len(relaying) else 0):
+        own, moved = memory.next_own(i), start.held.moved.copy()
+        update_targets(tissue, terms, targets, relaying, Rows(role, role), coefficients, before, now, derivative, own)
+        clamp_perturbed(own, role, relays, start.inputs, tissue)
+        moved[relays] = changed(own, relays)
+        received = memory.next_received(i)
+        receive(own, moved, by_relay, role, tissue, received)
+        before, now = now, State(own, received, moved)
 
-    relaying = np.flatnonzero(np.isin(targets.gene, role))
-    for _ in range(n_propagation - 1):
-        update_targets(tissue, terms, targets, relaying, Rows(role, role), coefficients, before, now, derivative, spare)
-        _clamp_perturbed(spare, role, inputs, tissue)
-        after = State(spare, before.received)
-        _receive(after, role, tissue)
-        spare, before, now = before.own, now, after
-
+    values = memory.own(free, len(genes))
+    set_zero(values, np.searchsorted(genes, np.setdiff1d(genes, targets.gene)))
     everyone = np.arange(len(targets))
     update_targets(tissue, terms, targets, everyone, Rows(role, genes), coefficients, before, now, derivative, values)
-    _write_inputs(values, genes, inputs)
+    write_inputs(values, genes, start.inputs)
     return Changes(genes, values)
 
 
-def _clamp_perturbed(values: Floats, genes: Ints, inputs: Sequence[InputChange], tissue: Baseline) -> None:
-    """Set the wanted change where there is one, clipped to the range of the baseline."""
-    for row, p, gene, change, _ in _perturbed_rows(genes, inputs):
-        base = tissue.expression[:, gene]
-        chosen = change != 0
-        values[chosen, row, p] = np.clip(change, -base, tissue.maximum[gene] - base)[chosen]
+class _Memory:
+    """The states of a propagation: three of what cells express and two of what they receive take turns.
 
+    Parameters
+    ----------
+    workspace
+        Where they lie.
+    start
+        Start of the batch.
+    recycle
+        Whether the memory of the start is used for one of them, because nobody needs it afterwards.
+    """
 
-def _write_inputs(values: Floats, genes: Ints, inputs: Sequence[InputChange]) -> None:
-    """Set the wanted change itself, wherever a gene was perturbed."""
-    for row, p, _, change, cells in _perturbed_rows(genes, inputs):
-        chosen = change != 0 if cells is None else cells
-        values[chosen, row, p] = change[chosen]
+    def __init__(self, workspace: Workspace, start: Start, *, recycle: bool = False) -> None:
+        self._workspace, self._start = workspace, start
+        self._own = ["own 0", "own 1", "wanted own" if recycle else "own 2"]
+        self._received = ["received 0", "wanted received" if recycle else "received 1"]
+        # what holds all that no relaying target changes
+        self._filled = {"wanted own", "wanted received"} if start.held is start.wanted else set()
 
+    def own(self, i: int, n_rows: int) -> Floats:
+        """Changes of expression, cells x rows x perturbations."""
+        n, _, batch = self._start.wanted.own.shape
+        return empty_rows(
+            self._workspace, self._own[i], (n, n_rows, batch), self._start.wanted.own.dtype,
+            room=max(len(self._start.role), len(self._start.genes)),
+        )  # fmt: skip
 
-def _perturbed_rows(genes: Ints, inputs: Sequence[InputChange]) -> Iterator[tuple[int, int, int, Floats, Bools | None]]:
-    """Row in ``genes``, perturbation, gene, change and cells of every perturbed gene that is in ``genes``."""
-    for p, given in enumerate(inputs):
-        for column, gene in enumerate(given.genes):
-            row = int(np.searchsorted(genes, gene))
-            if row < len(genes) and genes[row] == gene:
-                yield row, p, int(gene), given.change[:, column], given.cells
+    def received(self, i: int) -> Floats:
+        """Changes of received signals, cells x signals x perturbations."""
+        like = self._start.wanted.received
+        return self._workspace.empty(self._received[i], like.shape, like.dtype)
 
+    def unchanged(self) -> State:
+        """The tissue before anything happens to it."""
+        own, received = self.own(0, len(self._start.role)), self.received(0)
+        own.fill(0)
+        received.fill(0)
+        return State(own, received, np.zeros(len(self._start.role), dtype=bool))
 
-def _receive(state: State, role: Ints, tissue: Baseline) -> None:
-    """Fill in the change of the received signals; only columns whose ligand changed are received again."""
-    n, _, batch = state.own.shape
-    signals = tissue.signals
-    row = np.searchsorted(role, signals.ligand)
-    emits = np.isin(signals.ligand, role[changed(state.own)])
-    set_zero(state.received, np.flatnonzero(~emits))
-    at_once = max(1, _COLUMNS_AT_ONCE // batch)
-    for contact in (False, True):  # one range at a time: the field then has nothing to sort
-        of_range = np.flatnonzero(emits & (signals.contact == contact))
-        for start in range(0, len(of_range), at_once):
-            signal = of_range[start : start + at_once]
-            emitted = np.empty((n, len(signal) * batch), state.own.dtype)
-            _take(state.own, row[signal], emitted)
-            received = tissue.field.apply(emitted, np.full(emitted.shape[1], contact))
-            _put(received, signal, state.received)
+    def next_own(self, i: int) -> Floats:
+        """Where round ``i`` writes what cells express; all that relaying targets do not change is there already."""
+        turn = _TURNS[i % 3]
+        return self._fill(self._own[turn], self.own(turn, len(self._start.role)), self._start.held.own)
 
+    def next_received(self, i: int) -> Floats:
+        """The same for what they receive: in the place of the state before, once a round has read it."""
+        return self._fill(self._received[i % 2], self.received(i % 2), self._start.held.received)
 
-@parallel_kernel
-def _take(values, rows, out):
-    """Copy rows of every cell (cells x rows x perturbations) into one row per cell."""
-    batch = values.shape[2]
-    for j in nb.prange(values.shape[0]):
-        for r in range(rows.shape[0]):
-            for p in range(batch):
-                out[j, r * batch + p] = values[j, rows[r], p]
-
-
-@parallel_kernel
-def _put(values, rows, out):
-    """Copy one row per cell into rows of it."""
-    batch = out.shape[2]
-    for j in nb.prange(values.shape[0]):
-        for r in range(rows.shape[0]):
-            for p in range(batch):
-                out[j, rows[r], p] = values[j, r * batch + p]
+    def _fill(self, name: str, values: Floats, held: Floats) -> Floats:
+        if name not in self._filled:
+            self._filled.add(name)
+            np.copyto(values, held)
+        return values

@@ -73,6 +73,8 @@ class State(NamedTuple):
     """Cells x role genes x perturbations."""
     received: Floats
     """Cells x signals x perturbations."""
+    moved: Bools
+    """Role genes that changed in any cell and perturbation; the changes of all others are zero."""
 
 
 class Rows(NamedTuple):
@@ -97,15 +99,11 @@ def update_targets(
     out: Floats,
 ) -> None:
     """Fill ``out`` (cells x ``rows.out`` x perturbations) with the clipped change of the ``wanted`` targets."""
-    gene_changed = changed(now.own)
-    signal_changed = np.append(changed(now.received), False)  # the last one answers for signal -1
     gene_row = np.searchsorted(rows.roles, terms.gene)
-    active = terms.causal  # the others have no row where their gene plays no other role
-    moved = gene_changed[gene_row[active]] | signal_changed[terms.signal[active]]
-    active[active] = moved
+    active = active_terms(terms, tissue.signals, rows.roles, now.moved)
     entries = _entries(targets, wanted, active)
     reached, group = wanted[entries.targets], None
-    set_zero(out, np.setdiff1d(np.arange(len(rows.out)), np.searchsorted(rows.out, targets.gene[reached])))
+    set_zero(out, np.searchsorted(rows.out, np.setdiff1d(targets.gene[wanted], targets.gene[reached])))
     if not len(reached):
         return
     for chunk in coefficients(reached, entries.column):
@@ -124,17 +122,25 @@ def update_targets(
                 np.asarray(terms.kind)[used] == Kind.LR,
             ),
             _Levels(tissue.expression[cells], tissue.received[cells]),
-            State(before.own[cells], before.received[cells]),
-            State(now.own[cells], now.received[cells]),
+            _Changes(before.own[cells], before.received[cells]),
+            _Changes(now.own[cells], now.received[cells]),
             derivative == "exact",
             _Written(gene.astype(np.int64), tissue.maximum, np.searchsorted(rows.out, gene).astype(np.int64)),
             out[cells],
         )
 
 
-def changed(values: Floats) -> Bools:
-    """Which rows of ``values`` (cells x rows x perturbations) are not zero throughout."""
-    return np.asarray(_nonzero(values).any(axis=0))
+def active_terms(terms: Terms, signals: Signals, role: Ints, moved: Bools) -> Bools:
+    """Which terms can change when these of the ``role`` genes do: through their gene, or through their signal."""
+    active = terms.causal  # the others have no row where their gene plays no other role
+    emitted = np.append(np.isin(signals.ligand, role[moved]), False)  # the last one answers for signal -1
+    active[active] = moved[np.searchsorted(role, terms.gene[active])] | emitted[terms.signal[active]]
+    return active
+
+
+def changed(values: Floats, rows: Ints) -> Bools:
+    """Which of some ``rows`` of ``values`` (cells x rows x perturbations) are not zero throughout."""
+    return np.asarray(_nonzero(values, rows).any(axis=0))
 
 
 def set_zero(values: Floats, rows: Ints) -> None:
@@ -149,6 +155,13 @@ def _set_zero(values, rows):
         for r in rows:
             for p in range(values.shape[2]):
                 values[j, r, p] = 0
+
+
+class _Changes(NamedTuple):
+    """Changes at some cells, as in :class:`State`."""
+
+    own: Floats
+    received: Floats
 
 
 class _Levels(NamedTuple):
@@ -214,8 +227,8 @@ def _entries(targets: Targets, wanted: Ints, active: Bools) -> _Entries:
 
 
 @parallel_kernel
-def _nonzero(values):
-    n, n_rows, n_batch = values.shape
+def _nonzero(values, rows):
+    n, n_rows, n_batch = values.shape[0], rows.shape[0], values.shape[2]
     n_tasks = (n + _CELLS_PER_TASK - 1) // _CELLS_PER_TASK
     found = np.zeros((n_tasks, n_rows), dtype=np.bool_)
     for task in nb.prange(n_tasks):
@@ -224,7 +237,7 @@ def _nonzero(values):
             kept = 0
             for r in remaining[:n_remaining]:
                 for p in range(n_batch):
-                    found[task, r] |= values[j, r, p] != 0
+                    found[task, r] |= values[j, rows[r], p] != 0
                 remaining[kept] = r
                 kept += not found[task, r]
             n_remaining = kept

@@ -11,7 +11,7 @@ import numpy as np
 from spacetravlr.models.bodies._surface import SurfaceParts
 
 if TYPE_CHECKING:
-    from spacetravlr._core.surfaces.model import CellFunctions, SurfaceFit
+    from spacetravlr._core.surfaces.model import SurfaceFit
     from spacetravlr._types import Floats, Ints
 
 _LARGEST = float(np.finfo(np.float16).max)
@@ -57,14 +57,29 @@ class Deviations:
         """Number of draws."""
         return self.draws.shape[1]
 
-    def of(self, t: int, draw: int, columns: Ints, functions: CellFunctions) -> Floats:
-        """What one draw adds to some coefficients of a target (0 is the intercept), cells x columns, standardised."""
-        parts = self.parts
-        out = np.zeros((len(functions.cell_type), len(columns)))
-        place = {int(column): i for i, column in enumerate(columns)}
-        for i in np.flatnonzero((parts.target == t) & np.isin(parts.column, columns)).tolist():
-            weights = self.draws[parts.indptr[i] : parts.indptr[i + 1], draw].astype(np.float64)
-            out[:, place[int(parts.column[i])]] += functions.times(weights, int(parts.part[i]), int(parts.scale[t]))
+    def weights(self, draw: int, target: Ints, column: Ints, places: Ints) -> Floats:
+        """Weights of one draw for some coefficients of modulators, functions x coefficients, float32, standardised.
+
+        Parameters
+        ----------
+        draw
+            Which draw.
+        target, column
+            Target of each coefficient, and its number there (from 1; 0 is the intercept); all of one length scale.
+        places
+            Where the functions of each part begin, as from
+            :meth:`spacetravlr._core.surfaces.model.CellFunctions.places`.
+        """
+        parts, width = self.parts, int(max(self.parts.column.max(initial=0), column.max(initial=0))) + 1
+        wanted, given = target * width + column, parts.target * width + parts.column
+        order = np.argsort(wanted)
+        place = order[np.minimum(np.searchsorted(wanted[order], given), len(order) - 1)]
+        chosen = np.flatnonzero((wanted[place] == given) & (parts.part < len(places) - 1))
+        first, length = parts.indptr[chosen], np.diff(parts.indptr)[chosen]
+        within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+        out = np.zeros((int(places[-1]), len(wanted)), dtype=np.float32)
+        row, at = np.repeat(places[parts.part[chosen]], length) + within, np.repeat(place[chosen], length)
+        out[row, at] = self.draws[np.repeat(first, length) + within, draw]
         return out
 
     def state(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spacetravlr._core.linalg.columns import add_columns
 from spacetravlr._core.standardise import departure_to_original
 from spacetravlr.io._store import stored_bodies
 from spacetravlr.models.bodies._base import Body, EvaluationCells, Varying
@@ -111,23 +112,35 @@ class FittedBlock:
                 out[rows[:, None], place[index]] += scaled
         return out
 
-    def deviation(self, draw: int, columns: Ints, cells: EvaluationCells) -> Floats:
-        """What one draw from the posterior adds to some columns (numbers in the order that is delivered).
+    def add_deviation(self, draw: int, columns: Ints, cells: EvaluationCells, out: Floats, at: Ints) -> None:
+        """Add what one draw from the posterior adds to some columns (numbers in the order that is delivered).
 
-        Returns
-        -------
-        Cells x ``columns``, float32, original units. Nothing is added to intercepts.
+        Nothing is added to intercepts.
+
+        Parameters
+        ----------
+        draw
+            Which draw.
+        columns
+            Columns of the block.
+        cells
+            Cells to evaluate.
+        out
+            Cells x columns, original units.
+        at
+            Column of ``out`` for each of ``columns``.
         """
         assert self.deviations is not None
-        out = np.zeros((len(cells.cell_type), len(columns)), dtype=np.float32)
         inside = self.order[columns]
         target = np.searchsorted(self.indptr, inside, side="right") - 1
-        for t in np.unique(target).tolist():
-            own = np.flatnonzero((target == t) & (inside != self.indptr[t]))
-            functions = cells.functions()
-            values = self.deviations.of(t, draw, inside[own] - self.indptr[t], functions)
-            out[:, own] = values * (self.spread[self.indptr[t]] / self.spread[inside[own]])
-        return out
+        first = self.indptr[target]
+        scale = np.where(inside == first, -1, self.deviations.parts.scale[target])
+        functions = cells.functions()
+        for s in np.unique(scale[scale >= 0]).tolist():
+            own = np.flatnonzero(scale == s)
+            weights = self.deviations.weights(draw, target[own], inside[own] - first[own], functions.places(s))
+            weights *= self.spread[first[own]] / self.spread[inside[own]]
+            add_columns(functions.stack(s).T @ weights, at[own], out)
 
     def state(self) -> dict[str, Any]:
         """Everything as nested dicts of arrays and plain values, for :meth:`from_state`."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spacetravlr._core.response.propagation import Workspace, in_memory
+from spacetravlr._core.response.propagation import in_memory
 from spacetravlr._core.response.round import CoefficientChunk
+from spacetravlr._core.response.start import Workspace
 from spacetravlr._utils import resolve_n_jobs
 from spacetravlr.io._chunks import StoredMatrix
 from spacetravlr.io._lazy import lazy_matrix

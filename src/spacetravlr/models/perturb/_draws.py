@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from spacetravlr import _keys
 from spacetravlr._anndata._section import read_section
+from spacetravlr._core.linalg.columns import copy_columns
 from spacetravlr._core.response.change_summary import summarise_changes
-from spacetravlr._core.response.propagation import Workspace
 from spacetravlr._core.response.round import CoefficientChunk
+from spacetravlr._core.response.start import Workspace
 from spacetravlr._utils import numba_threads
 from spacetravlr.models.bodies._fitted import FittedBlock, fitted_blocks
 from spacetravlr.models.bodies._reference import QueryCells, Reference
@@ -21,9 +22,11 @@ from spacetravlr.models.perturb._coefficients import column_groups
 from spacetravlr.models.perturb._simulator import Simulator
 
 if TYPE_CHECKING:
-    from spacetravlr._core.response.propagation import Changes, InputChange
+    from spacetravlr._core.response.propagation import Changes
     from spacetravlr._core.response.round import CoefficientReader, Derivative
+    from spacetravlr._core.response.start import Start
     from spacetravlr._types import Floats, Ints
+    from spacetravlr.models.bodies._base import EvaluationCells
     from spacetravlr.models.perturb._model import FittedModel
 
 _CHUNK_BYTES = 1 << 27
@@ -76,6 +79,11 @@ class DrawnCoefficients:
         return cls(model, blocks, reference.view(section, "same", n_jobs=model.n_jobs))
 
     @cached_property
+    def _cells(self) -> EvaluationCells:
+        """All cells: what coefficients are functions of is evaluated once."""
+        return self.view.at()
+
+    @cached_property
     def _starts(self) -> Ints:
         """First column of each block, and the end of the last."""
         return np.cumsum([0, *(block.n_columns for block in self.blocks)])
@@ -89,72 +97,73 @@ class DrawnCoefficients:
 
     def _reader(self, draw: int, workspace: Workspace) -> CoefficientReader:
         targets, base = self.model.design.targets, self.model.simulator.coefficients
-        widest = max(1, _CHUNK_BYTES // (4 * self.model.adata.n_obs))
+        n_cells = self.model.adata.n_obs
+        widest = max(1, _CHUNK_BYTES // (4 * n_cells))
+        last: list[tuple[Ints, CoefficientChunk]] = []  # one round after the other asks for the same
 
         def read(wanted: Ints, needed: Ints | None = None) -> Iterator[CoefficientChunk]:
             for group in column_groups(wanted, targets, widest):
-                columns = np.concatenate([np.r_[targets.columns_of(t)] for t in group.tolist()])
+                columns = np.concatenate([np.zeros(0, int), *(np.r_[targets.columns_of(t)] for t in group.tolist())])
                 columns = columns if needed is None else np.intersect1d(columns, needed)
+                if last and np.isin(columns, last[0][0]).all():
+                    yield last[0][1]._replace(targets=group)
+                    continue
                 first = int(columns[0]) if len(columns) else 0
                 for chunk in base(group, columns):
                     shape = len(chunk.values), int(columns[-1]) - first + 1 if len(columns) else 0
+                    last.clear()  # their memory is used again
                     values = workspace.empty("draw", shape, chunk.values.dtype)
-                    added = self._deviation(draw, columns, chunk.cells)
-                    values[:, columns - first] = chunk.values[:, columns - chunk.first_column] + added
-                    yield CoefficientChunk(chunk.cells, group, first, values)
+                    copy_columns(chunk.values, columns - chunk.first_column, values, columns - first)
+                    self._add_deviation(draw, columns, chunk.cells, values, columns - first)
+                    drawn = CoefficientChunk(chunk.cells, group, first, values)
+                    if chunk.cells == slice(0, n_cells):
+                        last.append((columns, drawn))
+                    yield drawn
 
         return read
 
-    def _deviation(self, draw: int, columns: Ints, cells: slice) -> Floats:
-        """What a draw adds to some columns, cells x columns."""
+    def _add_deviation(self, draw: int, columns: Ints, cells: slice, out: Floats, at: Ints) -> None:
+        """Add what a draw adds to some columns of the fit to columns ``at`` of cells x columns."""
         seen = self._cells if cells == slice(0, self.model.adata.n_obs) else self.view.at(cells)
-        of_block = np.searchsorted(self._starts, columns, side="right") - 1
-        parts = [
-            self.blocks[b].deviation(draw, columns[of_block == b] - self._starts[b], seen)
-            for b in np.unique(of_block).tolist()
-        ]
-        return np.hstack(parts) if parts else np.zeros((len(seen.cell_type), 0), np.float32)
-
-    @cached_property
-    def _cells(self) -> Any:
-        return self.view.at()
+        block = np.searchsorted(self._starts, columns, side="right") - 1
+        for b in np.unique(block).tolist():
+            own = block == b
+            self.blocks[b].add_deviation(draw, columns[own] - self._starts[b], seen, out, at[own])
 
     def propagate(
         self,
-        inputs: Sequence[InputChange],
-        delivered: Changes,
+        start: Start,
         n_samples: int,
         *,
         n_propagation: int,
         derivative: Derivative,
-        cells: bool = True,
+        delivered: Changes | None = None,
+        workspace: Workspace | None = None,
     ) -> Samples:
         """Run the same perturbations with one draw of the coefficients after another.
 
         Parameters
         ----------
-        inputs
-            The perturbations.
-        delivered
-            Their changes with the coefficients of the fit.
+        start
+            Start of the perturbations.
         n_samples
             Draws.
         n_propagation, derivative
             As in :meth:`Simulator.propagate`.
-        cells
-            Whether errors at single cells are wanted.
+        delivered
+            Changes with the coefficients of the fit, where errors at single cells are wanted.
+        workspace
+            Memory to use again.
         """
         groups, names = self.model.cell_types()
-        n_genes, n_batch = delivered.values.shape[1:]
-        mean = np.empty((n_samples, n_batch, len(names) + 1, n_genes), dtype=np.float32)
-        squares = np.zeros(delivered.values.shape, dtype=np.float32) if cells else None
-        workspace, threshold = Workspace(), np.zeros(n_genes)
+        workspace = Workspace() if workspace is None else workspace
+        means, squares = [], None if delivered is None else np.zeros_like(delivered.values)
         for draw in range(n_samples):
             changes = self.simulator(draw, workspace).propagate(
-                inputs, n_propagation=n_propagation, derivative=derivative, workspace=workspace
+                start, n_propagation=n_propagation, derivative=derivative, workspace=workspace
             )
             with numba_threads(self.model.n_jobs):
-                mean[draw] = summarise_changes(changes.values, groups, len(names), threshold).mean
-            if squares is not None:
+                means.append(summarise_changes(changes.values, groups, len(names), np.zeros(len(changes.genes))).mean)
+            if squares is not None and delivered is not None:
                 squares += (changes.values - delivered.values) ** 2
-        return Samples(mean, None if squares is None else np.sqrt(squares / n_samples, out=squares))
+        return Samples(np.stack(means), None if squares is None else np.sqrt(squares / n_samples, out=squares))

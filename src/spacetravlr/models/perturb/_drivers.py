@@ -10,8 +10,8 @@ import pandas as pd
 
 from spacetravlr._anndata._clusters import aggregate_name
 from spacetravlr._core.response.adjoint import Gradient, gradient, pinned_gradient, self_return
-from spacetravlr._core.response.propagation import Workspace
 from spacetravlr._core.response.pull_back import PINNED, Linearised
+from spacetravlr._core.response.start import Workspace
 from spacetravlr._utils import numba_threads
 from spacetravlr.models.perturb._screen import _default_batch
 from spacetravlr.models.perturb._screen_table import ROLES

@@ -10,6 +10,7 @@ import pandas as pd
 
 from spacetravlr import _keys
 from spacetravlr._anndata._spatial import unwrap
+from spacetravlr._core.response.start import Start
 from spacetravlr._docs import document
 from spacetravlr._utils import numba_threads
 from spacetravlr._validators import assert_non_negative
@@ -258,11 +259,14 @@ class GeneFactory:
         drawn = DrawnCoefficients.of(model, n_samples) if n_samples else None
         mask = select_cells(cells, self.adata.obs)
         inputs = model.input_changes(specs, mask)
-        changes = model.simulator.propagate(inputs, n_propagation=n_propagation, derivative=derivative)
+        start = inputs if drawn is None else model.simulator.begin(inputs)
+        changes = model.simulator.propagate(start, n_propagation=n_propagation, derivative=derivative)
         assert_finite(changes.values.sum(axis=0), changes.genes, model.simulator, model.genes)
         samples = None
-        if drawn is not None:
-            samples = drawn.propagate(inputs, changes, n_samples, n_propagation=n_propagation, derivative=derivative)
+        if drawn is not None and isinstance(start, Start):
+            samples = drawn.propagate(
+                start, n_samples, n_propagation=n_propagation, derivative=derivative, delivered=changes
+            )
         modelled = model.design.targets.gene
         results = []
         for p, (spec, given) in enumerate(zip(specs, inputs, strict=True)):

@@ -22,7 +22,8 @@ from spacetravlr._anndata._fitted_on import (
 from spacetravlr._anndata._received import assert_received, operators
 from spacetravlr._anndata._section import signal_settings
 from spacetravlr._anndata._spatial import read_weights_params
-from spacetravlr._core.response.propagation import baseline, roles
+from spacetravlr._core.response.propagation import baseline
+from spacetravlr._core.response.start import roles
 from spacetravlr._utils import warn
 from spacetravlr._validators import assert_unique_names
 from spacetravlr.models.perturb._simulator import Simulator
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
     from spacetravlr._anndata._modulators import Design
     from spacetravlr._core.design import Terms
-    from spacetravlr._core.response.propagation import InputChange
     from spacetravlr._core.response.round import Baseline
+    from spacetravlr._core.response.start import InputChange
     from spacetravlr._types import Bools, Floats, Ints
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from spacetravlr._core.response.change_summary import summarise_changes
-from spacetravlr._core.response.propagation import Workspace
+from spacetravlr._core.response.start import Start, Workspace
 from spacetravlr._resources import available_memory, spoken
 from spacetravlr._settings import settings
 from spacetravlr._utils import numba_threads
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from spacetravlr._core.response.propagation import InputChange
     from spacetravlr._core.response.round import Derivative
+    from spacetravlr._core.response.start import InputChange
     from spacetravlr._types import Bools, Ints
 
 logger = logging.getLogger(__name__)
@@ -131,36 +131,35 @@ def run_batch(
     drawn: DrawnCoefficients | None = None,
 ) -> list[ScreenResult]:
     """Perturb one batch of genes and summarise."""
+    start = inputs if drawn is None else simulator.begin(inputs, workspace)
     changes = simulator.propagate(
-        inputs, n_propagation=run.n_propagation, derivative=run.derivative, workspace=workspace
+        start, n_propagation=run.n_propagation, derivative=run.derivative, workspace=workspace
     )
     threshold = CHANGED * simulator.tissue.maximum[changes.genes]
     with numba_threads(simulator.n_jobs):
         summary = summarise_changes(changes.values, run.groups, run.n_groups, threshold)
-    errors = None
-    if drawn is not None:
-        samples = drawn.propagate(
-            inputs, changes, run.n_samples, n_propagation=run.n_propagation, derivative=run.derivative, cells=False
+    assert_finite(summary.mean[:, 0].T, changes.genes, simulator, run.genes)
+    columns = [np.flatnonzero(np.isin(changes.genes, np.union1d(simulator.targets.gene, i.genes))) for i in inputs]
+    results = [
+        ScreenResult(
+            gene=name,
+            gene_index=changes.genes[columns[p]],
+            mean=summary.mean[p][:, columns[p]],
+            mean_abs=summary.mean_abs[p][:, columns[p]],
+            fraction=summary.fraction[p][:, columns[p]],
+            n_perturbed=int((given.change != 0).any(axis=1).sum()),
+            change=np.ascontiguousarray(changes.values[:, columns[p], p]) if run.save_cells else None,
+        )
+        for p, (name, given) in enumerate(zip(names, inputs, strict=True))
+    ]
+    if drawn is not None and isinstance(start, Start):
+        samples = drawn.propagate(  # in the memory of the changes
+            start, run.n_samples, n_propagation=run.n_propagation, derivative=run.derivative, workspace=workspace
         )
         errors = effect_errors(summary.mean, samples.mean)
-    assert_finite(summary.mean[:, 0].T, changes.genes, simulator, run.genes)
-    results = []
-    for p, (name, given) in enumerate(zip(names, inputs, strict=True)):
-        own = np.union1d(simulator.targets.gene, given.genes)
-        columns = np.flatnonzero(np.isin(changes.genes, own))
-        results.append(
-            ScreenResult(
-                gene=name,
-                gene_index=changes.genes[columns],
-                mean=summary.mean[p][:, columns],
-                mean_abs=summary.mean_abs[p][:, columns],
-                fraction=summary.fraction[p][:, columns],
-                n_perturbed=int((given.change != 0).any(axis=1).sum()),
-                change=np.ascontiguousarray(changes.values[:, columns, p]) if run.save_cells else None,
-                se=None if errors is None else errors["se"][p][:, columns].astype(np.float32),
-                p=None if errors is None else errors["p"][p][:, columns],
-            )
-        )
+        for p, result in enumerate(results):
+            result.se = errors["se"][p][:, columns[p]].astype(np.float32)
+            result.p = errors["p"][p][:, columns[p]]
     return results
 
 

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spacetravlr._core.response.propagation import propagate, roles
+from spacetravlr._core.response.propagation import propagate
 from spacetravlr._core.response.round import Derivative
+from spacetravlr._core.response.start import begin, roles
 from spacetravlr._utils import numba_threads
 from spacetravlr._validators import assert_one_of
 from spacetravlr.models.perturb._coefficients import coefficient_reader
 
 if TYPE_CHECKING:
     from spacetravlr._core.design import Targets, Terms
-    from spacetravlr._core.response.propagation import Changes, InputChange, Workspace
+    from spacetravlr._core.response.propagation import Changes
     from spacetravlr._core.response.round import Baseline, CoefficientReader
+    from spacetravlr._core.response.start import InputChange, Start, Workspace
     from spacetravlr._types import Floats, Ints
 
 DERIVATIVES: tuple[Derivative, ...] = ("product_rule", "exact")
@@ -107,9 +109,22 @@ class Simulator:
         # two states of role genes and signals and the state being written, and the changes of all targets
         return n_cells * (3 * n_roles + 3 * n_signals + len(self.targets) + 1) * self.tissue.expression.itemsize
 
+    def begin(self, inputs: Sequence[InputChange], workspace: Workspace | None = None) -> Start:
+        """What a batch of input changes sets in motion whatever the coefficients, for several runs of it.
+
+        Parameters
+        ----------
+        inputs
+            Changes of genes at cells.
+        workspace
+            Memory to use again. The start then holds until the next one in it.
+        """
+        with numba_threads(self.n_jobs):
+            return begin(self.tissue, self.terms, self.targets, inputs, workspace)
+
     def propagate(
         self,
-        inputs: Sequence[InputChange],
+        inputs: Sequence[InputChange] | Start,
         *,
         n_propagation: int = 4,
         derivative: Derivative = "product_rule",
@@ -120,7 +135,7 @@ class Simulator:
         Parameters
         ----------
         inputs
-            Changes of genes at cells.
+            Changes of genes at cells, or the start of them, which is left as it is.
         n_propagation
             Rounds of propagation.
         derivative

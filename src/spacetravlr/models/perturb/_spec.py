@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-from spacetravlr._core.response.propagation import InputChange
+from spacetravlr._core.response.start import InputChange
 from spacetravlr._utils import warn
 from spacetravlr._validators import assert_genes
 
