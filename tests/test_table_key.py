@@ -121,7 +121,7 @@ def test_the_table_that_is_named(tissue: AnnData, name: str) -> None:
     sdata = spatialdata.SpatialData(tables={"cells": tissue, "other": other})
 
     def written(adata: AnnData) -> list[str]:
-        return [key for key in getattr(adata, where) if key.startswith("new")]
+        return [key for key in getattr(adata, where) if str(key).startswith("new")]
 
     result = call(sdata, table_key="cells")
     if where:

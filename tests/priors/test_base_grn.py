@@ -78,6 +78,15 @@ def test_tables_the_wrong_way_round() -> None:
     assert as_set(read_base_grn(named)) == {("a", "x", 1.0), ("b", "y", 1.0)}
 
 
+def test_edges_without_a_weight_are_left_out_aloud() -> None:
+    known = pd.DataFrame({"tf": ["FOXO1", "STAT3"], "target": ["PAX5", "CD19"], "weight": [0.5, 0.0]})
+    more = pd.concat([known, pd.DataFrame({"tf": ["IRF4"], "target": ["CD79A"]})])
+    with pytest.warns(UserWarning, match=r"1 of 3 edges of `grn` have no 'weight'.*'IRF4' -> 'CD79A'"):
+        found = read_base_grn(more)
+    assert as_set(found) == {("FOXO1", "PAX5", 0.5)}
+    assert len(read_base_grn(more.drop(columns="weight"))) == 3
+
+
 def test_wide_csv_takes_the_first_column_as_names(tmp_path: Path) -> None:
     wide = pd.DataFrame([[1, 0], [0, 1]], index=["FOXO1", "PAX5"], columns=["CD19", "IL4"])
     wide.to_csv(tmp_path / "wide.csv")

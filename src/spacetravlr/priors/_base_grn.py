@@ -121,13 +121,14 @@ def _long(table: pd.DataFrame, tf: str, target: str, confidence: str | Sequence[
             raise ValueError(msg)
         table = table[level.isin(wanted)]
     weight = find_column(table, _WEIGHT)
-    return pd.DataFrame(
-        {
-            "tf": table[tf],
-            "target": table[target],
-            "weight": np.float32(1) if weight is None else as_float(table, weight, name="grn"),
-        }
-    ).astype({"weight": np.float32})
+    values = np.ones(len(table)) if weight is None else np.asarray(as_float(table, weight, name="grn"))
+    if len(missing := np.flatnonzero(np.isnan(values))):
+        first = table.iloc[missing[0]]
+        warn(
+            f"{len(missing)} of {len(table)} edges of `grn` have no {weight!r} and are left out (first: {first[tf]!r} -> "
+            f"{first[target]!r}); fill the column, or drop it to take all edges."
+        )
+    return pd.DataFrame({"tf": table[tf], "target": table[target], "weight": values}).astype({"weight": np.float32})
 
 
 def _wide(table: pd.DataFrame, orient: Literal["tf_by_gene", "gene_by_tf"] | None) -> pd.DataFrame:
