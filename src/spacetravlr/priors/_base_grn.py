@@ -125,8 +125,8 @@ def _long(table: pd.DataFrame, tf: str, target: str, confidence: str | Sequence[
     if len(missing := np.flatnonzero(np.isnan(values))):
         first = table.iloc[missing[0]]
         warn(
-            f"{len(missing)} of {len(table)} edges of `grn` have no {weight!r} and are left out (first: {first[tf]!r} -> "
-            f"{first[target]!r}); fill the column, or drop it to take all edges."
+            f"{len(missing)} of {len(table)} edges of `grn` have no {weight!r} and are left out "
+            f"(first: {first[tf]!r} -> {first[target]!r}); fill the column, or drop it to take all edges."
         )
     return pd.DataFrame({"tf": table[tf], "target": table[target], "weight": values}).astype({"weight": np.float32})
 
