@@ -43,7 +43,7 @@ def coefficients(drawn, draw):
             if column == 0:
                 continue
             weights = block.deviations.draws[parts.indptr[i] : parts.indptr[i + 1], draw].astype(np.float64)
-            added = functions.times(weights, int(parts.part[i]), int(parts.scale[t]))
+            (added,) = functions.times(weights[None], int(parts.part[i]), int(parts.scale[t]))
             inside = block.indptr[t] + column
             out[:, place[inside]] += added * block.spread[block.indptr[t]] / block.spread[inside]
         first += block.n_columns

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spacetravlr._core.kernels import kernel
-from spacetravlr._core.linalg.cholesky import inverse_factor_and_logdet, invert_rows, small_cholesky
+from spacetravlr._core.linalg.cholesky import inverse_factor_and_logdet, invert_rows, multiply_below, small_cholesky
 
 if TYPE_CHECKING:
     from spacetravlr._types import Floats
@@ -59,8 +59,9 @@ def arrow_factor(groups: Floats, border: Floats, corner: Floats) -> tuple[Floats
     factor = np.zeros((first + d, first + d), corner.dtype)
     for g in range(n_groups):
         factor[g * m : (g + 1) * m, g * m : (g + 1) * m] = inverse[g]
-    np.matmul(-of_corner, (whitened @ inverse).transpose(1, 0, 2).reshape(d, first), out=factor[first:, :first])
+        np.matmul(whitened[g], inverse[g], out=factor[first:, g * m : (g + 1) * m])
     factor[first:, first:] = of_corner
+    multiply_below(factor, first, -1.0)
     return factor, logdet + logdet_of_corner
 
 

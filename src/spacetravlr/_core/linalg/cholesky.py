@@ -76,12 +76,35 @@ def _invert(matrix: Floats, start: int, stop: int) -> None:
     _invert(matrix, start, middle)
     _invert(matrix, middle, stop)
     matrix[start:middle, middle:stop] = 0
-    real, lead = _number[matrix.dtype], ctypes.c_int(len(matrix))
-    sizes = ctypes.c_int(middle - start), ctypes.c_int(stop - middle)
-    a, b, c = (_at(matrix, row, column) for row, column in ((start, start), (middle, start), (middle, middle)))
-    multiply = _trmm[matrix.dtype]
-    _call(multiply, _LEFT, _UPPER, _NOT, _NOT, *sizes, real(-1), a, lead, b, lead)
-    _call(multiply, _RIGHT, _UPPER, _NOT, _NOT, *sizes, real(1), c, lead, b, lead)
+    _multiply_below(matrix, start, middle, stop, _LEFT, -1.0)
+    _multiply_below(matrix, start, middle, stop, _RIGHT, 1.0)
+
+
+def multiply_below(matrix: Floats, middle: int, factor: float) -> None:
+    r"""Replace the block below the diagonal of a square matrix by ``factor`` :math:`\times C B`, in place.
+
+    .. math:: \begin{pmatrix} A & \\ B & C \end{pmatrix}
+
+    Parameters
+    ----------
+    matrix
+        C-ordered, float64 or float32; C is lower triangular.
+    middle
+        First row of B and C, and first column of C.
+    factor
+        A number.
+    """
+    _multiply_below(matrix, 0, middle, len(matrix), _RIGHT, factor)
+
+
+def _multiply_below(matrix: Floats, start: int, middle: int, stop: int, side: ctypes.c_char, factor: float) -> None:
+    """Multiply B by A (which stands left of it where columns come first) or by C."""
+    lead, sizes = ctypes.c_int(len(matrix)), (ctypes.c_int(middle - start), ctypes.c_int(stop - middle))
+    triangle = _at(matrix, start, start) if side is _LEFT else _at(matrix, middle, middle)
+    scale = _number[matrix.dtype](factor)
+    _call(
+        _trmm[matrix.dtype], side, _UPPER, _NOT, _NOT, *sizes, scale, triangle, lead, _at(matrix, middle, start), lead
+    )
 
 
 def until_definite(attempt: Callable[[float], tuple[Floats, float]]) -> tuple[Floats, float]:

@@ -8,8 +8,9 @@ Blocks may be added, dropped and judged without passing over the cells again: ev
 
 from __future__ import annotations
 
+import copy
 import itertools
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -85,6 +86,8 @@ class GroupArd:
         self._products = np.empty((0, 0))  # rows x rows
         self._by_group = np.empty((self.n_groups, 0, 0))  # rows x split rows
         self._cross = np.empty((self.n_groups, 0))  # groups x rows
+        self._of_feature = np.empty(0, dtype=int)
+        self._places: list[Ints] | None = None
         self._yy = float(self.y @ self.y)
 
     @classmethod
@@ -99,10 +102,18 @@ class GroupArd:
         out._rows = first._rows[:0]
         out.variances, out._shared = first.variances.copy(), first._shared
         out._block, out._split = first._block, first._split
-        out._products = np.sum([part._products for part in parts], axis=0)
-        out._by_group = np.sum([part._by_group for part in parts], axis=0)
-        out._cross = np.sum([part._cross for part in parts], axis=0)
+        out._products = reduce(np.add, [part._products for part in parts])
+        out._by_group = reduce(np.add, [part._by_group for part in parts])
+        out._cross = reduce(np.add, [part._cross for part in parts])
         out._arrange()
+        return out
+
+    def only(self, mask: Bools) -> GroupArd:
+        """The model of some of its blocks alone, by products; this one stays as it is."""
+        out = copy.copy(self)
+        out._rows = self._rows[:0]
+        out.variances = self.variances.copy()
+        out.keep(mask)
         return out
 
     def __len__(self) -> int:
@@ -134,7 +145,7 @@ class GroupArd:
 
     def block(self, i: int) -> Ints:
         """Feature indices of block ``i``."""
-        return np.flatnonzero(self._block_of_feature() == i)
+        return self.places[i]
 
     @property
     def block_of_feature(self) -> Ints:
@@ -144,7 +155,11 @@ class GroupArd:
     @property
     def places(self) -> list[Ints]:
         """Feature indices of every block."""
-        return np.split(np.argsort(self._of_feature, kind="stable"), np.cumsum(self.sizes)[:-1])
+        if self._places is None:
+            ends = np.cumsum(self.sizes).tolist()
+            order = np.argsort(self._of_feature, kind="stable")
+            self._places = [order[a:b] for a, b in itertools.pairwise([0, *ends])]
+        return self._places
 
     def add(
         self,
@@ -210,15 +225,13 @@ class GroupArd:
     def _groups(self) -> list[slice]:
         return [slice(int(a), int(b)) for a, b in itertools.pairwise(self._bounds)]
 
-    def _block_of_feature(self) -> Ints:
-        return np.concatenate([np.tile(self._block[self._split], self.n_groups), self._block[~self._split]])
-
     def _arrange(self) -> None:
         """Take the products of features apart: within groups, of groups with the border, within the border."""
         split, dense = self._split, np.flatnonzero(~self._split)
         self._parts = self._by_group[:, split], self._by_group[:, dense], self._products[np.ix_(dense, dense)]
         self._response = np.concatenate([self._cross[:, split].ravel(), self._cross[:, dense].sum(axis=0)])
-        self._of_feature = self._block_of_feature()
+        self._of_feature = np.concatenate([np.tile(self._block[split], self.n_groups), self._block[~split]])
+        self._places = None  # worked out where they are asked for
 
     def _times(self, mean: Floats) -> Floats:
         """Products of features times weights."""

@@ -67,14 +67,15 @@ class CellFunctions:
         return (one_hot[:, :, None] * self.space[scale][:, None, :]).reshape(n, -1)
 
     def times(self, weights: Floats, part: int, scale: int) -> Floats:
-        """Functions of one :class:`Part` times their weights, (cells,)."""
+        """Functions of one :class:`Part` times weights (coefficients x functions), coefficients x cells."""
         if part == Part.POOLED:
-            return np.full(len(self.cell_type), weights[0])
+            return np.repeat(weights, len(self.cell_type), axis=1)
         if part == Part.TYPE:
-            return np.asarray(weights[self.cell_type])
+            return np.asarray(weights[:, self.cell_type])
         if part == Part.TYPE_SPACE:
-            return np.einsum("jf,jf->j", self.space[scale], weights.reshape(self.n_types, -1)[self.cell_type])
-        return np.asarray(self.of(part, scale) @ weights)
+            of_types = weights.reshape(len(weights), self.n_types, -1)[:, self.cell_type]
+            return np.einsum("jf,kjf->kj", self.space[scale], of_types)
+        return np.asarray(weights @ self.of(part, scale).T)
 
     @property
     def bounds(self) -> Ints:
@@ -122,13 +123,17 @@ class Surface:
         Without ``amplitudes`` the surface that all types share, without ``types`` less the parts of single types.
         """
         out: dict[int, Floats] = {}
-        for (k, part), weights in zip(self.blocks, self.weights, strict=True):
+        plain = not amplitudes or bool((self.amplitudes == 1).all())
+        for part in sorted({part for _, part in self.blocks}):
             if part == Part.TYPE and not types:
                 continue
-            values = functions.times(weights, part, self.scale)
-            if part != Part.TYPE and amplitudes:
-                values = values * self.amplitudes[functions.cell_type, k]
-            out[k] = out[k] + values if k in out else values
+            own = [i for i, (_, other) in enumerate(self.blocks) if other == part]
+            terms = np.array([self.blocks[i][0] for i in own])
+            values = functions.times(np.stack([self.weights[i] for i in own]), part, self.scale)
+            if part != Part.TYPE and not plain:
+                values = values * self.amplitudes[functions.cell_type][:, terms].T
+            for k, of_term in zip(terms.tolist(), values, strict=True):
+                out[k] = out[k] + of_term if k in out else of_term
         return out
 
 

@@ -151,14 +151,13 @@ class Hierarchy:
             Judge each term.
         """
         n_steps = self.options.n_steps if blind else self.options.n_refit_steps
-        model, alone = self._combined(folds), self._combined(folds)
+        model = self._combined(folds)
         if blind:
-            for part in (model, alone):
-                part.variances = np.array([_START[Part(p)] for _, p in self._blocks])
-                part.noise = self._first_noise
+            model.variances = np.array([_START[Part(p)] for _, p in self._blocks])
+            model.noise = self._first_noise
             if not self._all_vary:
                 model.keep(np.arange(len(self._blocks)) < self._n_smooth + self.intercept)
-        alone.keep(np.arange(len(self._blocks)) < self._n_smooth)
+        alone = model.only(np.arange(len(model)) < self._n_smooth)
         smooth = self._fit(alone, alone.learn(n_steps, exact=False))
         if not self.intercept:
             return PooledFits(smooth, smooth, TermInference.of_none(self.n_types) if evidence else None)
@@ -234,7 +233,8 @@ class Hierarchy:
             evidence=factors,
             noise=float(model.noise),
             log_evidence=posterior.log_evidence,
-            factor=posterior.factor[:, np.concatenate(places)],
+            # to predict, nobody needs it
+            factor=posterior.factor[:, np.concatenate(places)] if evidence else posterior.factor[:0],
         )
 
     def _clearest(self, model: GroupArd, posterior: Posterior) -> list[int]:
@@ -267,22 +267,26 @@ def uncentred(fit: SurfaceFit, offsets: Floats) -> SurfaceFit:
     """
     n_types, intercept = offsets.shape[0], fit.amplitudes.shape[1] - 1
     starts = np.cumsum([0, *(len(w) for w in fit.weights)])
-    n = int(starts[-1])
     places = dict(zip(fit.blocks, starts[:-1].tolist(), strict=True))
-    level, surface = places[intercept, Part.TYPE], places[intercept, Part.TYPE_SPACE]
-    to_new = np.eye(n)
-    for (k, part), start, w in zip(fit.blocks, starts[:-1].tolist(), fit.weights, strict=True):
-        if k == intercept:
+    level = places[intercept, Part.TYPE] + np.arange(n_types)
+    rows = np.vstack([np.concatenate(fit.weights), fit.factor])  # all change in the same way
+    out = rows.copy()
+    for part in (Part.POOLED, Part.TYPE, Part.SPACE):
+        terms = [k for k, own in fit.blocks if k != intercept and own == part]
+        if not terms:
             continue
-        for c in range(n_types):
-            if part == Part.POOLED:
-                to_new[level + c, start] -= offsets[c, k]
-            elif part == Part.TYPE:
-                to_new[level + c, start + c] -= offsets[c, k]
-            else:
-                to_new[surface + c * len(w) + np.arange(len(w)), start + np.arange(len(w))] -= offsets[c, k]
-    weights = to_new @ np.concatenate(fit.weights)
-    return replace(fit, weights=np.split(weights, starts[1:-1]), factor=fit.factor @ to_new.T)
+        first, by_type = np.array([places[k, part] for k in terms]), offsets[:, terms].T
+        if part == Part.POOLED:
+            out[:, level] -= rows[:, first] @ by_type
+        elif part == Part.TYPE:
+            for c in range(n_types):
+                out[:, level[c]] -= rows[:, first + c] @ by_type[:, c]
+        else:
+            width = len(fit.weights[fit.blocks.index((terms[0], part))])
+            surface = places[intercept, Part.TYPE_SPACE] + np.arange(n_types) * width
+            for f in range(width):
+                out[:, surface + f] -= rows[:, first + f] @ by_type
+    return replace(fit, weights=np.split(out[0], starts[1:-1]), factor=out[1:])
 
 
 def rescaled(fit: SurfaceFit, units: Floats) -> SurfaceFit:

@@ -41,7 +41,8 @@ def terms_of_block(
     ``places`` are the columns of ``betas`` in the order of the block.
     """
     centred = centred_by_type(block.values, inputs.cell_type, inputs.n_types)
-    frames, start = [], 0
+    rows: list[dict[str, Floats]] = []
+    start = 0
     for t in range(len(block)):
         width = len(block.columns(t)) + 1
         importance = np.zeros(width - 1)
@@ -51,14 +52,14 @@ def terms_of_block(
             contribution = betas[:, first : first + width - 1] * centred[:, block.columns(t)[order]]
             importance[order] = _root_mean_square(contribution) / block.y_spread[t]
         evidence = {b: (x.evidence(t), x.least_evidence) for b, x in bodies.items()}
-        frame = _describe(importance, kept[t], evidence)
+        row = _describe(importance, kept[t], evidence)
         inference = next((found for x in bodies.values() if (found := x.inference(t)) is not None), None)
-        frames.append(frame if inference is None else frame.assign(**_errors(inference, kept=bool(kept[t].any()))))
+        rows.append(row if inference is None else row | _errors(inference, kept=bool(kept[t].any())))
         start += width
-    return pd.concat(frames, ignore_index=True)
+    return pd.DataFrame({name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
 
 
-def _describe(importance: Floats, kept: Ints, evidence: Mapping[str, tuple[Floats | None, float]]) -> pd.DataFrame:
+def _describe(importance: Floats, kept: Ints, evidence: Mapping[str, tuple[Floats | None, float]]) -> dict[str, Floats]:
     """How much each term contributes, how well it is supported, and whether it counts as active.
 
     The importance is the standard deviation of a term's contribution within cell types. Evidence comes from a body that
@@ -75,13 +76,11 @@ def _describe(importance: Floats, kept: Ints, evidence: Mapping[str, tuple[Float
     else:
         log_bayes = np.where(np.isfinite(known), known, np.nan)
         active = np.isfinite(known) & (known > least) & (importance > 0)
-    return pd.DataFrame(
-        {
-            "importance": np.concatenate([[np.nan], importance]),
-            "evidence": np.concatenate([[np.nan], log_bayes]),
-            "active": np.concatenate([[True], active]),
-        }
-    )
+    return {
+        "importance": np.concatenate([[np.nan], importance]),
+        "evidence": np.concatenate([[np.nan], log_bayes]),
+        "active": np.concatenate([[True], active]),
+    }
 
 
 def _errors(inference: TermInference, *, kept: bool) -> dict[str, Floats]:
