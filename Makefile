@@ -91,6 +91,7 @@ bench-recovery: $(VENV)/.stamp-test
 bench-truth: $(VENV)/.stamp-test
 	$(BIN)/python -m benchmarks.truth --results docs/_tables/truth.csv --out docs/_tables/truth.md --figure docs/_static/truth.png
 	$(BIN)/python -m benchmarks.truth --nulls --results docs/_tables/truth_nulls.csv --out docs/_tables/truth_nulls.md
+	$(BIN)/python -m benchmarks.truth --baselines --results docs/_tables/baselines.csv --out docs/_tables/baselines.md
 	$(BIN)/python -m benchmarks.truth --inference --results docs/_tables/inference.csv --out docs/_tables/inference.md --figure docs/_static/inference.png
 
 bench-real_tissue: $(VENV)/.stamp-test

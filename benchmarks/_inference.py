@@ -112,7 +112,7 @@ def true_effects(case: Case, fit: Judged, genes: list[str]) -> AnnData:
     betas = np.zeros((exact.n_obs, len(terms)), dtype=np.float32)
     betas[:, (terms["kind"].astype(str) != "intercept").to_numpy()] = fit.truth
     exact.obsm["betas"] = betas
-    return st.tl.genome_screen(exact, genes=genes, layer="exact", n_propagation=1)
+    return st.tl.genome_screen(exact, genes=genes, baseline_layer="exact", n_propagation=1)
 
 
 def effects(case: Case, fit: Judged) -> dict[str, float]:

@@ -111,6 +111,8 @@ class Case:
         if layer not in self._prepared:
             if layer == "imputed" and layer not in self.adata.layers:
                 st.pp.impute(self.adata, layer="log1p")
+            if layer == "denoised" and layer not in self.adata.layers:
+                st.pp.denoise(self.adata, layer="log1p")
             self._prepared[layer] = prepare(self.adata, layer)
         return self._prepared[layer]
 
@@ -168,6 +170,29 @@ class Case:
             "matched": matched - mismatched,
             "seconds": fitted.seconds,
         }
+
+    def measure_baseline(self, fitted: Fitted, layer: str) -> dict[str, float]:
+        """Knockouts that start from ``layer``, with the coefficients of a fit and with the true ones."""
+        estimate = self.knockouts(fitted.betas, layer)
+        product, _, own = (np.vdot(a, b) for a, b in self._pairs(estimate))
+        exact = self.knockouts(self.betas, layer)
+        found, truth = (self._by_type(effects, at) for effects, at in ((exact, layer), (self.effects, "exact")))
+        slopes = {}
+        for name, chosen in (("falls", truth < 0), ("rises", truth > 0)):
+            slopes[name] = float(np.vdot(found[chosen], truth[chosen]) / np.vdot(truth[chosen], truth[chosen]))
+        return {
+            "effects": correlation(estimate, self.effects),
+            "calibration": float(product / own) if own > 0 else np.nan,
+            "effects_true": correlation(exact, self.effects),
+            **slopes,
+        }
+
+    def _by_type(self, effects: np.ndarray, layer: str) -> np.ndarray:
+        """Mean effects of each type, within the range of ``layer``: types x genes x targets."""
+        targets = list(dict.fromkeys(self.terms["target"].astype(str)))
+        y = np.asarray(self.adata[:, targets].layers[layer], dtype=np.float32)[:, None]
+        clipped = np.clip(effects, -y, y.max(axis=0) - y)
+        return np.stack([clipped[self.types == c].mean(axis=0) for c in np.unique(self.types)])
 
     def measure_null(self, fitted: Fitted, layer: str, true_rms: float) -> dict[str, float]:
         """What a fit claims of a tissue in which nothing regulates, effects in units of ``true_rms``."""

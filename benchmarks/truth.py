@@ -3,6 +3,8 @@
 ``python -m benchmarks.truth --results docs/_tables/truth.csv --out docs/_tables/truth.md``, and
 ``--figure docs/_static/truth.png``
 
+``python -m benchmarks.truth --baselines --results docs/_tables/baselines.csv --out docs/_tables/baselines.md``
+
 ``python -m benchmarks.truth --nulls --results docs/_tables/truth_nulls.csv --out docs/_tables/truth_nulls.md``
 
 Simulated tissues of 12 targets, of which counts are drawn at three depths: a measured regulator correlates with its
@@ -36,6 +38,11 @@ over effects above a tenth of the target's standard deviation). **cover**: share
 **acting** of those regulators that do act. **width**: of intervals, over the error of estimates. **p < 0.05**: of
 regulators that do not act. **first**: knockouts whose predicted profile is most like their own true one, among 40, and
 the same for pooled least squares.
+
+``--baselines``: knockouts that start from measured, denoised (:func:`spacetravlr.pp.denoise`) and imputed values.
+**effects** and **calibration** as above, of a fit to counts, at these values; **true coefficients**: effects with
+them; **falls**, **rises**: mean effects by cell type with true coefficients, within the range of the values (nothing
+falls below zero), as slope on the true ones, apart for changes of either sign.
 
 Results are added to the file ``--results`` as they come; what it holds is not run again.
 """
@@ -78,6 +85,11 @@ INFERENCE_MEASURES = {
     "power effects": "power_effects", "effects called": "n_effects",
     "first": "first", "first, least squares": "first_rival",
 }  # fmt: skip
+BASELINE_MEASURES = {
+    "effects": "effects", "calibration": "calibration", "true coefficients": "effects_true", "falls": "falls",
+    "rises": "rises",
+}  # fmt: skip
+BASELINES = {"measured": "log1p", "denoised": "denoised", "imputed": "imputed"}
 NULL_METHODS = ("this package", "without noise model", "imputed")
 CONFOUNDERS: tuple[str | None, ...] = (None, "smooth", "domains", "tf", "ligand", "receptor", "own_ligand", "shuffled")
 _KEYS = ["setting", "seed", "method"]
@@ -188,6 +200,19 @@ def run_inference(
                     results.add(name, seed, method, measure(Case(tissue), null=True))
 
 
+def run_baselines(settings: Iterable[Setting], n_seeds: int | None, n_targets: int, results: Results) -> None:
+    """Knock genes out from several baselines."""
+    for setting in settings:
+        for seed in range(FIRST_SEED, FIRST_SEED + (n_seeds or (2 if setting.n_cells < _MANY_CELLS else 1))):
+            todo = [name for name in BASELINES if (str(setting), seed, name) not in results]
+            if todo:
+                case = Case(simulate(*setting, seed, n_targets))
+                fitted = WAYS["this package"].fit(case)
+                for name in todo:
+                    case.prepared(BASELINES[name])
+                    results.add(str(setting), seed, name, case.measure_baseline(fitted, BASELINES[name]))
+
+
 def plot_inference(results: pd.DataFrame, path: Path) -> None:
     """Draw p-values of regulators that do not act, and coverage at every level."""
     import matplotlib as mpl
@@ -279,6 +304,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--nulls", action="store_true", help="tissues where nothing regulates")
     parser.add_argument("--inference", action="store_true", help="errors and false discovery rates")
+    parser.add_argument("--baselines", action="store_true", help="what knockouts start from")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether all of it runs, not what comes out")
     parser.add_argument("--results", type=Path, help="CSV of every single result")
     parser.add_argument("--out", type=Path, help="markdown table")
@@ -308,14 +334,21 @@ def main(argv: list[str] | None = None) -> None:
             chosen = [s for s in settings if args.settings is None or any(text in str(s) for text in args.settings)]
             if args.inference:
                 run_inference(chosen, sizes, args.seeds, n_targets, results)
+            elif args.baselines:
+                run_baselines(chosen, args.seeds, n_targets, results)
             else:
                 run(chosen, methods, args.seeds, n_targets, results)
     frame = results.frame()
-    shown = [m for m in (NULL_METHODS if args.nulls else WAYS) if m in set(frame["method"])]
+    known = NULL_METHODS if args.nulls else BASELINES if args.baselines else WAYS
+    shown = [m for m in known if m in set(frame["method"])]
     found = list(dict.fromkeys(frame["setting"]))
     order = [*map(str, SETTINGS), *(f"{n:,} cells, {c or 'no cause'}" for n in NULL_SIZES for c in CONFOUNDERS)]
     found.sort(key=lambda s: order.index(s) if s in order else len(order))
-    measures = NULL_MEASURES if args.nulls else INFERENCE_MEASURES if args.inference else MEASURES
+    measures = next(
+        (m for asked, m in (
+            (args.nulls, NULL_MEASURES), (args.inference, INFERENCE_MEASURES), (args.baselines, BASELINE_MEASURES)
+        ) if asked), MEASURES,
+    )  # fmt: skip
     common.write(table(frame, found, shown, measures), args.out)
     if args.figure is not None:
         (plot_inference if args.inference else plot)(frame, args.figure)

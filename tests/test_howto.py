@@ -62,6 +62,7 @@ def tissue() -> AnnData:
     st.pp.modulators(adata, grn, ligand_tf=ligand_tf)
     st.pp.niche(adata)
     st.pp.impute(adata)
+    st.pp.denoise(adata, layer="log1p")
     st.pp.split_counts(adata, counts_layer="counts")
     st.tl.fit_betas(adata, counts_layer="counts", uncertainty=True, n_draws=3)
     st.tl.perturb(adata, "FOXO1", n_samples=3)
@@ -75,8 +76,9 @@ def tissue() -> AnnData:
 def keys(adata: AnnData) -> Iterator[str]:
     for name in ("obs", "obsm", "obsp", "layers", "uns"):
         yield from getattr(adata, name)
-    for stem in ("spatial_weights", "received_ligands_params", "niche_composition", "imputed", "modulators", "betas",
-                 "perturbed", "drivers", "signals_test", "microniches", "simulation", "screen"):  # fmt: skip
+    for stem in ("spatial_weights", "received_ligands_params", "niche_composition", "imputed", "denoised",
+                 "modulators", "betas", "perturbed", "drivers", "signals_test", "microniches", "simulation",
+                 "screen"):  # fmt: skip
         if isinstance(adata.uns.get(stem), Mapping):
             yield from adata.uns[stem]
     for table in (adata.uns.get("betas", {}).get("terms"), adata.uns.get("betas", {}).get("scores"),
@@ -111,9 +113,9 @@ def test_a_model_is_a_matrix_and_three_tables(tissue: AnnData) -> None:
         "scores": pd.DataFrame(columns=["target", "cell_type"]),
         "params": {"cluster_key": "cell_type"},
     }
-    screen = st.tl.genome_screen(adata, genes=["FOXO1"], betas_key="truth", layer="exact", n_propagation=1)
+    screen = st.tl.genome_screen(adata, genes=["FOXO1"], betas_key="truth", baseline_layer="exact", n_propagation=1)
     assert list(screen.uns["screen"]["cell_types"]) == list(adata.obs["cell_type"].cat.categories)
-    st.tl.perturb(adata, "FOXO1", betas_key="truth", layer="exact", n_propagation=1)
+    st.tl.perturb(adata, "FOXO1", betas_key="truth", baseline_layer="exact", n_propagation=1)
     assert st.get.ranked_effects(adata, cell_type="B cell")["r2"].isna().all()
     change = adata[:, "PAX5"].layers["perturbed"] - adata[:, "PAX5"].layers["exact"]
     terms = adata.uns["simulation"]["terms"]

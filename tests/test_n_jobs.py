@@ -114,6 +114,7 @@ def _published(adata, n_jobs):
 
 
 CASES: dict[str, list[Callable[..., list[Any]]]] = {
+    "st.pp.denoise": [lambda a, n: [st.pp.denoise(a, layer="log1p", n_jobs=n, copy=True).layers["denoised"]]],
     "st.pp.impute": [lambda a, n: [st.pp.impute(a, layer="log1p", n_jobs=n, copy=True).layers["imputed"]]],
     "st.pp.niche": [lambda a, n: [st.pp.niche(a, n_jobs=n, copy=True).obsm["niche_composition"]]],
     "st.pp.spatial_weights": [_weights],

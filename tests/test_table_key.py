@@ -46,6 +46,7 @@ def observed(adata: Any) -> AnnData:
 Call = Callable[..., Any]
 #: A call of each function, and where its result is written; "" where it is returned.
 CALLS: dict[str, tuple[Call, str]] = {
+    "pp.denoise": (lambda a, **k: st.pp.denoise(a, layer="log1p", key_added="new", **k), "layers"),
     "pp.impute": (lambda a, **k: st.pp.impute(a, layer="log1p", key_added="new", **k), "layers"),
     "pp.modulators": (lambda a, **k: st.pp.modulators(a, priors(a).grn, key_added="new", **k), "uns"),
     "pp.niche": (lambda a, **k: st.pp.niche(a, key_added="new", **k), "uns"),

@@ -42,8 +42,9 @@ signals_key
     Key of the tests of :func:`spacetravlr.tl.test_signals`.
 received_key
     Key of the received ligands; defaults to the key that the fit used.
-layer_start
-    Layer with the expression to start from; defaults to the layer that the fit used.
+baseline_layer
+    Layer with the expression to start from, on the scale of the fit, such as a denoised one; defaults to the layer that
+    the fit used.
 layer_normalised
     Layer with normalised expression; ``None`` uses ``X``.
 cluster_key
@@ -122,7 +123,6 @@ _NAMES = {
     "target_one": "target",
     "targets_all": "target",
     "ax_panels": "ax",
-    "layer_start": "layer",
     "layer_normalised": "layer",
     "screen_mode": "mode",
 }

@@ -8,6 +8,7 @@ CELL_TYPE = "cell_type"
 
 # what ``pp`` writes
 IMPUTED = "imputed"
+DENOISED = "denoised"
 SPATIAL_WEIGHTS = "spatial_weights"
 CONTACT_WEIGHTS = "contact_weights"
 RECEIVED = "received_ligands"

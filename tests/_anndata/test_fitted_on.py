@@ -96,15 +96,35 @@ def test_a_subset_is_told_what_it_lost(fitted):
         st.tl.perturb(part, "FOXO1")
 
 
-def test_what_a_user_asks_for_is_warned_of(fitted):
-    fitted.layers["other"] = fitted.layers["log1p"] * 0.5
-    with pytest.warns(UserWarning, match="fitted with layer='log1p', but are used with layer='other'"):
-        st.tl.perturb(fitted, "FOXO1", layer="other")
+def test_signals_that_a_user_asks_for_are_warned_of(fitted):
     st.pp.spatial_weights(fitted, radius=100, key_added="near")
     receive(fitted, weights_key="near", key_added="near_ligands")
     with pytest.warns(UserWarning, match="received_key='received_ligands', but are used with received_key='near"):
         st.tl.perturb(fitted, "FOXO1", received_key="near_ligands")
-    st.tl.perturb(fitted, "FOXO1", layer="log1p", received_key="received_ligands")
+    st.tl.perturb(fitted, "FOXO1", baseline_layer="log1p", received_key="received_ligands")
+
+
+def test_another_baseline_is_on_the_same_scale(fitted):
+    fitted.layers["denoised"] = 0.5 * fitted.layers["log1p"] + 0.5 * fitted.layers["log1p"].mean(axis=0)
+    st.tl.perturb(fitted, "FOXO1", baseline_layer="denoised")
+    assert fitted.uns["perturbed"]["layer"] == "denoised"
+    changed = fitted.layers["perturbed"] != fitted.layers["denoised"]
+    assert set(fitted.var_names[changed.any(axis=0)]) >= {"FOXO1"}
+    untouched = ~changed.any(axis=0)
+    assert untouched.any()
+    table = st.get.perturbation_effect(fitted).query("group == 'all'").set_index("gene")
+    expected = (fitted.layers["perturbed"] - fitted.layers["denoised"]).mean(axis=0)
+    np.testing.assert_allclose(table.loc["PAX5", "change"], expected[fitted.var_names.get_loc("PAX5")], rtol=1e-4)
+    fitted.layers["linear"] = np.expm1(fitted.layers["log1p"])
+    for call in (
+        lambda: st.tl.perturb(fitted, "FOXO1", baseline_layer="linear"),
+        lambda: st.tl.genome_screen(fitted, genes=["FOXO1"], baseline_layer="linear", show_progress_bar=False),
+        lambda: st.tl.drivers(fitted, "PAX5", baseline_layer="linear"),
+    ):
+        with pytest.raises(ValueError, match="`baseline_layer` to be on the scale of the fit, found that .*linear"):
+            call()
+    with pytest.raises(KeyError, match="nothing"):
+        st.tl.perturb(fitted, "FOXO1", baseline_layer="nothing")
 
 
 def test_a_table_in_another_order_is_refused(fitted):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from benchmarks._inference import calls, coverage, first_of, judge, true_effects
 from benchmarks._truth import Case, Fitted, correlation, profile_match, shuffle_targets, simulate
-from benchmarks.truth import INFERENCE_MEASURES, MEASURES, NULL_MEASURES, Setting, main
+from benchmarks.truth import BASELINE_MEASURES, INFERENCE_MEASURES, MEASURES, NULL_MEASURES, Setting, main
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,21 @@ def test_true_coefficients_at_exact_values_are_perfect(case):
         assert found[name] == pytest.approx(1.0, abs=1e-5), name
     assert found["fpr"] == 0
     assert found["matched"] > 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_baselines_know_a_perfect_one_and_one_in_which_nothing_can_fall(case):
+    true = Fitted(case.betas, case.active, 0.0, 0.0)
+    found = case.measure_baseline(true, "exact")
+    assert found == pytest.approx(dict.fromkeys(found, 1.0), abs=1e-5)
+    empty = Case(case.adata.copy())
+    targets = (case.adata.var["role"] == "target").to_numpy()
+    empty.adata.layers["empty"] = np.array(case.adata.layers["exact"])
+    empty.adata.layers["empty"][1:, targets] = 0  # one cell keeps the range
+    empty.prepared("empty")
+    found = empty.measure_baseline(true, "empty")
+    assert found["falls"] < 0.1
+    assert found["rises"] > 0.9
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -76,7 +91,12 @@ def test_first_of_others():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "measures"),
-    [([], MEASURES), (["--nulls"], NULL_MEASURES), (["--inference"], INFERENCE_MEASURES)],
+    [
+        ([], MEASURES),
+        (["--nulls"], NULL_MEASURES),
+        (["--inference"], INFERENCE_MEASURES),
+        (["--baselines"], BASELINE_MEASURES),
+    ],
 )
 def test_quick_run_writes_table_and_results(tmp_path, options, measures):
     out, results, figure = tmp_path / "truth.md", tmp_path / "truth.csv", tmp_path / "truth.png"

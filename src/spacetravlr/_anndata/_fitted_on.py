@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 FITTED_ON = "fitted_on"
 
+#: Factor by which a baseline may add up to more or less than what was fitted.
+_SAME_SCALE = 2.0
 #: Sums may differ by this part of their mean size: rounding, another engine, half precision on disk.
 _EXPRESSION_TOLERANCE = 1e-3
 #: Of all that was received, on average over cells.
@@ -142,7 +144,19 @@ def assert_expression_of_fit(expected: pd.DataFrame, found: pd.DataFrame, *, whe
             f"Expected expression in {where} to be what the coefficients were fitted on, found other values in "
             f"{changed.sum()} of {len(changed)} cells (first: {found.index[first]!r}); call `st.pp.received_ligands`, "
             "`st.pp.modulators` and `st.tl.fit_betas` again, or restore the layer. To start from another layer on "
-            "purpose, pass `layer=`."
+            "purpose, pass `baseline_layer=`."
+        )
+        raise ValueError(msg)
+
+
+def assert_scale_of_fit(expected: pd.DataFrame, found: pd.DataFrame, *, where: str) -> None:
+    """Raise ``ValueError`` when another baseline than that of the fit has values on another scale."""
+    before, now = (float(frame["expression"].to_numpy(np.float64).sum()) for frame in (expected, found))
+    if not before / _SAME_SCALE <= now <= before * _SAME_SCALE:
+        msg = (
+            f"Expected `baseline_layer` to be on the scale of the fit, found that {where} adds up to "
+            f"{now / max(before, 1e-300):.3g} times as much over the genes of the model; take normalised and "
+            "log-transformed values, such as a denoised layer."
         )
         raise ValueError(msg)
 

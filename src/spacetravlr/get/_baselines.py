@@ -46,7 +46,7 @@ def baselines(
     cells: CellsLike = None,
     betas_key: str = _keys.BETAS,
     received_key: str | None = None,
-    layer: str | None = None,
+    baseline_layer: str | None = None,
     n_jobs: int | None = None,
     adjusted: bool = False,
     table_key: str | None = None,
@@ -84,7 +84,7 @@ def baselines(
     %(cells)s
     %(betas_key)s
     %(received_key)s
-    %(layer_start)s
+    %(baseline_layer)s
     %(n_jobs)s
     %(adjusted)s
     %(table_key)s
@@ -138,7 +138,12 @@ def baselines(
         )  # fmt: skip
         adjusted = adjusted if known is None else bool(known.uns[SCREEN].get("adjusted", False))
         model = FittedModel.read(
-            table, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs, adjusted=adjusted
+            table,
+            betas_key=betas_key,
+            received_key=received_key,
+            layer=baseline_layer,
+            n_jobs=n_jobs,
+            adjusted=adjusted,
         )
         options.check(model.genes)
     for kind in wanted:

@@ -100,6 +100,6 @@ def derivatives(
         If coefficients, received ligands or ``target`` are missing.
     """
     factory = GeneFactory(
-        unwrap(adata, table_key), betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs
+        unwrap(adata, table_key), betas_key=betas_key, received_key=received_key, baseline_layer=layer, n_jobs=n_jobs
     )
     return factory.splash_betas(target, scale_factor=scale_factor, beta_cap=beta_cap)

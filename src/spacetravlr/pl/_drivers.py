@@ -56,8 +56,9 @@ def drivers(
     """Draw the genes that move a read-out, or where in the tissue one of them does.
 
     Without ``gene``: first-order effects of the genes at the top, each a bar made of what the cells of each type
-    contribute, upwards to the right and downwards to the left. A dot marks the sum, a diamond the effect of a real
-    knockout where there was one. With ``gene``: one map per gene of what a dose in each cell does to the read-out.
+    contribute, upwards to the right and downwards to the left. A dot marks the sum, a diamond the effect of the
+    knockout where it was simulated in full. With ``gene``: one map per gene of what a dose in each cell does to the
+    read-out.
 
     Parameters
     ----------
@@ -146,9 +147,10 @@ def _ranking(adata: AnnData, table: pd.DataFrame, genes: list[str], mode: Mode, 
         ax.barh(position, part, left=start, height=0.75, color=colors.get(name, GREY), label=name if types else None)
         above, below = above + np.maximum(part, 0), below + np.minimum(part, 0)
     total = table[table["cell_type"] == everywhere].set_index("gene").loc[genes]
-    ax.plot(total[mode], position, "o", color="black", ms=4, label="sum")
+    ax.plot(total[mode], position, "o", color="black", ms=4, label="sum", clip_on=False)
     if mode == "knockout" and total["checked"].notna().any():
-        ax.plot(total["checked"], position, "D", color="black", mfc="white", ms=5, label="real knockout")
+        checked = total["checked"]
+        ax.plot(checked, position, "D", color="black", mfc="white", ms=5, label="simulated in full", clip_on=False)
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(position, genes, fontsize=8)
     ax.set_ylim(len(genes) - 0.4, -0.6)

@@ -155,7 +155,7 @@ def perturbation_effects(
         ax.set_title(label)
         return finish(ax, title=title, return_fig=return_fig, save=save)
     marked = (wide["q"].reindex(index=order) <= fdr).to_numpy() if "q" in wide else None
-    ax = new_axes(ax, figsize, (2.4 + 0.35 * len(groups), max(2.8, 1.4 + 0.2 * len(order))))
+    ax = new_axes(ax, figsize, (2.4 + 0.35 * len(groups), max(3.6, 1.4 + 0.2 * len(order))))
     _heatmap(wide["effect"].loc[order], marked, limit, cmap, ax)
     ax.set_title(label)
     return finish(ax, title=title, return_fig=return_fig, save=save)

@@ -1,5 +1,6 @@
-"""Preprocessing: imputation, neighbourhoods, received ligands, niches and modulators."""
+"""Preprocessing: imputation, denoising, neighbourhoods, received ligands, niches and modulators."""
 
+from spacetravlr.pp._denoise import denoise
 from spacetravlr.pp._impute import impute
 from spacetravlr.pp._modulators import modulators
 from spacetravlr.pp._niche import niche
@@ -7,4 +8,4 @@ from spacetravlr.pp._received_ligands import received_ligands
 from spacetravlr.pp._spatial_weights import spatial_weights
 from spacetravlr.pp._split_counts import split_counts
 
-__all__ = ["impute", "modulators", "niche", "received_ligands", "spatial_weights", "split_counts"]
+__all__ = ["denoise", "impute", "modulators", "niche", "received_ligands", "spatial_weights", "split_counts"]

@@ -43,7 +43,7 @@ def drivers(
     n_pinned: int = 8,
     betas_key: str = _keys.BETAS,
     received_key: str | None = None,
-    layer: str | None = None,
+    baseline_layer: str | None = None,
     n_jobs: int | None = None,
     adjusted: bool = False,
     table_key: str | None = None,
@@ -99,7 +99,7 @@ def drivers(
         Number of genes that get a pass of their own. Eight take about twice as long as the shared pass.
     %(betas_key)s
     %(received_key)s
-    %(layer_start)s
+    %(baseline_layer)s
     %(n_jobs)s
     %(adjusted)s
     %(table_key)s
@@ -160,7 +160,7 @@ def drivers(
             raise ValueError(msg)
     table = unwrap(adata, table_key)
     model = FittedModel.read(
-        table, betas_key=betas_key, received_key=received_key, layer=layer, n_jobs=n_jobs, adjusted=adjusted
+        table, betas_key=betas_key, received_key=received_key, layer=baseline_layer, n_jobs=n_jobs, adjusted=adjusted
     )
     mask = select_cells(cells, table.obs)
     what = read_readout(model, readout, of=of, weights=weights, towards=towards)

@@ -37,7 +37,7 @@ def genome_screen(
     n_samples: int = 0,
     betas_key: str = _keys.BETAS,
     received_key: str | None = None,
-    layer: str | None = None,
+    baseline_layer: str | None = None,
     n_jobs: int | None = None,
     adjusted: bool = False,
     client: Any = None,
@@ -70,7 +70,7 @@ def genome_screen(
         screen with ten draws takes about ten times as long. By default none. Not available with ``client``.
     %(betas_key)s
     %(received_key)s
-    %(layer_start)s
+    %(baseline_layer)s
     %(n_jobs)s
     %(adjusted)s
     %(client)s
@@ -113,7 +113,7 @@ def genome_screen(
         unwrap(adata, table_key),
         betas_key=betas_key,
         received_key=received_key,
-        layer=layer,
+        layer=baseline_layer,
         n_jobs=n_jobs,
         adjusted=adjusted,
     )

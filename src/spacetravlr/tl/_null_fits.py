@@ -132,7 +132,7 @@ def null_fits(
     knocked_out = genes_to_knock_out(model, genes, _MOST_GENES)
     exchange, names, generator = Exchange.of(recipe), recipe.exchanged_names, as_generator(rng)
     as_it_is = GeneFactory(
-        table, betas_key=betas_key, received_key=model.received_key, layer=model.layer, n_jobs=n_jobs
+        table, betas_key=betas_key, received_key=model.received_key, baseline_layer=model.layer, n_jobs=n_jobs
     )
     observed = find(as_it_is, list(names), knocked_out)
     found = []

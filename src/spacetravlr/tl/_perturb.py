@@ -35,7 +35,7 @@ def perturb(
     derivative: Derivative = "product_rule",
     betas_key: str = _keys.BETAS,
     received_key: str | None = None,
-    layer: str | None = None,
+    baseline_layer: str | None = None,
     n_jobs: int | None = None,
     adjusted: bool = False,
     n_samples: int = 0,
@@ -69,7 +69,7 @@ def perturb(
     %(derivative)s
     %(betas_key)s
     %(received_key)s
-    %(layer_start)s
+    %(baseline_layer)s
     %(n_jobs)s
     %(adjusted)s
     %(n_samples)s
@@ -124,7 +124,7 @@ def perturb(
         unwrap(adata, table_key),
         betas_key=betas_key,
         received_key=received_key,
-        layer=layer,
+        baseline_layer=baseline_layer,
         n_jobs=n_jobs,
         adjusted=adjusted,
     )

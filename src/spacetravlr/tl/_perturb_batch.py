@@ -29,7 +29,7 @@ def perturb_batch(
     derivative: Derivative = "product_rule",
     betas_key: str = _keys.BETAS,
     received_key: str | None = None,
-    layer: str | None = None,
+    baseline_layer: str | None = None,
     n_jobs: int | None = None,
     adjusted: bool = False,
     table_key: str | None = None,
@@ -49,7 +49,7 @@ def perturb_batch(
     %(derivative)s
     %(betas_key)s
     %(received_key)s
-    %(layer_start)s
+    %(baseline_layer)s
     %(n_jobs)s
     %(adjusted)s
     %(table_key)s
@@ -70,7 +70,7 @@ def perturb_batch(
         unwrap(adata, table_key),
         betas_key=betas_key,
         received_key=received_key,
-        layer=layer,
+        baseline_layer=baseline_layer,
         n_jobs=n_jobs,
         adjusted=adjusted,
     )

@@ -250,7 +250,7 @@ def test_messages_on_what_is_missing(adata):
     with pytest.raises(KeyError, match=r"Key 'other' .*Call `st.tl.fit_betas\(adata\)` first"):
         st.GeneFactory(adata, betas_key="other")
     with pytest.raises(KeyError, match="Key 'nothing' .*layer"):
-        st.GeneFactory(adata, layer="nothing").perturb("FOXO1")
+        st.GeneFactory(adata, baseline_layer="nothing").perturb("FOXO1")
     with pytest.raises(KeyError, match=r"Call `st.pp.received_ligands"):
         st.GeneFactory(adata, received_key="nothing").perturb("FOXO1")
     with pytest.raises(KeyError, match=r"unknown 'PAX' \(closest: PAX5"):

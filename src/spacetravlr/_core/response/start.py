@@ -155,7 +155,7 @@ def write_inputs(values: Floats, genes: Ints, inputs: Sequence[InputChange]) -> 
     """Set the wanted change itself, wherever a gene was perturbed."""
     for row, p, _, change, cells in _perturbed_rows(genes, inputs):
         chosen = change != 0 if cells is None else cells
-        values[chosen, row, p] = change[chosen]
+        _write(change, chosen, values[:, row, p])
 
 
 def _perturbed_rows(genes: Ints, inputs: Sequence[InputChange]) -> Iterator[tuple[int, int, int, Floats, Bools | None]]:
@@ -203,3 +203,11 @@ def _put(values, rows, out):
         for r in range(rows.shape[0]):
             for p in range(batch):
                 out[j, rows[r], p] = values[j, r * batch + p]
+
+
+@parallel_kernel
+def _write(change, cells, out):
+    """Set the change of some cells."""
+    for j in nb.prange(len(change)):
+        if cells[j]:
+            out[j] = change[j]

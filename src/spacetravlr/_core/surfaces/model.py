@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +29,25 @@ class Part(IntEnum):
     FINE = 5
 
 
+class WhenAsked(Sequence["Floats"]):
+    """Functions of each length scale, evaluated when they are first asked for: of several, a fit may use one."""
+
+    def __init__(self, evaluate: Sequence[Callable[[], Floats]]) -> None:
+        self._evaluate = evaluate
+        self._known: dict[int, Floats] = {}
+
+    def __len__(self) -> int:
+        return len(self._evaluate)
+
+    def __getitem__(self, scale: Any) -> Any:
+        if not -len(self) <= scale < len(self):
+            raise IndexError(scale)
+        scale %= len(self)
+        if scale not in self._known:
+            self._known[scale] = self._evaluate[scale]()
+        return self._known[scale]
+
+
 @dataclass(frozen=True)
 class CellFunctions:
     """What a coefficient may depend on, evaluated at cells (rows)."""
@@ -36,14 +56,15 @@ class CellFunctions:
     """Codes 0..n_types-1."""
     niche: Floats
     """Standardised niche composition, a row's expected squared norm being one; no columns to leave it out."""
-    space: tuple[Floats, ...]
+    space: Sequence[Floats]
     """Spatial functions, one array for each length scale on offer."""
     n_types: int
     _stacks: dict[int, Floats] = field(default_factory=dict, repr=False, compare=False)
 
     def take(self, rows: Ints | Bools, *, scale: int | None = None) -> CellFunctions:
         """The same functions at some of the cells; with ``scale``, the others are left empty."""
-        space = tuple(s[rows] if scale in (None, i) or i == self.fine else s[:0] for i, s in enumerate(self.space))
+        wanted = range(len(self.space)) if scale is None else (scale, self.fine)
+        space = [self.space[i][rows] if i in wanted else np.empty((0, 0)) for i in range(len(self.space))]
         return CellFunctions(self.cell_type[rows], self.niche[rows], space, self.n_types)
 
     @property

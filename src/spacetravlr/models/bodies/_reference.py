@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from spacetravlr._anndata._section import Section, differing_signals
 from spacetravlr._core.space.niche import niche_composition
 from spacetravlr._core.surfaces.gp_basis import SpatialBasis
-from spacetravlr._core.surfaces.model import CellFunctions
+from spacetravlr._core.surfaces.model import CellFunctions, WhenAsked
 from spacetravlr._utils import resolve_n_jobs, warn
 from spacetravlr._validators import listed
 from spacetravlr.models.bodies._base import EvaluationCells
@@ -217,10 +217,12 @@ class QueryCells:
 
         @cache
         def functions() -> CellFunctions:
+            space: Sequence[Floats]
             if self.slides is None:
-                space = tuple(means[cell_type] for means in reference.space)
+                space = [means[cell_type] for means in reference.space]
             else:
-                space = tuple(b.evaluate(seen.coordinates[rows], self.slides[rows]) for b in reference.bases)
+                where = seen.coordinates[rows], self.slides[rows]
+                space = WhenAsked([partial(basis.evaluate, *where) for basis in reference.bases])
             niche = standardised_niche(seen.composition[rows], reference.niche_mean, reference.niche_spread)
             return CellFunctions(cell_type, niche, space, seen.n_types)
 

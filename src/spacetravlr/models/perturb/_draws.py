@@ -12,7 +12,7 @@ import numpy as np
 from spacetravlr import _keys
 from spacetravlr._anndata._section import read_section
 from spacetravlr._core.linalg.columns import copy_columns
-from spacetravlr._core.response.change_summary import summarise_changes
+from spacetravlr._core.response.change_summary import mean_changes
 from spacetravlr._core.response.round import CoefficientChunk
 from spacetravlr._core.response.start import Workspace
 from spacetravlr._utils import numba_threads
@@ -163,7 +163,7 @@ class DrawnCoefficients:
                 start, n_propagation=n_propagation, derivative=derivative, workspace=workspace
             )
             with numba_threads(self.model.n_jobs):
-                means.append(summarise_changes(changes.values, groups, len(names), np.zeros(len(changes.genes))).mean)
+                means.append(mean_changes(changes.values, groups, len(names)))
             if squares is not None and delivered is not None:
                 squares += (changes.values - delivered.values) ** 2
         return Samples(np.stack(means), None if squares is None else np.sqrt(squares / n_samples, out=squares))

@@ -46,7 +46,7 @@ class GeneFactory:
     received_key
         Key of the received ligands, whose operators propagate changes from cell to cell; defaults to the key that the
         fit used.
-    %(layer_start)s
+    %(baseline_layer)s
     %(n_jobs)s
     %(adjusted)s
 
@@ -70,7 +70,7 @@ class GeneFactory:
         *,
         betas_key: str = _keys.BETAS,
         received_key: str | None = None,
-        layer: str | None = None,
+        baseline_layer: str | None = None,
         n_jobs: int | None = None,
         adjusted: bool = False,
     ) -> None:
@@ -78,7 +78,7 @@ class GeneFactory:
             unwrap(adata),
             betas_key=betas_key,
             received_key=received_key,
-            layer=layer,
+            layer=baseline_layer,
             n_jobs=n_jobs,
             adjusted=adjusted,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ from spacetravlr._anndata._expression import check_expression, get_expression, l
 from spacetravlr._anndata._fitted_on import (
     assert_expression_of_fit,
     assert_received_as_in_fit,
+    assert_scale_of_fit,
     assert_signals_of_fit,
     cell_sums,
 )
@@ -37,6 +39,12 @@ if TYPE_CHECKING:
     from spacetravlr._core.response.round import Baseline
     from spacetravlr._core.response.start import InputChange
     from spacetravlr._types import Bools, Floats, Ints
+
+
+logger = logging.getLogger(__name__)
+
+# Share of zeros in what perturbations start from that is worth a word.
+_MANY_ZEROS = 0.2
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,8 @@ class FittedModel:
     ) -> FittedModel:
         """Read a fit from an AnnData; what the fit used is the default of ``received_key`` and ``layer``.
 
-        Warns when these are others than those of the fit; otherwise what is there is compared with what was fitted.
+        What is there is compared with what was fitted. Another layer must be on the same scale, and other received
+        ligands are warned of.
 
         Raises
         ------
@@ -89,12 +98,11 @@ class FittedModel:
         fit_received = str(fit.params.get("received_key") or _keys.RECEIVED)
         same_layer = layer is None or layer == fit_layer
         same_signals = received_key is None or received_key == fit_received
-        for same, name, asked, fitted in (
-            (same_layer, "layer", layer, fit_layer),
-            (same_signals, "received_key", received_key, fit_received),
-        ):
-            if not same and fit.note is not None:
-                warn(f"The coefficients were fitted with {name}={fitted!r}, but are used with {name}={asked!r}.")
+        if not same_signals and fit.note is not None:
+            warn(
+                f"The coefficients were fitted with received_key={fit_received!r}, but are used with "
+                f"received_key={received_key!r}."
+            )
         return cls(
             adata=adata,
             fit=fit,
@@ -144,17 +152,34 @@ class FittedModel:
         tissue = baseline(self.expression, self.design.signals, field)
         assert_received(tissue.received, self.design.signal_names, self.adata.obs_names, where="the weights")
         self._compare_with_fit(tissue)
+        self._tell_of_zeros()
         return tissue
+
+    def _tell_of_zeros(self) -> None:
+        """Say so when perturbations start from counts so sparse that falls are lost."""
+        if not self.same_layer or not self.fit.params.get("counts_layer"):
+            return
+        zero = float((self.expression[:, self.design.targets.gene] == 0).mean())
+        if zero > _MANY_ZEROS:
+            logger.info(
+                "%.0f %% of the measured values of modelled genes are zero and cannot fall, so falls are "
+                "underestimated; `st.pp.denoise(adata)` and `baseline_layer='denoised'` start from expected values",
+                100 * zero,
+            )
 
     def _compare_with_fit(self, tissue: Baseline) -> None:
         """Raise ``ValueError`` when expression or signals are not what the coefficients were fitted on."""
-        if self.fit.note is None or self.fit.sums is None or not self.same_layer:
+        if self.fit.note is None or self.fit.sums is None:
             return
         design = self.design
         used = np.union1d(design.terms.gene, design.targets.gene)
         obs_names = self.adata.obs_names
         sums = cell_sums(tissue.expression, used, self.genes, tissue.received, design.signal_names, obs_names)
-        assert_expression_of_fit(self.fit.sums, sums, where=layer_name(self.layer))
+        where = layer_name(self.layer)
+        if not self.same_layer:
+            assert_scale_of_fit(self.fit.sums, sums, where=where)
+            return
+        assert_expression_of_fit(self.fit.sums, sums, where=where)
         if not len(design.signals) or not self.same_signals:
             return
         received = self.adata.uns[_keys.received_params(self.received_key)]
