@@ -153,9 +153,14 @@ def clamp_perturbed(values: Floats, genes: Ints, rows: Ints, inputs: Sequence[In
 
 def write_inputs(values: Floats, genes: Ints, inputs: Sequence[InputChange]) -> None:
     """Set the wanted change itself, wherever a gene was perturbed."""
-    for row, p, _, change, cells in _perturbed_rows(genes, inputs):
-        chosen = change != 0 if cells is None else cells
-        _write(change, chosen, values[:, row, p])
+    row, batch, changes, chosen = [], [], [], []
+    for r, p, _, change, cells in _perturbed_rows(genes, inputs):
+        row.append(r)
+        batch.append(p)
+        changes.append(change)
+        chosen.append(change != 0 if cells is None else cells)
+    if row:
+        _write(np.stack(changes, axis=1), np.stack(chosen, axis=1), np.array(row), np.array(batch), values)
 
 
 def _perturbed_rows(genes: Ints, inputs: Sequence[InputChange]) -> Iterator[tuple[int, int, int, Floats, Bools | None]]:
@@ -206,8 +211,9 @@ def _put(values, rows, out):
 
 
 @parallel_kernel
-def _write(change, cells, out):
-    """Set the change of some cells."""
-    for j in nb.prange(len(change)):
-        if cells[j]:
-            out[j] = change[j]
+def _write(changes, chosen, row, batch, out):
+    """Set changes (cells x places) where they are ``chosen``, all of one cell together."""
+    for j in nb.prange(changes.shape[0]):
+        for k in range(row.shape[0]):
+            if chosen[j, k]:
+                out[j, row[k], batch[k]] = changes[j, k]
