@@ -36,8 +36,8 @@ tissue with regulation of the same size, and **R2** what the fit reports: agains
 active regulators, of coefficients that vary and of effects of knockouts (a discovery of the wrong sign is false; power
 over effects above a tenth of the target's standard deviation). **cover**: share of the intervals that hold the truth,
 **acting** of those regulators that do act. **width**: of intervals, over the error of estimates. **p < 0.05**: of
-regulators that do not act. **denoised**: coverage of effects that start from denoised values. **first**: knockouts whose predicted profile is most like their own true one, among 40, and
-the same for pooled least squares.
+regulators that do not act. **denoised**: coverage of effects that start from denoised values. **first**: knockouts
+whose predicted profile is most like their own true one, among 40, and the same for pooled least squares.
 
 ``--baselines``: knockouts that start from measured, denoised (:func:`spacetravlr.pp.denoise`) and imputed values.
 **effects** and **calibration** as above, of a fit to counts, at these values; **true coefficients**: effects with
@@ -82,8 +82,8 @@ INFERENCE_MEASURES = {
     "FDR varying": "fdp_varies", "power varying": "power_varies",
     "cover": "cover", "acting": "cover_acting", "width": "width_error",
     "cover effects": "cover_effects", "cover moving": "cover_moving",
-    "effects, denoised": "cover_effects_denoised", "moving, denoised": "cover_moving_denoised", "FDR effects": "fdp_effects",
-    "power effects": "power_effects", "effects called": "n_effects",
+    "effects, denoised": "cover_effects_denoised", "moving, denoised": "cover_moving_denoised",
+    "FDR effects": "fdp_effects", "power effects": "power_effects", "effects called": "n_effects",
     "first": "first", "first, least squares": "first_rival",
 }  # fmt: skip
 BASELINE_MEASURES = {
