@@ -336,30 +336,49 @@ def test_only_signals_whose_ligand_changed_are_received_again(tissue, betas):
     assert asked == [1, 1]
 
 
-@pytest.mark.parametrize("n_propagation", [1, 2, 3, 4, 6])
+class Poisoned(Workspace):
+    """Memory in which nothing is zero by chance."""
+
+    def empty(self, name, shape, dtype):
+        before = self._buffers.get(name)
+        values = super().empty(name, shape, dtype)
+        if self._buffers[name] is not before:
+            self._buffers[name].fill(np.nan)
+        return values
+
+
+@pytest.mark.parametrize("n_propagation", [1, 2, 3, 4, 6, 7])
 @pytest.mark.parametrize("name", WANTED)
 def test_runs_with_other_coefficients_share_a_start(tissue, betas, name, n_propagation):
-    given = [change(tissue, WANTED[name]), change(tissue, {1: 1.0, 3: 5.0})]  # the last is beyond the range
-    workspace, others = Workspace(), np.random.default_rng(3).normal(0, 0.3, (3, *betas.shape))
-    start = begin(tissue, TERMS, TARGETS, given, workspace)
-    states = start.wanted, start.held
-    before = [np.concatenate([state.own, state.received], axis=1) for state in states]
-    for other in (betas, *others):
-        found, alone = (
-            propagate(
-                tissue,
-                TERMS,
-                TARGETS,
-                coefficients=in_memory(other),
-                inputs=inputs,
-                n_propagation=n_propagation,
-                workspace=memory,
+    # one more target, so that all that changes is more than what has a role
+    targets = Targets(np.append(TARGETS.gene, 7), np.append(TARGETS.indptr, 20), np.append(TARGETS.term, [0, 3]))
+    rng = np.random.default_rng(3)
+    betas = np.concatenate([betas, rng.normal(0, 0.3, (N_CELLS, 3))], axis=1)
+    inside, beyond = (change(tissue, {1: 1.0, 2: 0.5, 3: value, 4: 0.0}) for value in (0.2, 5.0))
+    for others in ([], [inside], [beyond]):
+        given = [change(tissue, WANTED[name]), *others]
+        workspace = Poisoned()
+        start = begin(tissue, TERMS, targets, given, workspace)
+        states = start.wanted, start.held
+        before = [np.concatenate([state.own, state.received], axis=1) for state in states]
+        for other in (betas, *rng.normal(0, 0.3, (2, *betas.shape))):
+            found, recycled, fresh = (
+                propagate(
+                    tissue,
+                    TERMS,
+                    targets,
+                    coefficients=in_memory(other),
+                    inputs=inputs,
+                    n_propagation=n_propagation,
+                    workspace=memory,
+                )
+                for inputs, memory in ((start, workspace), (given, Poisoned()), (given, None))
             )
-            for inputs, memory in ((start, workspace), (given, None))
-        )
-        np.testing.assert_array_equal(found.values, alone.values)
-    for state, was in zip(states, before, strict=True):
-        np.testing.assert_array_equal(np.concatenate([state.own, state.received], axis=1), was)
+            np.testing.assert_array_equal(found.values, fresh.values)
+            np.testing.assert_array_equal(recycled.values, fresh.values)
+            assert np.isfinite(found.values).all()
+        for state, was in zip(states, before, strict=True):
+            np.testing.assert_array_equal(np.concatenate([state.own, state.received], axis=1), was)
 
 
 def test_single_precision_stays_close_to_double(tissue, betas):

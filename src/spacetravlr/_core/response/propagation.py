@@ -53,7 +53,6 @@ from spacetravlr._core.response.start import (
     Workspace,
     begin,
     clamp_perturbed,
-    empty_rows,
     receive,
     write_inputs,
 )
@@ -137,18 +136,15 @@ def propagate(
     genes hold their wanted change, whatever the rounds made of it.
     """
     workspace = Workspace() if workspace is None else workspace
-    if isinstance(inputs, Start):
-        start, memory = inputs, _Memory(workspace, inputs)
-    else:
-        start = begin(tissue, terms, targets, inputs, workspace)
-        memory = _Memory(workspace, start, recycle=True)
+    start = inputs if isinstance(inputs, Start) else begin(tissue, terms, targets, inputs, workspace)
     role, genes, relaying = start.role, start.genes, start.relaying
-    before, now, free = start.held, start.held, 0
-    if len(relaying) or n_propagation == 1:  # else all rounds but the last do nothing
-        before, now, free = memory.unchanged(), start.wanted, _TURNS[(n_propagation - 1) % 3]
+    does_nothing = n_propagation > 1 and not len(relaying)  # all rounds but the last
+    free = 0 if does_nothing else _TURNS[(n_propagation - 1) % 3]
+    memory = _Memory(workspace, start, free, recycle=start is not inputs)
+    before, now = (start.held, start.held) if does_nothing else (memory.unchanged(), start.wanted)
     relays = np.searchsorted(role, targets.gene[relaying])
     by_relay = np.flatnonzero(np.isin(tissue.signals.ligand, role[relays]))
-    for i in range(n_propagation - 1 if len(relaying) else 0):
+    for i in range(0 if does_nothing else n_propagation - 1):
         own, moved = memory.next_own(i), start.held.moved.copy()
         update_targets(tissue, terms, targets, relaying, Rows(role, role), coefficients, before, now, derivative, own)
         clamp_perturbed(own, role, relays, start.inputs, tissue)
@@ -157,7 +153,7 @@ def propagate(
         receive(own, moved, by_relay, role, tissue, received)
         before, now = now, State(own, received, moved)
 
-    values = memory.own(free, len(genes))
+    values = memory.values()
     set_zero(values, np.searchsorted(genes, np.setdiff1d(genes, targets.gene)))
     everyone = np.arange(len(targets))
     update_targets(tissue, terms, targets, everyone, Rows(role, genes), coefficients, before, now, derivative, values)
@@ -174,24 +170,35 @@ class _Memory:
         Where they lie.
     start
         Start of the batch.
+    free
+        Which of the three nobody needs in the last round, which writes the changes of all targets there.
     recycle
         Whether the memory of the start is used for one of them, because nobody needs it afterwards.
     """
 
-    def __init__(self, workspace: Workspace, start: Start, *, recycle: bool = False) -> None:
-        self._workspace, self._start = workspace, start
+    def __init__(self, workspace: Workspace, start: Start, free: int, *, recycle: bool) -> None:
+        self._workspace, self._start, self._free = workspace, start, free
         self._own = ["own 0", "own 1", "wanted own" if recycle else "own 2"]
         self._received = ["received 0", "wanted received" if recycle else "received 1"]
         # what holds all that no relaying target changes
         self._filled = {"wanted own", "wanted received"} if start.held is start.wanted else set()
+        if free == 2:  # it is replaced by a larger one
+            self._filled.discard("wanted own")
 
-    def own(self, i: int, n_rows: int) -> Floats:
-        """Changes of expression, cells x rows x perturbations."""
-        n, _, batch = self._start.wanted.own.shape
-        return empty_rows(
-            self._workspace, self._own[i], (n, n_rows, batch), self._start.wanted.own.dtype,
-            room=max(len(self._start.role), len(self._start.genes)),
-        )  # fmt: skip
+    def values(self) -> Floats:
+        """Changes of all genes that are modelled or perturbed."""
+        return self._rows(self._free, len(self._start.genes))
+
+    def own(self, i: int) -> Floats:
+        """Changes of role genes."""
+        return self._rows(i, len(self._start.role))
+
+    def _rows(self, i: int, n_rows: int) -> Floats:
+        like = self._start.wanted.own
+        n, _, batch = like.shape
+        most = max(len(self._start.role), len(self._start.genes) if i == self._free else 0)
+        memory = self._workspace.empty(self._own[i], (n * most * batch,), like.dtype)
+        return memory[: n * n_rows * batch].reshape(n, n_rows, batch)
 
     def received(self, i: int) -> Floats:
         """Changes of received signals, cells x signals x perturbations."""
@@ -200,7 +207,7 @@ class _Memory:
 
     def unchanged(self) -> State:
         """The tissue before anything happens to it."""
-        own, received = self.own(0, len(self._start.role)), self.received(0)
+        own, received = self.own(0), self.received(0)
         own.fill(0)
         received.fill(0)
         return State(own, received, np.zeros(len(self._start.role), dtype=bool))
@@ -208,7 +215,7 @@ class _Memory:
     def next_own(self, i: int) -> Floats:
         """Where round ``i`` writes what cells express; all that relaying targets do not change is there already."""
         turn = _TURNS[i % 3]
-        return self._fill(self._own[turn], self.own(turn, len(self._start.role)), self._start.held.own)
+        return self._fill(self._own[turn], self.own(turn), self._start.held.own)
 
     def next_received(self, i: int) -> Floats:
         """The same for what they receive: in the place of the state before, once a round has read it."""

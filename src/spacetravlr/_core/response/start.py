@@ -102,7 +102,7 @@ def begin(
     moved = np.isin(role, [gene for i in inputs for gene in i.genes[(i.change != 0).any(axis=0)]])
 
     def state(name: str, changes: Sequence[InputChange]) -> State:
-        own = empty_rows(workspace, f"{name} own", (n, len(role), batch), dtype, room=len(genes))
+        own = workspace.empty(f"{name} own", (n, len(role), batch), dtype)
         received = workspace.empty(f"{name} received", (n, len(signals), batch), dtype)
         own.fill(0)
         write_inputs(own, role, changes)
@@ -113,12 +113,6 @@ def begin(
     clipped = any((h.change != w.change).any() for h, w in zip(held, wanted, strict=True))
     relaying = _reachable(terms, targets, signals, role, moved)
     return Start(inputs, role, genes, before, state("held", held) if clipped else before, relaying)
-
-
-def empty_rows(workspace: Workspace, name: str, shape: tuple[int, int, int], dtype: np.dtype, *, room: int) -> Floats:
-    """Memory for cells x rows x perturbations in which ``room`` rows have place too."""
-    n, n_rows, batch = shape
-    return workspace.empty(name, (n * max(n_rows, room) * batch,), dtype)[: n * n_rows * batch].reshape(shape)
 
 
 def _reachable(terms: Terms, targets: Targets, signals: Signals, role: Ints, moved: Bools) -> Ints:

@@ -90,7 +90,7 @@ def run_screen(model: FittedModel, save_to: str | PathLike[str] | None, options:
     if folder and todo:
         item = _result_bytes(model.simulator, len(cell_types), cells=options.save_cells)
         assert_room(folder.path, largest=item, whole=item * len(todo), name="save_to")
-    size = options.batch_size or _default_batch(model.simulator)
+    size = options.batch_size or _default_batch(model.simulator, with_draws=drawn is not None)
     batches = [todo[i : i + size] for i in range(0, len(todo), size)]
     shown = settings.show_progress_bar if options.show_progress_bar is None else options.show_progress_bar
     batch_settings = BatchSettings(
@@ -191,7 +191,8 @@ def _result_bytes(simulator: Simulator, n_types: int, *, cells: bool) -> int:
     return 4 * rows * (len(simulator.targets) + 1)
 
 
-def _default_batch(simulator: Simulator) -> int:
-    fitting = int(min(_BATCH_BYTES, _BATCH_SHARE * available_memory()) // max(simulator.bytes_per_perturbation(), 1))
+def _default_batch(simulator: Simulator, *, with_draws: bool = False) -> int:
+    each = max(simulator.bytes_per_perturbation(with_draws=with_draws), 1)
+    fitting = int(min(_BATCH_BYTES, _BATCH_SHARE * available_memory()) // each)
     size = int(np.clip(fitting, 1, _LARGEST_BATCH))
     return size // 8 * 8 if size >= 8 else size

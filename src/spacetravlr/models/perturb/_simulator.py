@@ -102,12 +102,13 @@ class Simulator:
         """Reader of the coefficients; those that fit in memory are loaded once."""
         return coefficient_reader(self.betas, self.targets, n_jobs=self.n_jobs)
 
-    def bytes_per_perturbation(self) -> int:
-        """Memory that one more perturbation in a batch takes."""
+    def bytes_per_perturbation(self, *, with_draws: bool = False) -> int:
+        """Memory that one more perturbation in a batch takes; ``with_draws`` leave its start as it is."""
         n_cells = len(self.tissue.expression)
         n_roles, n_signals = len(roles(self.terms, self.tissue.signals)), len(self.tissue.signals)
         # two states of role genes and signals and the state being written, and the changes of all targets
-        return n_cells * (3 * n_roles + 3 * n_signals + len(self.targets) + 1) * self.tissue.expression.itemsize
+        n_states = 4 if with_draws else 3
+        return n_cells * (n_states * (n_roles + n_signals) + len(self.targets) + 1) * self.tissue.expression.itemsize
 
     def begin(self, inputs: Sequence[InputChange], workspace: Workspace | None = None) -> Start:
         """What a batch of input changes sets in motion whatever the coefficients, for several runs of it.
