@@ -35,7 +35,7 @@ from scipy import sparse
 import spacetravlr as st
 from benchmarks import _common as common
 from benchmarks._sections import LIGAND_TF_CUTOFF, SECTIONS, Priors, Section, fetch_priors, normalise, variable_targets
-from spacetravlr._core.inference.nulls import depth_coordinate, shuffle_sources, torus_sources
+from spacetravlr._core.inference.nulls import counts_at_depth, moved_sources, shuffle_sources
 
 Variant = Literal["as it is", "shuffled", "moved"]
 VARIANTS: tuple[Variant, ...] = ("as it is", "shuffled", "moved")
@@ -61,23 +61,23 @@ def choose_targets(adata: AnnData, priors: Priors) -> list[str]:
 
 
 def exchange(adata: AnnData, targets: list[str], variant: Variant, *, seed: int) -> AnnData:
-    """Give cells the targets' counts of others of their type and depth."""
+    """Give cells the targets' counts of others of their type, at their own depth."""
     if variant == "as it is":
         return adata
-    out = adata.copy()
+    out, rng = adata.copy(), np.random.default_rng(seed)
     counts = out.layers["counts"].toarray()
     depth = np.maximum(counts.sum(axis=1), 1)
     xyz = np.asarray(out.obsm["spatial"], dtype=float)
     types = out.obs["cell_type"].astype("category").cat.codes.to_numpy()
     if variant == "moved":
-        source = torus_sources(xyz, _SHIFT[: xyz.shape[1]], types, extra=depth_coordinate(xyz, depth))
+        sources = moved_sources(xyz, _SHIFT[: xyz.shape[1]], types)
     else:
-        source = shuffle_sources(types, np.random.default_rng(seed), order_by=depth)
+        sources = shuffle_sources(types, rng, order_by=depth)
     columns = out.var_names.get_indexer(targets)
     values = out.layers["log1p"]
     values = np.array(values.toarray() if sparse.issparse(values) else values)
     scale = np.expm1(values).sum(axis=1) / depth
-    counts[:, columns] = counts[np.ix_(source, columns)]
+    counts[:, columns] = counts_at_depth(counts[:, columns], sources, depth, rng)
     values[:, columns] = np.log1p(counts[:, columns] * scale[:, None])
     out.layers["counts"], out.layers["log1p"] = sparse.csr_matrix(counts), values.astype(np.float32)
     return out

@@ -12,7 +12,7 @@ import pandas as pd
 from spacetravlr import _keys
 from spacetravlr._anndata._modulators import ADJUSTMENT, INTERCEPT
 from spacetravlr._anndata._spatial import category_codes, read_weights_params
-from spacetravlr._core.inference.nulls import depth_coordinate, draw_shift, shuffle_sources, torus_sources
+from spacetravlr._core.inference.nulls import Sources, counts_at_depth, draw_shift, moved_sources, shuffle_sources
 from spacetravlr.models._held_out import target_scores
 from spacetravlr.models._replicate import Recipe
 from spacetravlr.models.bodies._zero import ZeroBody
@@ -66,14 +66,16 @@ class Exchange:
             np.maximum(np.asarray(recipe.counts.sum(axis=1), dtype=np.float64).ravel(), 1.0),
         )
 
-    def draw(self, null: Null, rng: np.random.Generator) -> Ints:
+    def draw(self, null: Null, rng: np.random.Generator) -> Sources:
         """Draw one exchange."""
         if null == "shuffled":
             return shuffle_sources(self.cell_type, rng, order_by=self.depth)
         shift = draw_shift(self.coordinates.shape[1], rng)
-        return torus_sources(
-            self.coordinates, shift, self.cell_type, self.slides, depth_coordinate(self.coordinates, self.depth)
-        )
+        return moved_sources(self.coordinates, shift, self.cell_type, self.slides)
+
+    def counts(self, counts: Floats, null: Null, rng: np.random.Generator) -> Floats:
+        """Counts of some genes (cells x genes) after one exchange, at the depth of the cells that get them."""
+        return counts_at_depth(counts, self.draw(null, rng), self.depth, rng)
 
 
 def find(factory: GeneFactory, names: Sequence[str], genes: Sequence[str]) -> Found:

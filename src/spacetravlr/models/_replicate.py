@@ -127,23 +127,28 @@ class Recipe:
         terms = self.model.fit.table
         return self._fit(self._section(counts[:, self.genes], self._names, terms, _FRACTION))
 
-    def replay_exchanged(self, source: Ints) -> Replica:
-        """Fit targets that have the counts of other cells; regulators, signals and everything else stay as they are.
+    @property
+    def target_counts(self) -> Floats:
+        """Counts of the targets, cells x targets."""
+        counts = self.counts[:, self.model.design.targets.gene]
+        return np.asarray(counts.toarray() if sparse.issparse(counts) else counts)
+
+    def replay_exchanged(self, counts: Floats) -> Replica:
+        """Fit targets that have other counts; regulators, signals and everything else stay as they are.
 
         Targets are genes of their own there, named by :attr:`exchanged_names`, so that a target which regulates others
         still does.
 
         Parameters
         ----------
-        source
-            For each cell, the cell whose counts the targets get.
+        counts
+            Of the targets, as :attr:`target_counts`.
         """
         names, terms = self.exchanged_names, self.model.fit.table
-        own, targets = self.counts[:, self.genes], self.counts[source][:, self.model.design.targets.gene]
-        stack = sparse.hstack if sparse.issparse(own) else np.hstack
-        counts = stack([own, targets])
+        own = self.counts[:, self.genes]
+        whole = sparse.hstack([own, sparse.csr_matrix(counts)]) if sparse.issparse(own) else np.hstack([own, counts])
         renamed = terms.assign(target=terms["target"].astype(str).map(names))
-        return self._fit(self._section(counts, self._names.append(pd.Index(list(names.values()))), renamed, 1.0))
+        return self._fit(self._section(whole, self._names.append(pd.Index(list(names.values()))), renamed, 1.0))
 
     @property
     def exchanged_names(self) -> dict[str, str]:

@@ -137,7 +137,7 @@ def null_fits(
     observed = find(as_it_is, list(names), knocked_out)
     found = []
     for _ in range(int(n_fits)):
-        replica = recipe.replay_exchanged(exchange.draw(null, generator))
+        replica = recipe.replay_exchanged(exchange.counts(recipe.target_counts, null, generator))
         found.append(find(GeneFactory(replica.adata, n_jobs=n_jobs), list(names.values()), knocked_out))
     targets, effects = compare_with_nulls(observed, found, knocked_out)
     n_active, null_active = int(targets["active"].sum()), float(targets["null_active"].sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 #: Shifts along each axis are at least this share of the extent, so that nothing stays near where it was.
 LEAST_SHIFT = 0.2
-_DEPTH_UNIT = 0.05  # extents that a factor of e in depth counts as
+_MOST_SOURCES = 50  # cells whose molecules one cell gets
 
 
 def draw_shift(n_dims: int, rng: np.random.Generator) -> Floats:
@@ -20,19 +20,12 @@ def draw_shift(n_dims: int, rng: np.random.Generator) -> Floats:
     return rng.uniform(LEAST_SHIFT, 1 - LEAST_SHIFT, size=n_dims)
 
 
-def depth_coordinate(coordinates: Floats, depth: Floats) -> Floats:
-    """Log depth in units of the coordinates, cells x 1, so that cells are matched to cells of about their depth."""
-    return np.asarray(_DEPTH_UNIT * np.ptp(coordinates, axis=0).max() * np.log(depth)[:, None])
+def torus_sources(coordinates: Floats, shift: Floats, cell_type: Ints, slides: Ints | None = None) -> Ints:
+    """For each cell, the nearest cell of its type after a section is moved over itself: for what has no noise.
 
-
-def torus_sources(
-    coordinates: Floats, shift: Floats, cell_type: Ints, slides: Ints | None = None, extra: Floats | None = None
-) -> Ints:
-    """For each cell, the cell of its type whose values it gets when a section is moved over itself.
-
-    The section is treated as a torus: what leaves at one end enters at the other. A cell gets the values of the nearest
-    cell of its type and slide at the shifted position, so a field keeps its shape and each type keeps its own values.
-    In thin tissues a cell may be used more than once.
+    The section is treated as a torus: what leaves at one end enters at the other. A field keeps its shape. Where a type
+    is rare, one cell stands for many, so counts must not be moved in this way: they would bring the same noise to all
+    of them. See :func:`moved_sources`.
 
     Parameters
     ----------
@@ -44,15 +37,12 @@ def torus_sources(
         Type of each cell.
     slides
         Slide of each cell; one when not given.
-    extra
-        Further coordinates in the units of the others that stay where they are, such as a scaled depth, cells x any.
 
     Returns
     -------
     Index of a cell for each cell.
     """
     slides = np.zeros(len(coordinates), dtype=np.int64) if slides is None else slides
-    kept = np.zeros((len(coordinates), 0)) if extra is None else extra
     source = np.arange(len(coordinates))
     for slide in np.unique(slides):
         here = np.flatnonzero(slides == slide)
@@ -61,14 +51,108 @@ def torus_sources(
         moved = (xyz - low + shift * extent) % extent + low
         for c in np.unique(cell_type[here]):
             mine = cell_type[here] == c
-            rows = here[mine]
-            tree = cKDTree(np.hstack([xyz[mine], kept[rows]]))
-            source[rows] = rows[tree.query(np.hstack([moved[mine], kept[rows]]))[1]]
+            source[here[mine]] = here[mine][cKDTree(xyz[mine]).query(moved[mine])[1]]
     return source
 
 
-def shuffle_sources(cell_type: Ints, rng: np.random.Generator, order_by: Floats | None = None, alike: int = 12) -> Ints:
-    """For each cell, a cell of its type whose values it gets when cells of a type are permuted.
+class Sources(NamedTuple):
+    """Where the counts of each cell come from."""
+
+    source: Ints
+    """Index of a cell for each cell: a permutation within types and slides."""
+    following: Ints
+    """The cell beside each cell, which makes up for molecules that it lacks."""
+
+
+def moved_sources(coordinates: Floats, shift: Floats, cell_type: Ints, slides: Ints | None = None) -> Sources:
+    """For each cell, the cell of its type whose counts it gets when a type is moved over itself, each cell used once.
+
+    Cells of a type on one slide have the quantile of their position along the first axis, and along the next axis
+    among the cells of a strip. The square of quantiles is moved over itself as a torus. So neighbours mostly stay
+    neighbours, a type stays where it is however unevenly it is spread, and every count keeps its own noise.
+
+    Parameters
+    ----------
+    coordinates
+        Cells x dimensions.
+    shift
+        Along each axis, as a share of the cells.
+    cell_type
+        Type of each cell.
+    slides
+        Slide of each cell; one when not given.
+    """
+    slides = np.zeros(len(coordinates), dtype=np.int64) if slides is None else slides
+    source = np.arange(len(coordinates))
+    following = source.copy()
+    groups = np.unique(np.column_stack([slides, cell_type]), axis=0, return_inverse=True)[1].ravel()
+    for g in range(int(groups.max(initial=-1)) + 1):
+        rows = np.flatnonzero(groups == g)
+        place = _quantiles(coordinates[rows])
+        in_order = rows[_strip_order(place)]
+        source[rows[_strip_order((place + shift) % 1)]] = in_order
+        following[in_order] = np.roll(in_order, -1)
+    return Sources(source, following)
+
+
+def counts_at_depth(counts: Floats, sources: Sources, depth: Floats, rng: np.random.Generator) -> Floats:
+    """Counts that each cell gets from its source, as many as its own depth allows.
+
+    Of a deeper cell, each molecule is taken with the ratio of the depths; a shallower one is made up for by the cells
+    that follow it. So counts are Poisson at the depth of the cell that gets them. Otherwise they would covary with the
+    depth of the source, and so with everything else that was counted there.
+
+    Parameters
+    ----------
+    counts
+        Cells x genes, whole numbers.
+    sources
+        Where they come from.
+    depth
+        Molecules of each cell, above zero.
+    rng
+        Generator.
+    """
+    taken = np.zeros(counts.shape, dtype=np.int64)
+    rows, source, missing = np.arange(len(counts)), sources.source, np.asarray(depth, dtype=np.float64)
+    for _ in range(_MOST_SOURCES):
+        share = np.minimum(missing / depth[source], 1.0)
+        taken[rows] += rng.binomial(counts[source].astype(np.int64), share[:, None])
+        missing = missing - share * depth[source]
+        left = missing > 1e-6 * depth[rows]
+        if not left.any():
+            break
+        rows, source, missing = rows[left], sources.following[source[left]], missing[left]
+    return taken
+
+
+def _strips(values: Floats) -> list[Ints]:
+    """Cells by their first value, in as many strips as a square has that holds them."""
+    n, n_dims = values.shape
+    order = np.argsort(values[:, 0], kind="stable")
+    return np.array_split(order, n if n_dims == 1 else max(1, round(n ** (1 / n_dims))))
+
+
+def _strip_order(values: Floats) -> Ints:
+    """Cells strip by strip, in each by the next value."""
+    parts = [part if values.shape[1] == 1 else part[_strip_order(values[part, 1:])] for part in _strips(values)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+
+
+def _quantiles(values: Floats) -> Floats:
+    """Quantile of each cell along the first axis, and along the others among the cells of its strip."""
+    out = np.empty(values.shape)
+    out[np.argsort(values[:, 0], kind="stable"), 0] = (np.arange(len(values)) + 0.5) / max(len(values), 1)
+    if values.shape[1] > 1:
+        for part in _strips(values):
+            out[part, 1:] = _quantiles(values[part, 1:])
+    return out
+
+
+def shuffle_sources(
+    cell_type: Ints, rng: np.random.Generator, order_by: Floats | None = None, alike: int = 12
+) -> Sources:
+    """For each cell, a cell of its type whose counts it gets when cells of a type are permuted.
 
     Parameters
     ----------
@@ -82,6 +166,7 @@ def shuffle_sources(cell_type: Ints, rng: np.random.Generator, order_by: Floats 
         How many cells are permuted among each other then.
     """
     source = np.arange(len(cell_type))
+    following = source.copy()
     for c in np.unique(cell_type):
         rows = np.flatnonzero(cell_type == c)
         parts = [rows]
@@ -90,4 +175,5 @@ def shuffle_sources(cell_type: Ints, rng: np.random.Generator, order_by: Floats 
             parts = np.array_split(rows, max(1, len(rows) // alike))
         for part in parts:
             source[part] = rng.permutation(part)
-    return source
+            following[part] = np.roll(part, -1)
+    return Sources(source, following)
