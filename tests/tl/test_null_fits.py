@@ -35,7 +35,7 @@ def seeds(_seeds) -> AnnData:
 
 def test_targets_that_keep_their_counts_are_fitted_as_before(seeds):
     recipe = Recipe.read(seeds, counts_layer="counts", n_jobs=1)
-    replica = recipe.replay_exchanged(np.arange(seeds.n_obs))
+    replica = recipe.replay_exchanged(recipe.target_counts)
     # as far as the solver goes: it starts elsewhere
     np.testing.assert_allclose(replica.adata.obsm["betas"], seeds.obsm["betas"], atol=1e-3)
     assert list(replica.adata.uns["betas"]["terms"]["target"].unique()) == list(recipe.exchanged_names.values())
@@ -44,7 +44,7 @@ def test_targets_that_keep_their_counts_are_fitted_as_before(seeds):
 def test_only_targets_are_exchanged(seeds):
     recipe = Recipe.read(seeds, counts_layer="counts", n_jobs=1)
     source = np.roll(np.arange(seeds.n_obs), 7)
-    replica = recipe.replay_exchanged(source).adata
+    replica = recipe.replay_exchanged(recipe.target_counts[source]).adata
     own = list(recipe.exchanged_names)
     regulators = [g for g in replica.var_names if g not in recipe.exchanged_names.values()]
     dense = replica[:, regulators].layers["counts"].toarray()
@@ -75,7 +75,8 @@ def test_names_of_exchanged_targets_are_new(seeds):
 def test_cells_get_counts_of_their_type_and_slide(null):
     adata = fitted(body="seed", n_slides=2)
     exchange = Exchange.of(Recipe.read(adata, counts_layer="counts", n_jobs=1))
-    source = exchange.draw(null, np.random.default_rng(0))
+    source = exchange.draw(null, np.random.default_rng(0)).source
+    np.testing.assert_array_equal(np.sort(source), np.arange(adata.n_obs))
     types, slides = adata.obs["cell_type"].to_numpy(), adata.obs["slide"].to_numpy()
     assert (types[source] == types).all()
     assert (source != np.arange(adata.n_obs)).mean() > 0.8

@@ -113,24 +113,24 @@ def counts_at_depth(counts: Floats, sources: Sources, depth: Floats, rng: np.ran
     rng
         Generator.
     """
-    taken = np.zeros(counts.shape, dtype=np.int64)
+    taken = np.zeros_like(counts)
     rows, source, missing = np.arange(len(counts)), sources.source, np.asarray(depth, dtype=np.float64)
     for _ in range(_MOST_SOURCES):
         share = np.minimum(missing / depth[source], 1.0)
-        taken[rows] += rng.binomial(counts[source].astype(np.int64), share[:, None])
+        taken[rows] += rng.binomial(counts[source].astype(np.int64), share[:, None]).astype(counts.dtype)
         missing = missing - share * depth[source]
         left = missing > 1e-6 * depth[rows]
         if not left.any():
             break
         rows, source, missing = rows[left], sources.following[source[left]], missing[left]
-    return taken
+    return np.asarray(taken)
 
 
 def _strips(values: Floats) -> list[Ints]:
-    """Cells by their first value, in as many strips as a square has that holds them."""
+    """Cells by their first value, in strips so wide that quantiles in one are much like those in the next."""
     n, n_dims = values.shape
     order = np.argsort(values[:, 0], kind="stable")
-    return np.array_split(order, n if n_dims == 1 else max(1, round(n ** (1 / n_dims))))
+    return np.array_split(order, n if n_dims == 1 else max(1, round(n ** (1 / 3))))
 
 
 def _strip_order(values: Floats) -> Ints:
