@@ -49,11 +49,14 @@ def null_fits(
     else stay the same. Whatever this fit keeps or calls is false. Comparing it with the original fit gives a check for
     this section and these prior tables that does not depend on the assumptions of the model.
 
-    * ``"moved"``: the section is shifted over itself, as on a torus. Each cell takes the counts of a cell at the
-      shifted position, of the same type and similar depth. Targets stay as smooth as they were, so smoothness alone is
-      not mistaken for regulation. Each fit uses a new random shift.
+    * ``"moved"``: each cell type is moved over itself, as on a torus of the quantiles of its positions, one cell for
+      one. Neighbours mostly stay neighbours, so smoothness alone is not mistaken for regulation. Each fit uses a new
+      random shift.
     * ``"shuffled"``: counts are permuted among a dozen cells of the same type and similar depth. Targets lose their
       smoothness, so this null is easier to pass.
+
+    Counts are brought to the depth of the cell that gets them: those of a deeper cell are thinned, those of a shallower
+    one are supplemented by molecules of the cell beside it.
 
     Parameters
     ----------
