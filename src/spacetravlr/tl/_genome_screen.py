@@ -117,4 +117,5 @@ def genome_screen(
         n_jobs=n_jobs,
         adjusted=adjusted,
     )
+    model.tell_of_zeros()
     return run_screen(model, save_to, options)

@@ -128,6 +128,7 @@ def perturb(
         n_jobs=n_jobs,
         adjusted=adjusted,
     )
+    factory.model.tell_of_zeros()
     result = factory.perturb(
         perturbation, fold=fold, cells=cells, n_propagation=n_propagation, derivative=derivative, n_samples=n_samples
     )

@@ -152,10 +152,9 @@ class FittedModel:
         tissue = baseline(self.expression, self.design.signals, field)
         assert_received(tissue.received, self.design.signal_names, self.adata.obs_names, where="the weights")
         self._compare_with_fit(tissue)
-        self._tell_of_zeros()
         return tissue
 
-    def _tell_of_zeros(self) -> None:
+    def tell_of_zeros(self) -> None:
         """Say so when perturbations start from counts so sparse that falls are lost."""
         if not self.same_layer or not self.fit.params.get("counts_layer"):
             return
