@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -100,7 +102,7 @@ def test_many_genes_are_read_in_groups(tissue, monkeypatch):
     assert np.corrcoef(parts.ravel(), whole.ravel())[0, 1] > 0.98
 
 
-def test_knockouts_from_expected_values_keep_their_falls():
+def test_knockouts_from_expected_values_keep_their_falls(caplog):
     adata = st.datasets.simulated_tissue(n_cells=600, n_targets=4, n_tfs=6, n_active_tfs=4, depth=0.17, rng=1)
     grn, lr, _ = st.datasets.simulated_priors(adata)
     st.pp.denoise(adata, layer="log1p")
@@ -117,7 +119,10 @@ def test_knockouts_from_expected_values_keep_their_falls():
     targets = [str(t) for t in grn["target"].unique()]
     falls = {}
     for layer in ("log1p", "denoised"):
-        out = st.tl.perturb(adata, gene, baseline_layer=layer, copy=True)
+        with caplog.at_level(logging.INFO, logger="spacetravlr"):
+            caplog.clear()
+            out = st.tl.perturb(adata, gene, baseline_layer=layer, copy=True)
+        assert ("zero and cannot fall" in caplog.text) == (layer == "log1p")
         change = out[:, targets].layers["perturbed"] - out[:, targets].layers[layer]
         falls[layer] = float(np.asarray(change).mean())
     wanted = -0.2 * float(np.asarray(adata[:, gene].layers["log1p"]).mean())
