@@ -16,7 +16,7 @@ def test_entries_take_the_indentation_of_their_line() -> None:
 
         Parameters
         ----------
-        %(layer_start)s
+        %(layer_normalised)s
         %(n_jobs)s
         """
 
@@ -24,7 +24,7 @@ def test_entries_take_the_indentation_of_their_line() -> None:
     assert text is not None
     assert text.splitlines()[4:] == [
         "layer",
-        "    Layer with the expression to start from; defaults to the layer that the fit used.",
+        "    Layer with normalised expression; ``None`` uses ``X``.",
         "n_jobs",
         "    Number of threads; ``None`` uses ``st.settings.n_jobs``. Results do not depend on it.",
     ]
