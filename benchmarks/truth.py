@@ -239,7 +239,7 @@ def plot_inference(results: pd.DataFrame, path: Path) -> None:
     axes[1].set(
         xlabel="stated coverage", ylabel="share of intervals that hold the truth", title="coefficients by cell type"
     )
-    axes[1].legend(frameon=False, fontsize=8, loc="upper left")
+    axes[1].legend(frameon=False, fontsize=7, loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
