@@ -25,8 +25,8 @@ COSTS = {
     "seed": 6.1e-7,
     "seed cells": 1.1e-7,
     # of fits to counts with 36 and 135 terms on 3,000 to 24,000 cells
-    "pooled": 5.0e-9,
-    "pooled cells": 7.5e-10,
+    "pooled": 3.0e-9,
+    "pooled cells": 4.5e-10,
     "surface": 1.0e-7,
     "surface cells": 1.1e-4,
     "surface target": 0.29,
