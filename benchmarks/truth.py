@@ -345,11 +345,13 @@ def main(argv: list[str] | None = None) -> None:
     found = list(dict.fromkeys(frame["setting"]))
     order = [*map(str, SETTINGS), *(f"{n:,} cells, {c or 'no cause'}" for n in NULL_SIZES for c in CONFOUNDERS)]
     found.sort(key=lambda s: order.index(s) if s in order else len(order))
-    measures = next(
-        (m for asked, m in (
-            (args.nulls, NULL_MEASURES), (args.inference, INFERENCE_MEASURES), (args.baselines, BASELINE_MEASURES)
-        ) if asked), MEASURES,
-    )  # fmt: skip
+    measures = MEASURES
+    if args.nulls:
+        measures = NULL_MEASURES
+    elif args.inference:
+        measures = INFERENCE_MEASURES
+    elif args.baselines:
+        measures = BASELINE_MEASURES
     common.write(table(frame, found, shown, measures), args.out)
     if args.figure is not None:
         (plot_inference if args.inference else plot)(frame, args.figure)

@@ -15,7 +15,7 @@ from spacetravlr._validators import assert_in_main_memory
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from spacetravlr._types import Floats
+    from spacetravlr._types import Floats, Ints
 
 
 def halves(counts: Any, fraction: float, rng: np.random.Generator, where: str) -> tuple[Any, Any]:
@@ -68,6 +68,22 @@ def assert_counts(values: Any, where: str) -> None:
         raise ValueError(msg)
 
 
+def checked_counts(adata: AnnData, layer: str | None, genes: Ints | None = None) -> Any:
+    """Counts of some genes, or of all, as they are stored.
+
+    Raises
+    ------
+    KeyError
+        If the layer does not exist.
+    ValueError
+        If the values are not counts.
+    """
+    counts = read_matrix(adata, layer)
+    counts = counts if genes is None else counts[:, genes]
+    assert_counts(counts.data if sparse.issparse(counts) else counts, f"{layer_name(layer)} (`counts_layer`)")
+    return counts
+
+
 def scale_of_counts(values: Floats, counts: Any, *, layer: str, counts_layer: str, advice: str) -> Floats:
     """Scale of the counts of each cell, from what they were normalised to; the median where a cell has no counts.
 
@@ -111,8 +127,7 @@ def reliability_of_counts(
     ValueError
         If the values are not counts.
     """
-    counts = read_matrix(adata, counts_layer)
-    assert_counts(counts.data if sparse.issparse(counts) else counts, f"{layer_name(counts_layer)} (`counts_layer`)")
+    counts = checked_counts(adata, counts_layer)
     codes, names = np.zeros(adata.n_obs, dtype=np.int64), ["all"]
     if cluster_key is not None:
         codes, names = category_codes(adata, cluster_key, name="cluster_key")

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
-from spacetravlr._anndata._counts import assert_counts, scale_of_counts
-from spacetravlr._anndata._expression import get_expression, layer_name, log_base, read_matrix
+from spacetravlr._anndata._counts import checked_counts, scale_of_counts
+from spacetravlr._anndata._expression import get_expression, layer_name, log_base
 from spacetravlr._anndata._fitted_on import cell_sums, fitted_on
 from spacetravlr._anndata._modulators import Design, build_design, read_modulators
 from spacetravlr._anndata._order import CellOrder, sorted_section, sorted_terms
@@ -176,11 +175,9 @@ def read_fit_data(
 def _scale(adata: AnnData, genes: Ints, expression: Floats, layer: str | None, counts_layer: str) -> Floats:
     """Scale of the counts of each cell; raises ``ValueError`` where expression does not follow from counts by one."""
     source = None if counts_layer == "X" else counts_layer
-    counts = read_matrix(adata, source)[:, genes]
-    where = layer_name(source)
-    assert_counts(counts.data if sparse.issparse(counts) else counts, f"{where} (`counts_layer`)")
+    counts = checked_counts(adata, source, genes)
     return scale_of_counts(
-        expression, counts, layer=layer_name(layer), counts_layer=where,
+        expression, counts, layer=layer_name(layer), counts_layer=layer_name(source),
         advice="; fit the result of `sc.pp.normalize_total` and `sc.pp.log1p` on these counts, or leave out "
         "`counts_layer`.",
     )  # fmt: skip

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from spacetravlr import _keys
-from spacetravlr._anndata._counts import assert_counts, scale_of_counts
-from spacetravlr._anndata._expression import get_expression, layer_name, log_base, read_matrix
+from spacetravlr._anndata._counts import checked_counts, scale_of_counts
+from spacetravlr._anndata._expression import get_expression, layer_name, log_base
 from spacetravlr._anndata._order import CellOrder
 from spacetravlr._anndata._spatial import category_codes, get_coordinates, unwrap
 from spacetravlr._core.calibration import calibrate
@@ -119,13 +118,11 @@ def denoise(
     codes, types = category_codes(table, cluster_key, name="cluster_key")
     slides = None if library_key is None else category_codes(table, library_key, name="library_key")[0]
     coordinates = get_coordinates(table, spatial_key)
-    counts = read_matrix(table, source)
-    where = layer_name(source)
-    assert_counts(counts.data if sparse.issparse(counts) else counts, f"{where} (`counts_layer`)")
+    counts = checked_counts(table, source)
     values = np.array(get_expression(table, layer=layer))  # the layer itself stays as it is
     unit = float(np.log(log_base(table)))
     scale = scale_of_counts(
-        values * unit, counts, layer=layer_name(layer), counts_layer=where,
+        values * unit, counts, layer=layer_name(layer), counts_layer=layer_name(source),
         advice="; take the result of `sc.pp.normalize_total` and `sc.pp.log1p` on these counts.",
     )  # fmt: skip
 
@@ -133,7 +130,7 @@ def denoise(
     rows = order.rows
     cell_type, slide = codes[rows], None if slides is None else slides[rows]
     where_cells = np.ascontiguousarray(coordinates[rows])
-    basis = spatial_basis(where_cells, LENGTH_SCALES[min(FINE, len(LENGTH_SCALES) - 1)], slide)
+    basis = spatial_basis(where_cells, LENGTH_SCALES[FINE], slide)
     smooth = basis.evaluate(where_cells, np.zeros(len(rows), dtype=np.int64) if slide is None else slide)
     index = table.var_names.get_indexer(names)
     mean = np.asarray(counts[:, index].mean(axis=0), dtype=np.float64).ravel()

@@ -138,9 +138,9 @@ def null_fits(
         table, betas_key=betas_key, received_key=model.received_key, baseline_layer=model.layer, n_jobs=n_jobs
     )
     observed = find(as_it_is, list(names), knocked_out)
-    found = []
+    found, counts = [], recipe.target_counts
     for _ in range(int(n_fits)):
-        replica = recipe.replay_exchanged(exchange.counts(recipe.target_counts, null, generator))
+        replica = recipe.replay_exchanged(exchange.counts(counts, null, generator))
         found.append(find(GeneFactory(replica.adata, n_jobs=n_jobs), list(names.values()), knocked_out))
     targets, effects = compare_with_nulls(observed, found, knocked_out)
     n_active, null_active = int(targets["active"].sum()), float(targets["null_active"].sum())

@@ -82,12 +82,8 @@ def begin(
 
     Parameters
     ----------
-    tissue
-        Baseline, see :func:`baseline`.
-    terms
-        Distinct regressors.
-    targets
-        Which terms each modelled gene uses.
+    tissue, terms, targets
+        As in :func:`spacetravlr._core.response.propagation.propagate`.
     inputs
         The perturbations.
     workspace
@@ -98,7 +94,7 @@ def begin(
     workspace = Workspace() if workspace is None else workspace
     n, batch, dtype = len(tissue.expression), len(inputs), tissue.expression.dtype
     wanted = [InputChange(i.genes, i.change) for i in inputs]
-    held = [InputChange(i.genes, within_range(i.change, i.genes, tissue)) for i in inputs]
+    held = [InputChange(i.genes, _within_range(i.change, i.genes, tissue)) for i in inputs]
     moved = np.isin(role, [gene for i in inputs for gene in i.genes[(i.change != 0).any(axis=0)]])
 
     def state(name: str, changes: Sequence[InputChange]) -> State:
@@ -131,7 +127,7 @@ def _reachable(terms: Terms, targets: Targets, signals: Signals, role: Ints, mov
         moved[row[reached]] = True
 
 
-def within_range(change: Floats, gene: Ints | int, tissue: Baseline) -> Floats:
+def _within_range(change: Floats, gene: Ints | int, tissue: Baseline) -> Floats:
     """A change clipped so that the gene stays between zero and its largest expression."""
     base = tissue.expression[:, gene]
     return np.clip(change, -base, tissue.maximum[gene] - base)
@@ -139,21 +135,27 @@ def within_range(change: Floats, gene: Ints | int, tissue: Baseline) -> Floats:
 
 def clamp_perturbed(values: Floats, genes: Ints, rows: Ints, inputs: Sequence[InputChange], tissue: Baseline) -> None:
     """Set the wanted change where there is one, clipped to the range of the baseline, in some of the ``rows``."""
-    for row, p, gene, change, _ in _perturbed_rows(genes, inputs):
-        if row in rows:
-            chosen = change != 0
-            values[chosen, row, p] = within_range(change, gene, tissue)[chosen]
+    places = [
+        (row, p, _within_range(change, gene, tissue), change != 0)
+        for row, p, gene, change, _ in _perturbed_rows(genes, inputs)
+        if row in rows
+    ]
+    _write_places(values, places)
 
 
 def write_inputs(values: Floats, genes: Ints, inputs: Sequence[InputChange]) -> None:
     """Set the wanted change itself, wherever a gene was perturbed."""
-    row, batch, changes, chosen = [], [], [], []
-    for r, p, _, change, cells in _perturbed_rows(genes, inputs):
-        row.append(r)
-        batch.append(p)
-        changes.append(change)
-        chosen.append(change != 0 if cells is None else cells)
-    if row:
+    places = [
+        (row, p, change, change != 0 if cells is None else cells)
+        for row, p, _, change, cells in _perturbed_rows(genes, inputs)
+    ]
+    _write_places(values, places)
+
+
+def _write_places(values: Floats, places: Sequence[tuple[int, int, Floats, Bools]]) -> None:
+    """Set changes by row and perturbation, each at some cells."""
+    if places:
+        row, batch, changes, chosen = zip(*places, strict=True)
         _write(np.stack(changes, axis=1), np.stack(chosen, axis=1), np.array(row), np.array(batch), values)
 
 
