@@ -120,9 +120,9 @@ def effects(case: Case, fit: Judged) -> dict[str, float]:
     genes = st.tl.possible_targets(fit.adata)
     true = true_effects(case, fit, genes)
     st.pp.denoise(fit.adata, layer="log1p")
-    found, denoised = (
+    found, measured = (
         st.tl.genome_screen(fit.adata, genes=genes, n_propagation=1, n_samples=N_DRAWS, baseline_layer=layer)
-        for layer in (None, "denoised")
+        for layer in (None, "log1p")
     )
     rival = st.get.baselines(fit.adata, kinds="least_squares", genes=genes, n_propagation=1)["least_squares"]
     targets = list(dict.fromkeys(fit.terms["target"].astype(str)))
@@ -134,7 +134,7 @@ def effects(case: Case, fit: Judged) -> dict[str, float]:
     estimate, truth, se, q = of(found, "change"), of(true, "change"), of(found, "se"), of(found, "q")
     tested = np.isfinite(q)
     inside = np.abs(estimate - truth) <= _Z90 * se
-    from_denoised = np.abs(of(denoised, "change") - truth) <= _Z90 * of(denoised, "se")
+    from_measured = np.abs(of(measured, "change") - truth) <= _Z90 * of(measured, "se")
     significant = tested & (q <= FDR)
     wrong = significant & (np.sign(estimate) != np.sign(truth))
     spread = fit.adata[:, targets].to_df("log1p").std(axis=0).to_numpy()[None, :, None]
@@ -143,8 +143,8 @@ def effects(case: Case, fit: Judged) -> dict[str, float]:
     return {
         "cover_effects": share(inside[tested]),
         "cover_moving": share(inside[tested & (truth != 0)]),
-        "cover_effects_denoised": share(from_denoised[tested]),
-        "cover_moving_denoised": share(from_denoised[tested & (truth != 0)]),
+        "cover_effects_measured": share(from_measured[tested]),
+        "cover_moving_measured": share(from_measured[tested & (truth != 0)]),
         "fdp_effects": share(wrong[significant]),
         "n_effects": float(significant.sum()),
         "power_effects": share(significant[large]),

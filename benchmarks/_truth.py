@@ -150,9 +150,9 @@ class Case:
         effects = -(self._indicator.T @ contributions.T).T
         return effects.reshape(len(betas), len(self._genes), -1).astype(np.float32)
 
-    def measure(self, fitted: Fitted, layer: str) -> dict[str, float]:
-        """Score a fit of ``layer`` against the truth."""
-        estimate = self.knockouts(fitted.betas, layer)
+    def measure(self, fitted: Fitted, start: str) -> dict[str, float]:
+        """Score a fit against the truth; knockouts start from a layer."""
+        estimate = self.knockouts(fitted.betas, start)
         kinds = np.array([kind for kind, _ in self._genes])
         fields = common.field_correlations(fitted.betas[:, self.active], self.betas[:, self.active], self.types)
         called = self._called(fitted)
@@ -194,14 +194,14 @@ class Case:
         clipped = np.clip(effects, -y, y.max(axis=0) - y)
         return np.stack([clipped[self.types == c].mean(axis=0) for c in np.unique(self.types)])
 
-    def measure_null(self, fitted: Fitted, layer: str, true_rms: float) -> dict[str, float]:
+    def measure_null(self, fitted: Fitted, start: str, true_rms: float) -> dict[str, float]:
         """What a fit claims of a tissue in which nothing regulates, effects in units of ``true_rms``."""
         called = self._called(fitted)
         return {
             "kept": fitted.kept,
             "called": float(called[self.claims].mean()),
             "pairs": float(called[self.kind == "lr"].mean()),
-            "spurious": rms(self.knockouts(fitted.betas, layer)) / true_rms,
+            "spurious": rms(self.knockouts(fitted.betas, start)) / true_rms,
             "r2": fitted.reported,
         }
 
@@ -306,13 +306,13 @@ class Way(NamedTuple):
     """A way of fitting."""
 
     fit: Callable[[Case], Fitted]
-    layer: str
-    """What it takes for the expression of regulators."""
+    start: str
+    """Layer whose expression of regulators knockouts start from."""
     most_cells: float = np.inf
 
 
 WAYS: dict[str, Way] = {
-    "this package": Way(lambda case: fit_package(case, "log1p", counts_layer="counts"), "log1p"),
+    "this package": Way(lambda case: fit_package(case, "log1p", counts_layer="counts"), "denoised"),
     "without noise model": Way(lambda case: fit_package(case, "log1p", body="surface"), "log1p"),
     "imputed": Way(lambda case: fit_package(case, "imputed", body="seed"), "imputed"),
     "pooled least squares": Way(lambda case: fit_baseline(case, pooled, significance=True), "log1p"),

@@ -36,7 +36,7 @@ tissue with regulation of the same size, and **R2** what the fit reports: agains
 active regulators, of coefficients that vary and of effects of knockouts (a discovery of the wrong sign is false; power
 over effects above a tenth of the target's standard deviation). **cover**: share of the intervals that hold the truth,
 **acting** of those regulators that do act. **width**: of intervals, over the error of estimates. **p < 0.05**: of
-regulators that do not act. **denoised**: coverage of effects that start from denoised values. **first**: knockouts
+regulators that do not act. **measured**: coverage of effects that start from measured values. **first**: knockouts
 whose predicted profile is most like their own true one, among 40, and the same for pooled least squares.
 
 ``--baselines``: knockouts that start from measured, denoised (:func:`spacetravlr.pp.denoise`) and imputed values.
@@ -82,7 +82,7 @@ INFERENCE_MEASURES = {
     "FDR varying": "fdp_varies", "power varying": "power_varies",
     "cover": "cover", "acting": "cover_acting", "width": "width_error",
     "cover effects": "cover_effects", "cover moving": "cover_moving",
-    "effects, denoised": "cover_effects_denoised", "moving, denoised": "cover_moving_denoised",
+    "effects, measured": "cover_effects_measured", "moving, measured": "cover_moving_measured",
     "FDR effects": "fdp_effects", "power effects": "power_effects", "effects called": "n_effects",
     "first": "first", "first, least squares": "first_rival",
 }  # fmt: skip
@@ -156,7 +156,7 @@ def run(settings: Iterable[Setting], methods: list[str], n_seeds: int | None, n_
                 case = Case(simulate(*setting, seed, n_targets))
                 for method in todo:
                     way = WAYS[method]
-                    results.add(str(setting), seed, method, case.measure(way.fit(case), way.layer))
+                    results.add(str(setting), seed, method, case.measure(way.fit(case), way.start))
 
 
 def run_nulls(sizes: Iterable[int], methods: list[str], n_seeds: int | None, n_targets: int, results: Results) -> None:
@@ -180,7 +180,7 @@ def run_nulls(sizes: Iterable[int], methods: list[str], n_seeds: int | None, n_t
                 case = Case(tissue)
                 for method in todo:
                     way = WAYS[method]
-                    results.add(name, seed, method, case.measure_null(way.fit(case), way.layer, true_rms))
+                    results.add(name, seed, method, case.measure_null(way.fit(case), way.start, true_rms))
 
 
 def run_inference(

@@ -43,8 +43,9 @@ signals_key
 received_key
     Key of the received ligands; defaults to the key that the fit used.
 baseline_layer
-    Layer with the expression to start from, on the scale of the fit, such as a denoised one; defaults to the layer that
-    the fit used.
+    Layer with the expression to start from, on the scale of the fit; ``"X"`` for ``adata.X``. Defaults to the denoised
+    layer of :func:`spacetravlr.pp.denoise` if the fit used counts (computed where it is missing), and to the layer of
+    the fit if not.
 layer_normalised
     Layer with normalised expression; ``None`` uses ``X``.
 cluster_key

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import spacetravlr as st
 from spacetravlr.nn import BlockFit, NetworkConfig, NicheData, fit_block
 from spacetravlr.nn._data import RefinementData
 
@@ -186,6 +187,17 @@ def test_wrong_settings_are_named(tissue):
         NetworkConfig(learning_rate=0)
     with pytest.raises(ValueError, match="`device`"):
         NetworkConfig(device="tpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
+def test_a_device_that_is_not_there_is_told_before_the_fit(monkeypatch):
+    monkeypatch.setattr("spacetravlr.models.fit._run.read_fit_data", lambda *_, **__: pytest.fail("read already"))
+    adata = st.datasets.simulated_tissue(n_cells=60, n_targets=2, rng=0)
+    for body in ("auto", "cnn"):
+        with pytest.raises(ValueError, match="`device` to be available on this machine, found `'cuda'`"):
+            st.tl.fit_betas(adata, body=body, network=NetworkConfig(device="cuda"))
+    with pytest.raises(ValueError, match="`device` to be available"):
+        fit_block(None, NetworkConfig(device="cuda"))
 
 
 @pytest.mark.gpu

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
 import spacetravlr as st
+from spacetravlr._anndata._denoised import is_denoised
 
 
 @pytest.fixture(scope="module")
@@ -94,40 +94,125 @@ def test_some_genes_sparse_counts_and_other_bases(tissue):
 
 def test_many_genes_are_read_in_groups(tissue, monkeypatch):
     whole = st.pp.denoise(tissue, layer="log1p", copy=True).layers["denoised"]
-    monkeypatch.setattr("spacetravlr.pp._denoise._MOST", 20)
-    monkeypatch.setattr("spacetravlr.pp._denoise._FEWEST", 20)
+    monkeypatch.setattr("spacetravlr._anndata._denoised._MOST", 20)
+    monkeypatch.setattr("spacetravlr._anndata._denoised._FEWEST", 20)
     parts = st.pp.denoise(tissue, layer="log1p", copy=True).layers["denoised"]
     assert parts.shape == whole.shape
     assert np.abs(parts - whole).max() > 0
     assert np.corrcoef(parts.ravel(), whole.ravel())[0, 1] > 0.98
 
 
-def test_knockouts_from_expected_values_keep_their_falls(caplog):
+@pytest.fixture(scope="module")
+def counted():
+    """A fit to sparse counts, in which every TF raises every target by 0.2."""
     adata = st.datasets.simulated_tissue(n_cells=600, n_targets=4, n_tfs=6, n_active_tfs=4, depth=0.17, rng=1)
     grn, lr, _ = st.datasets.simulated_priors(adata)
-    st.pp.denoise(adata, layer="log1p")
     st.pp.spatial_weights(adata)
     st.pp.received_ligands(adata, lr, layer="log1p")
     st.pp.modulators(adata, grn, layer="log1p")
     st.tl.fit_betas(adata, counts_layer="counts", show_progress_bar=False)
     columns = adata.uns["betas"]["terms"]
     betas = np.zeros(adata.obsm["betas"].shape, dtype=np.float32)
-    betas[:, (columns["kind"].astype(str) == "tf").to_numpy()] = 0.2  # every TF raises every target
+    betas[:, (columns["kind"].astype(str) == "tf").to_numpy()] = 0.2
     adata.obsm["betas"] = betas
-    del adata.uns["betas"]["fitted_on"]
-    gene = str(grn["tf"].iloc[0])
-    targets = [str(t) for t in grn["target"].unique()]
+    adata.uns["test"] = {"gene": str(grn["tf"].iloc[0]), "targets": [str(t) for t in grn["target"].unique()]}
+    return adata
+
+
+def test_knockouts_of_fits_to_counts_start_from_expected_values_and_keep_their_falls(counted):
+    gene, targets = (counted.uns["test"][name] for name in ("gene", "targets"))
     falls = {}
-    for layer in ("log1p", "denoised"):
-        with caplog.at_level(logging.INFO, logger="spacetravlr"):
-            caplog.clear()
-            out = st.tl.perturb(adata, gene, baseline_layer=layer, copy=True)
-        assert ("zero and cannot fall" in caplog.text) == (layer == "log1p")
-        change = out[:, targets].layers["perturbed"] - out[:, targets].layers[layer]
-        falls[layer] = float(np.asarray(change).mean())
-    wanted = -0.2 * float(np.asarray(adata[:, gene].layers["log1p"]).mean())
+    for layer in ("log1p", None):
+        out = st.tl.perturb(counted, gene, baseline_layer=layer, copy=True)
+        start = str(out.uns["perturbed"]["layer"])
+        assert start == (layer or "denoised")
+        change = values(out[:, targets], "perturbed") - values(out[:, targets], start)
+        falls[start] = float(change.mean())
+    wanted = -0.2 * float(values(counted[:, gene], "log1p").mean())
     assert falls["log1p"] / wanted < 0.75
     assert falls["denoised"] / wanted > 0.85
+
+
+def test_where_perturbations_start_is_computed_once_and_the_same_everywhere(counted):
+    gene = counted.uns["test"]["gene"]
+    assert "denoised" not in counted.layers
+    expected = st.pp.denoise(counted, layer="log1p", copy=True)
+    adata = counted.copy()
+    screens = [st.tl.genome_screen(adata, genes=[gene], show_progress_bar=False) for adata in (adata, expected)]
+    np.testing.assert_array_equal(screens[0].X, screens[1].X)
+    batch = st.tl.perturb_batch(adata, [gene])[0]
+    drivers = st.tl.drivers(adata, "PAX5", n_propagation=1, copy=True).uns["drivers"]["table"]
+    slopes = st.get.derivatives(adata, "PAX5")
+    assert "denoised" not in adata.layers  # only what is compared with it later needs it there
+    st.tl.perturb(adata, gene)
+    np.testing.assert_array_equal(adata.layers["denoised"], expected.layers["denoised"])
+    np.testing.assert_array_equal(batch.simulated, adata.layers["perturbed"])
+    pd.testing.assert_frame_equal(
+        drivers, st.tl.drivers(adata, "PAX5", n_propagation=1, copy=True).uns["drivers"]["table"]
+    )
+    pd.testing.assert_frame_equal(slopes, st.get.derivatives(adata, "PAX5", baseline_layer="denoised"))
+    effect = st.get.perturbation_effect(adata, groupby=None).set_index("gene")["change"]
+    np.testing.assert_allclose(effect, screens[0].to_df().iloc[0][effect.index], atol=1e-6)
+    # of cells that were taken out and put in order, and after a round trip, it is still that of the fit
+    st.tl.perturb(adata[::-1].copy(), gene)
+    with pytest.warns(UserWarning, match="cells of the fit are missing"):
+        st.tl.perturb(adata[:500].copy(), gene)
+
+
+def test_least_squares_is_fitted_to_measured_values(counted):
+    options = {"kinds": "least_squares", "genes": [counted.uns["test"]["gene"]], "n_propagation": 1}
+    from_measured, by_default = (
+        st.get.baselines(counted, baseline_layer=layer, **options)["least_squares"] for layer in ("log1p", None)
+    )
+    slope = by_default.X.ravel() @ from_measured.X.ravel() / (from_measured.X.ravel() ** 2).sum()
+    assert 0.8 < slope < 2  # falls are larger from there, coefficients are the same
+
+
+def test_another_denoised_layer_is_neither_used_nor_replaced(counted, tmp_path):
+    gene = counted.uns["test"]["gene"]
+    theirs = counted.copy()
+    theirs.layers["denoised"] = values(theirs, "log1p") * 0.9
+    with pytest.raises(ValueError, match="found no note of it in adata.uns.'denoised'.; delete or rename it, or pass"):
+        st.tl.perturb(theirs, gene)
+    st.tl.perturb(theirs, gene, baseline_layer="denoised")
+    np.testing.assert_array_equal(theirs.layers["denoised"], values(theirs, "log1p") * 0.9)
+    some = st.pp.denoise(counted, [gene], layer="log1p", copy=True)
+    with pytest.raises(ValueError, match="genes of the model that were not denoised"):
+        st.tl.genome_screen(some, genes=[gene], show_progress_bar=False)
+    stale = st.pp.denoise(counted, layer="log1p", copy=True)
+    stale.uns["denoised"]["layer"] = "a copy of it"  # what it was called does not matter as long as values are the same
+    stale.write_h5ad(tmp_path / "stale.h5ad")
+    stale = ad.read_h5ad(tmp_path / "stale.h5ad")
+    st.tl.perturb(stale, gene)
+    stale.layers["log1p"] = values(stale, "log1p").astype(np.float32)
+    stale.layers["log1p"][3] *= 1.5
+    with pytest.raises(ValueError, match="found that it comes from other values in 1 cells; delete"):
+        st.tl.perturb(stale, gene)
+    fewer = stale[:, ::-1][:, :-1].copy()  # sums are those of other genes, so the name has to do
+    with pytest.raises(ValueError, match="found that it comes from adata.layers.'a copy of it'."):
+        is_denoised(fewer, [gene], layer="log1p")
+    fewer.uns["denoised"]["layer"] = "log1p"
+    assert is_denoised(fewer, [gene], layer="log1p")
+
+
+def test_without_the_counts_of_the_fit_perturbations_start_from_measured_values_and_say_so(counted):
+    adata = counted.copy()
+    del adata.layers["counts"]
+    with pytest.warns(UserWarning, match="adata.layers.'counts'., which the fit used, no longer exists"):
+        st.tl.perturb(adata, adata.uns["test"]["gene"])
+    assert adata.uns["perturbed"]["layer"] == "log1p"
+    assert "denoised" not in adata.layers
+
+
+def test_fits_of_exact_values_start_where_they_were_fitted(counted):
+    adata = counted.copy()
+    st.tl.fit_betas(adata, body="seed", show_progress_bar=False)
+    st.tl.perturb(adata, adata.uns["test"]["gene"])
+    assert adata.uns["perturbed"]["layer"] == "log1p"
+    adata.X = adata.layers["log1p"]
+    st.tl.perturb(adata, adata.uns["test"]["gene"], baseline_layer="X", key_added="again")
+    assert adata.uns["again"]["layer"] == ""
+    np.testing.assert_array_equal(values(adata, "again"), values(adata, "perturbed"))
 
 
 @pytest.mark.parametrize(

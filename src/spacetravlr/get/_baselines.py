@@ -138,13 +138,8 @@ def baselines(
         )  # fmt: skip
         adjusted = adjusted if known is None else bool(known.uns[SCREEN].get("adjusted", False))
         model = FittedModel.read(
-            table,
-            betas_key=betas_key,
-            received_key=received_key,
-            layer=baseline_layer,
-            n_jobs=n_jobs,
-            adjusted=adjusted,
-        )
+            table, betas_key=betas_key, received_key=received_key, n_jobs=n_jobs, adjusted=adjusted
+        ).starting_from(baseline_layer)
         options.check(model.genes)
     for kind in wanted:
         if kind in OF_SCREEN:

@@ -67,7 +67,7 @@ def derivatives(
     *,
     betas_key: str = _keys.BETAS,
     received_key: str | None = None,
-    layer: str | None = None,
+    baseline_layer: str | None = None,
     scale_factor: float = 1.0,
     beta_cap: float | None = None,
     table_key: str | None = None,
@@ -75,7 +75,7 @@ def derivatives(
 ) -> pd.DataFrame:
     """Compute the derivative of a target with respect to each of its modulators, cell by cell.
 
-    The equations are in :doc:`/how-it-works`.
+    They are taken where perturbations start. The equations are in :doc:`/how-it-works`.
 
     Parameters
     ----------
@@ -83,8 +83,7 @@ def derivatives(
     %(target_one)s
     %(betas_key)s
     %(received_key)s
-    layer
-        Layer with the expression at which derivatives are evaluated; defaults to the layer that the fit used.
+    %(baseline_layer)s
     %(scale_factor)s
     %(beta_cap)s
     %(table_key)s
@@ -100,6 +99,10 @@ def derivatives(
         If coefficients, received ligands or ``target`` are missing.
     """
     factory = GeneFactory(
-        unwrap(adata, table_key), betas_key=betas_key, received_key=received_key, baseline_layer=layer, n_jobs=n_jobs
+        unwrap(adata, table_key),
+        betas_key=betas_key,
+        received_key=received_key,
+        baseline_layer=baseline_layer,
+        n_jobs=n_jobs,
     )
     return factory.splash_betas(target, scale_factor=scale_factor, beta_cap=beta_cap)

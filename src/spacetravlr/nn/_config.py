@@ -173,6 +173,18 @@ class NetworkConfig:
         """The network that reads the niche."""
         return self.body or "cnn"
 
+    def assert_device(self) -> None:
+        """Raise ``ValueError`` if the device is not on this machine."""
+        import torch
+
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not there.get(self.device, True):
+            msg = (
+                f"Expected `device` to be available on this machine, found `{self.device!r}`; use device='auto' or "
+                "'cpu'."
+            )
+            raise ValueError(msg)
+
     def model_settings(self) -> dict[str, Any]:
         """Settings on which trained weights depend, as plain values: all except the device and the trainer."""
         out = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("device", "trainer_kwargs")}

@@ -70,6 +70,7 @@ def fit_block(
     KeyboardInterrupt
         After Ctrl-C, at the end of a minibatch.
     """
+    config.assert_device()
     with training_state(n_jobs), tempfile.TemporaryDirectory() as folder:
         source = RefinementData(data, config)
         module = _build_module(source)
@@ -80,7 +81,7 @@ def fit_block(
             callbacks.append(EpochBar(config.n_epochs))
         options: dict[str, Any] = {
             "max_epochs": config.n_epochs,
-            "accelerator": _accelerator(config.device),
+            "accelerator": config.device,
             "devices": 1,
             "precision": _precision(config),
             "logger": False,
@@ -151,14 +152,6 @@ def _build_module(source: RefinementData) -> RefinementModule:
         n_steps=source.steps_per_epoch * config.n_epochs,
         n_train=len(source.train_cells),
     )
-
-
-def _accelerator(device: str) -> str:
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(device, True):
-        msg = f"Expected `device` to be available on this machine, found `{device!r}`; use device='auto' or 'cpu'."
-        raise ValueError(msg)
-    return device
 
 
 def _precision(config: NetworkConfig) -> Any:

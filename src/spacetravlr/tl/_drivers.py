@@ -160,8 +160,8 @@ def drivers(
             raise ValueError(msg)
     table = unwrap(adata, table_key)
     model = FittedModel.read(
-        table, betas_key=betas_key, received_key=received_key, layer=baseline_layer, n_jobs=n_jobs, adjusted=adjusted
-    )
+        table, betas_key=betas_key, received_key=received_key, n_jobs=n_jobs, adjusted=adjusted
+    ).starting_from(baseline_layer)
     mask = select_cells(cells, table.obs)
     what = read_readout(model, readout, of=of, weights=weights, towards=towards)
     found = find_drivers(

@@ -110,12 +110,6 @@ def genome_screen(
         save_cells=save_cells, n_samples=n_samples, client=client, show_progress_bar=show_progress_bar,
     )  # fmt: skip
     model = FittedModel.read(
-        unwrap(adata, table_key),
-        betas_key=betas_key,
-        received_key=received_key,
-        layer=baseline_layer,
-        n_jobs=n_jobs,
-        adjusted=adjusted,
-    )
-    model.tell_of_zeros()
+        unwrap(adata, table_key), betas_key=betas_key, received_key=received_key, n_jobs=n_jobs, adjusted=adjusted
+    ).starting_from(baseline_layer)
     return run_screen(model, save_to, options)

@@ -134,9 +134,7 @@ def null_fits(
     model = recipe.model
     knocked_out = genes_to_knock_out(model, genes, _MOST_GENES)
     exchange, names, generator = Exchange.of(recipe), recipe.exchanged_names, as_generator(rng)
-    as_it_is = GeneFactory(
-        table, betas_key=betas_key, received_key=model.received_key, baseline_layer=model.layer, n_jobs=n_jobs
-    )
+    as_it_is = GeneFactory(table, betas_key=betas_key, received_key=model.received_key, n_jobs=n_jobs)
     observed = find(as_it_is, list(names), knocked_out)
     found, counts = [], recipe.target_counts
     for _ in range(int(n_fits)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from spacetravlr._core.response.round import Derivative
     from spacetravlr.models.perturb._spec import Perturbation, PerturbationLike
+
+logger = logging.getLogger(__name__)
 
 
 @document
@@ -83,26 +86,32 @@ def perturb(
 
     ``adata.layers['perturbed']`` : array or CSR matrix (float32), like the layer it started from
         Simulated expression.
+    ``adata.layers['denoised']``, ``adata.uns['denoised']``
+        If the fit used counts, no ``baseline_layer`` is given and they are missing: what
+        :func:`spacetravlr.pp.denoise` writes, and what the perturbation started from.
     ``adata.uns['perturbed']`` : dict
         ``genes``, ``values`` (NaN for genes given in ``fold``), ``folds`` (NaN for genes given by value), ``label``,
-        ``cells`` (table by cell name with the column ``perturbed``), ``layer`` ("" for ``X``), ``n_propagation``,
-        ``derivative``, ``adjusted`` and ``betas_key``. With ``n_samples`` also ``samples``: ``mean_change``, the mean
-        change in each draw (draws x groups x genes), ``genes`` and ``groups`` (all cells, then the cell types of the
-        fit).
+        ``cells`` (table by cell name with the column ``perturbed``), ``layer`` (that it started from, "" for ``X``),
+        ``n_propagation``, ``derivative``, ``adjusted`` and ``betas_key``. With ``n_samples`` also ``samples``:
+        ``mean_change``, the mean change in each draw (draws x groups x genes), ``genes`` and ``groups`` (all cells,
+        then the cell types of the fit).
     ``adata.layers['perturbed_se']`` : array (float32)
         With ``n_samples``: standard error of the simulated expression; zero for genes that cannot change.
 
-    Standard errors cover the uncertainty of the coefficients in every round. The measured values that a perturbation
-    starts from are treated as exact. The change of a target without a model is zero, with the error of the model that
-    was not kept. :func:`spacetravlr.get.perturbation_effect` and :func:`spacetravlr.get.ranked_effects` tabulate
-    effects and errors.
+    The effect is the difference to the layer that the perturbation started from:
+    :func:`spacetravlr.get.perturbation_effect` and :func:`spacetravlr.get.ranked_effects` tabulate effects and errors.
+
+    Standard errors cover the uncertainty of the coefficients in every round. The expression that a perturbation starts
+    from is treated as exact. The change of a target without a model is zero, with the error of the model that was not
+    kept.
 
     Raises
     ------
     KeyError
         If a gene or cell is unknown (the message suggests the closest names), or coefficients or layers are missing.
     ValueError
-        If a value is negative or not finite, or no gene or no cell is given.
+        If a value is negative or not finite, or no gene or no cell is given; or if there is a denoised layer of other
+        values, which is neither used nor replaced.
 
     Examples
     --------
@@ -128,13 +137,16 @@ def perturb(
         n_jobs=n_jobs,
         adjusted=adjusted,
     )
-    factory.model.tell_of_zeros()
     result = factory.perturb(
         perturbation, fold=fold, cells=cells, n_propagation=n_propagation, derivative=derivative, n_samples=n_samples
     )
     table, layer = factory.adata, factory.model.layer
-    before = table.X if layer is None else table.layers[layer]
     out = table.copy() if copy else table
+    if factory.model.denoised is not None:
+        factory.model.denoised.write(out)
+    if factory.model.expected:
+        logger.info("started from adata.layers[%r]: compare adata.layers[%r] with it", layer, key_added)
+    before = out.X if layer is None else out.layers[layer]
     after = result.simulated
     out.layers[key_added] = sparse.csr_matrix(after) if sparse.issparse(before) else after
     out.uns[key_added] = _record(factory, result)

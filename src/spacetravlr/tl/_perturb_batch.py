@@ -74,5 +74,4 @@ def perturb_batch(
         n_jobs=n_jobs,
         adjusted=adjusted,
     )
-    factory.model.tell_of_zeros()
     return factory.perturb_batch(perturbations, cells=cells, n_propagation=n_propagation, derivative=derivative)

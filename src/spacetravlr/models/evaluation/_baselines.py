@@ -63,9 +63,10 @@ def screen_of_least_squares(model: FittedModel, options: ScreenOptions) -> AnnDa
 def least_squares_row(model: FittedModel) -> Floats:
     """Coefficients of pooled least squares in the order of the columns of the fit, the same in every cell, float32.
 
+    They are fitted to the values that the fit used, wherever perturbations start.
     Intercepts, one for each type, are not among them: they are zero here, since no change passes through them.
     """
-    tissue, design = model.tissue, model.design
+    tissue, design = model.measured.tissue, model.design
     codes, _ = model.cell_types()
     codes = codes + 1 if (codes < 0).any() else codes  # cells without a type are one of their own
     row = np.zeros(design.targets.n_columns, dtype=np.float32)
@@ -160,7 +161,8 @@ def _with(model: FittedModel, *, tissue: Any = None, betas: Any = None) -> Fitte
     """The model with another tissue or other coefficients; what was read and checked already is kept."""
     fit = model.fit if betas is None else replace(model.fit, betas=betas)
     out = replace(model, fit=fit)
-    out.__dict__.update(expression=model.expression, tissue=model.tissue if tissue is None else tissue)
+    kept = {"denoised": model.denoised, "expression": model.expression, "measured": model.measured}
+    out.__dict__.update(kept, tissue=model.tissue if tissue is None else tissue)
     return out
 
 

@@ -75,13 +75,8 @@ class GeneFactory:
         adjusted: bool = False,
     ) -> None:
         self.model = FittedModel.read(
-            unwrap(adata),
-            betas_key=betas_key,
-            received_key=received_key,
-            layer=baseline_layer,
-            n_jobs=n_jobs,
-            adjusted=adjusted,
-        )
+            unwrap(adata), betas_key=betas_key, received_key=received_key, n_jobs=n_jobs, adjusted=adjusted
+        ).starting_from(baseline_layer)
 
     def __repr__(self) -> str:
         return (

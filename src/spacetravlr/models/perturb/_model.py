@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import pandas as pd
 
 from spacetravlr import _keys
 from spacetravlr._anndata._betas import BetaModel, read_betas
+from spacetravlr._anndata._denoised import Denoised, denoised, is_denoised
 from spacetravlr._anndata._expression import check_expression, get_expression, layer_name
 from spacetravlr._anndata._fitted_on import (
     assert_expression_of_fit,
@@ -43,8 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Share of zeros in what perturbations start from that is worth a word.
-_MANY_ZEROS = 0.2
+_X = "X"  # how `adata.X` is called where a layer is named
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,12 @@ class FittedModel:
     betas_key: str
     received_key: str
     layer: str | None
+    """Layer with the expression that perturbations start from; ``None`` for ``X``."""
     n_jobs: int | None = None
     same_layer: bool = True
-    """Whether perturbations start from the expression of the fit; ``False`` where a user asked for another layer."""
+    """Whether perturbations start from the expression of the fit; ``False`` where they start from another layer."""
+    expected: bool = False
+    """Whether they start from what the counts of the fit let expect, not from a layer that a user asked for."""
     same_signals: bool = True
     """Whether signals are received as in the fit; ``False`` where a user asked for others."""
     adjusted: bool = False
@@ -76,14 +79,12 @@ class FittedModel:
         *,
         betas_key: str = _keys.BETAS,
         received_key: str | None = None,
-        layer: str | None = None,
         n_jobs: int | None = None,
         adjusted: bool = False,
     ) -> FittedModel:
-        """Read a fit from an AnnData; what the fit used is the default of ``received_key`` and ``layer``.
+        """Read a fit from an AnnData, with the expression that it was fitted on.
 
-        What is there is compared with what was fitted. Another layer must be on the same scale, and other received
-        ligands are warned of.
+        What is there is compared with what was fitted, and other received ligands than those of the fit are warned of.
 
         Raises
         ------
@@ -94,9 +95,7 @@ class FittedModel:
         """
         assert_unique_names(adata)
         fit = read_betas(adata, betas_key)
-        fit_layer = str(fit.params.get("layer") or "") or None
         fit_received = str(fit.params.get("received_key") or _keys.RECEIVED)
-        same_layer = layer is None or layer == fit_layer
         same_signals = received_key is None or received_key == fit_received
         if not same_signals and fit.note is not None:
             warn(
@@ -108,12 +107,46 @@ class FittedModel:
             fit=fit,
             betas_key=betas_key,
             received_key=received_key or fit_received,
-            layer=layer if layer is not None else fit_layer,
+            layer=str(fit.params.get("layer") or "") or None,
             n_jobs=n_jobs,
-            same_layer=same_layer,
             same_signals=same_signals,
             adjusted=bool(adjusted),
         )
+
+    def starting_from(self, baseline_layer: str | None) -> FittedModel:
+        """The model with the expression that perturbations start from.
+
+        Parameters
+        ----------
+        baseline_layer
+            A layer on the scale of the fit, ``"X"`` for ``adata.X``. By default what the counts of the fit let expect,
+            and the layer of the fit where it did not use counts.
+
+        Raises
+        ------
+        ValueError
+            If there is a denoised layer of other values.
+        """
+        if baseline_layer is not None:
+            layer = None if baseline_layer == _X else baseline_layer
+            return replace(self, layer=layer, same_layer=layer == self.layer)
+        counts_layer = str(self.fit.params.get("counts_layer") or "")
+        if not counts_layer:
+            return self
+        cluster_key = str(self.fit.params.get("cluster_key") or "")
+        missing = ""
+        if counts_layer != _X and counts_layer not in self.adata.layers:
+            missing = f"adata.layers[{counts_layer!r}]"
+        elif cluster_key and cluster_key not in self.adata.obs:
+            missing = f"adata.obs[{cluster_key!r}]"
+        is_there = is_denoised(self.adata, list(self.genes[self._used]), layer=self.layer)
+        if missing and not is_there:
+            warn(
+                f"{missing}, which the fit used, no longer exists, so perturbations start from measured values instead "
+                "of denoised ones: a measured zero cannot fall, and falls are underestimated."
+            )
+            return self
+        return replace(self, layer=_keys.DENOISED, same_layer=False, expected=True)
 
     @property
     def design(self) -> Design:
@@ -135,36 +168,67 @@ class FittedModel:
         """Indices of the genes whose change reaches other genes: TFs, ligands and receptors."""
         return roles(self.terms, self.design.signals)
 
+    @property
+    def _used(self) -> Ints:
+        """Indices of the genes whose expression the model reads or predicts."""
+        return np.union1d(self.role_genes, np.union1d(self.design.terms.gene, self.design.targets.gene))
+
+    @cached_property
+    def measured(self) -> FittedModel:
+        """The model with the expression that it was fitted on."""
+        if self.same_layer:
+            return self
+        layer = str(self.fit.params.get("layer") or "") or None
+        return replace(self, layer=layer, same_layer=True, expected=False)
+
+    @cached_property
+    def denoised(self) -> Denoised | None:
+        """The denoised layer that perturbations start from, if it had to be computed."""
+        if not self.expected or _keys.DENOISED in self.adata.layers:
+            return None
+        params = self.fit.params
+        weights: dict[str, Any] = {}
+        if (received := self.adata.uns.get(_keys.received_params(self.received_key))) is not None:
+            weights = read_weights_params(self.adata, str(received["weights_key"]))
+        counts_layer = str(params["counts_layer"])
+        logger.info(
+            "perturbations start from denoised expression, computed now (`st.pp.denoise` keeps it in adata.layers[%r])",
+            _keys.DENOISED,
+        )
+        return denoised(
+            self.adata,
+            layer=str(params.get("layer") or "") or None,
+            counts_layer=None if counts_layer == _X else counts_layer,
+            cluster_key=str(params.get("cluster_key") or "") or None,
+            spatial_key=str(weights.get("spatial_key", _keys.SPATIAL)),
+            library_key=str(weights.get("library_key", "")) or None,
+            n_jobs=self.n_jobs,
+            advice=", so it is not known what to expect of a cell; pass `baseline_layer=` to start perturbations from "
+            "another layer.",
+        )
+
     @cached_property
     def expression(self) -> Floats:
         """Expression that perturbations start from, cells x genes, float32; the genes of the model are checked."""
+        if self.denoised is not None:
+            return self.denoised.values
         values = get_expression(self.adata, layer=self.layer, check=False)
-        used = np.union1d(self.role_genes, np.union1d(self.design.terms.gene, self.design.targets.gene))
-        check_expression(values[:, used], self.genes[used], layer=self.layer)
+        check_expression(values[:, self._used], self.genes[self._used], layer=self.layer)
         return values
 
     @cached_property
     def tissue(self) -> Baseline:
         """Baseline: expression and, from it, received ligands."""
+        if self.expected:
+            _ = self.measured.tissue  # belongs to the fit, before anything is expected of it
         field: Any = None
         if len(self.design.signals):
             field = operators(self.adata, self.received_key, n_jobs=self.n_jobs)
         tissue = baseline(self.expression, self.design.signals, field)
         assert_received(tissue.received, self.design.signal_names, self.adata.obs_names, where="the weights")
-        self._compare_with_fit(tissue)
+        if not self.expected:
+            self._compare_with_fit(tissue)
         return tissue
-
-    def tell_of_zeros(self) -> None:
-        """Say so when perturbations start from counts so sparse that falls are lost."""
-        if not self.same_layer or not self.fit.params.get("counts_layer"):
-            return
-        zero = float((self.expression[:, self.design.targets.gene] == 0).mean())
-        if zero > _MANY_ZEROS:
-            logger.info(
-                "%.0f %% of the measured values of modelled genes are zero and cannot fall, so falls are "
-                "underestimated; `st.pp.denoise(adata)` and `baseline_layer='denoised'` start from expected values",
-                100 * zero,
-            )
 
     def _compare_with_fit(self, tissue: Baseline) -> None:
         """Raise ``ValueError`` when expression or signals are not what the coefficients were fitted on."""
