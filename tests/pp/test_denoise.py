@@ -198,7 +198,7 @@ def test_another_denoised_layer_is_neither_used_nor_replaced(counted, tmp_path):
 def test_without_the_counts_of_the_fit_perturbations_start_from_measured_values_and_say_so(counted):
     adata = counted.copy()
     del adata.layers["counts"]
-    with pytest.warns(UserWarning, match="adata.layers.'counts'., which the fit used, no longer exists"):
+    with pytest.warns(UserWarning, match="adata.layers.'counts'., which the fit used, was not found"):
         st.tl.perturb(adata, adata.uns["test"]["gene"])
     assert adata.uns["perturbed"]["layer"] == "log1p"
     assert "denoised" not in adata.layers

@@ -144,8 +144,7 @@ def perturb(
     out = table.copy() if copy else table
     if factory.model.denoised is not None:
         factory.model.denoised.write(out)
-    if factory.model.expected:
-        logger.info("started from adata.layers[%r]: compare adata.layers[%r] with it", layer, key_added)
+        logger.info("kept as adata.layers[%r]: compare adata.layers[%r] with it", layer, key_added)
     before = out.X if layer is None else out.layers[layer]
     after = result.simulated
     out.layers[key_added] = sparse.csr_matrix(after) if sparse.issparse(before) else after

@@ -161,7 +161,7 @@ def _with(model: FittedModel, *, tissue: Any = None, betas: Any = None) -> Fitte
     """The model with another tissue or other coefficients; what was read and checked already is kept."""
     fit = model.fit if betas is None else replace(model.fit, betas=betas)
     out = replace(model, fit=fit)
-    kept = {"denoised": model.denoised, "expression": model.expression, "measured": model.measured}
+    kept = {"denoised": model.denoised, "expression": model.expression}
     out.__dict__.update(kept, tissue=model.tissue if tissue is None else tissue)
     return out
 

@@ -47,6 +47,10 @@ logger = logging.getLogger(__name__)
 _X = "X"  # how `adata.X` is called where a layer is named
 
 
+def _fit_layer(fit: BetaModel) -> str | None:
+    return str(fit.params.get("layer") or "") or None
+
+
 @dataclass(frozen=True)
 class FittedModel:
     """Coefficients of a fit, and the expression and received ligands of the tissue they belong to.
@@ -107,7 +111,7 @@ class FittedModel:
             fit=fit,
             betas_key=betas_key,
             received_key=received_key or fit_received,
-            layer=str(fit.params.get("layer") or "") or None,
+            layer=_fit_layer(fit),
             n_jobs=n_jobs,
             same_signals=same_signals,
             adjusted=bool(adjusted),
@@ -142,8 +146,8 @@ class FittedModel:
         is_there = is_denoised(self.adata, list(self.genes[self._used]), layer=self.layer)
         if missing and not is_there:
             warn(
-                f"{missing}, which the fit used, no longer exists, so perturbations start from measured values instead "
-                "of denoised ones: a measured zero cannot fall, and falls are underestimated."
+                f"{missing}, which the fit used, was not found, so perturbations start from measured values instead of "
+                "denoised ones: a measured zero cannot fall, and falls are underestimated."
             )
             return self
         return replace(self, layer=_keys.DENOISED, same_layer=False, expected=True)
@@ -173,13 +177,12 @@ class FittedModel:
         """Indices of the genes whose expression the model reads or predicts."""
         return np.union1d(self.role_genes, np.union1d(self.design.terms.gene, self.design.targets.gene))
 
-    @cached_property
+    @property
     def measured(self) -> FittedModel:
-        """The model with the expression that it was fitted on."""
+        """The model with the expression that it was fitted on; read anew, so that it is not kept in memory."""
         if self.same_layer:
             return self
-        layer = str(self.fit.params.get("layer") or "") or None
-        return replace(self, layer=layer, same_layer=True, expected=False)
+        return replace(self, layer=_fit_layer(self.fit), same_layer=True, expected=False)
 
     @cached_property
     def denoised(self) -> Denoised | None:
@@ -191,13 +194,10 @@ class FittedModel:
         if (received := self.adata.uns.get(_keys.received_params(self.received_key))) is not None:
             weights = read_weights_params(self.adata, str(received["weights_key"]))
         counts_layer = str(params["counts_layer"])
-        logger.info(
-            "perturbations start from denoised expression, computed now (`st.pp.denoise` keeps it in adata.layers[%r])",
-            _keys.DENOISED,
-        )
+        logger.info("perturbations start from denoised expression, computed now; `st.pp.denoise` keeps it")
         return denoised(
             self.adata,
-            layer=str(params.get("layer") or "") or None,
+            layer=_fit_layer(self.fit),
             counts_layer=None if counts_layer == _X else counts_layer,
             cluster_key=str(params.get("cluster_key") or "") or None,
             spatial_key=str(weights.get("spatial_key", _keys.SPATIAL)),
