@@ -174,6 +174,8 @@ def test_another_denoised_layer_is_neither_used_nor_replaced(counted, tmp_path):
     theirs.layers["denoised"] = values(theirs, "log1p") * 0.9
     with pytest.raises(ValueError, match="found no note of it in adata.uns.'denoised'.; delete or rename it, or pass"):
         st.tl.perturb(theirs, gene)
+    with pytest.raises(ValueError, match="`key_added` to differ from the layer that the perturbation starts from"):
+        st.tl.perturb(theirs, gene, baseline_layer="denoised", key_added="denoised")
     st.tl.perturb(theirs, gene, baseline_layer="denoised")
     np.testing.assert_array_equal(theirs.layers["denoised"], values(theirs, "log1p") * 0.9)
     some = st.pp.denoise(counted, [gene], layer="log1p", copy=True)

@@ -153,7 +153,8 @@ def is_denoised(adata: AnnData, genes: Sequence[str], *, layer: str | None) -> b
 
 
 def _differs(adata: AnnData, note: Any, genes: Sequence[str], layer: str | None) -> str:
-    if not isinstance(note, Mapping) or not {"layer", "genes", "measured", "n_genes"} <= set(note):
+    known = isinstance(note, Mapping) and {"layer", "genes", "n_genes"} <= set(note)
+    if not known or not isinstance(note.get("measured"), pd.DataFrame):
         return f"no note of it in adata.uns[{_keys.DENOISED!r}]"
     listed = {str(gene) for gene in np.atleast_1d(note["genes"])}
     if listed and (missing := [gene for gene in genes if gene not in listed]):

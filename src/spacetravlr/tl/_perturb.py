@@ -110,8 +110,8 @@ def perturb(
     KeyError
         If a gene or cell is unknown (the message suggests the closest names), or coefficients or layers are missing.
     ValueError
-        If a value is negative or not finite, or no gene or no cell is given; or if there is a denoised layer of other
-        values, which is neither used nor replaced.
+        If a value is negative or not finite, or no gene or no cell is given; if ``key_added`` is the layer to start
+        from; or if there is a denoised layer of other values, which is neither used nor replaced.
 
     Examples
     --------
@@ -137,10 +137,16 @@ def perturb(
         n_jobs=n_jobs,
         adjusted=adjusted,
     )
+    if key_added == (layer := factory.model.layer):
+        msg = (
+            f"Expected `key_added` to differ from the layer that the perturbation starts from, found {key_added!r}: "
+            "the effect is the difference of the two."
+        )
+        raise ValueError(msg)
     result = factory.perturb(
         perturbation, fold=fold, cells=cells, n_propagation=n_propagation, derivative=derivative, n_samples=n_samples
     )
-    table, layer = factory.adata, factory.model.layer
+    table = factory.adata
     out = table.copy() if copy else table
     if factory.model.denoised is not None:
         factory.model.denoised.write(out)

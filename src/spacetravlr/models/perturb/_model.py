@@ -219,10 +219,10 @@ class FittedModel:
     @cached_property
     def tissue(self) -> Baseline:
         """Baseline: expression and, from it, received ligands."""
-        if self.expected:
-            _ = self.measured.tissue  # belongs to the fit, before anything is expected of it
         field: Any = None
-        if len(self.design.signals):
+        if self.expected:
+            field = self.measured.tissue.field  # compared with the fit, before anything is expected of it
+        elif len(self.design.signals):
             field = operators(self.adata, self.received_key, n_jobs=self.n_jobs)
         tissue = baseline(self.expression, self.design.signals, field)
         assert_received(tissue.received, self.design.signal_names, self.adata.obs_names, where="the weights")
