@@ -66,7 +66,10 @@ class Settings(NamedTuple):
     path: NDArray[np.float64]
     """Penalties to choose from, as parts of the largest."""
     patience: int
-    cv_tol: float
+    walk_tol: float
+    """Gap of the fits down the path."""
+    choice_tol: float
+    """Gap of those next to the best penalty."""
     tol: float
     max_sweeps: int
 
@@ -289,7 +292,7 @@ def _walk(problems, test, lambdas, settings, saved, saved_residual):
     best = 0
     for i in range(lambdas.shape[0]):
         for q in used:
-            _descend(problems[q], lambdas[i], settings, settings.cv_tol, b[q], residual[q])
+            _descend(problems[q], lambdas[i], settings, settings.walk_tol, b[q], residual[q])
             _original_units(b[q], problems[q].sd, beta)
             errors[i] += _squared_error(beta, test, q)
         saved[i], saved_residual[i] = b, residual
@@ -298,6 +301,33 @@ def _walk(problems, test, lambdas, settings, saved, saved_residual):
         if i - best >= settings.patience:
             return errors[: i + 1]
     return errors
+
+
+@kernel
+def _refine(problems, test, lambdas, settings, errors, saved, saved_residual):
+    """Solve the penalties around the best one further, wherever that leads; in place.
+
+    A path that is solved loosely gets near the best penalty, but its errors, and with them the choice, depend on the
+    sweep at which each fit stopped, that is, on rounding.
+    """
+    used = np.flatnonzero(test.n)
+    beta = np.empty(saved.shape[2])
+    refined = np.zeros(errors.shape[0], dtype=np.bool_)
+    while True:
+        best = int(np.argmin(errors))
+        middle = min(max(best, 1), max(errors.shape[0] - 2, 0))
+        low, high = min(best, middle - 1), max(best, middle + 1)
+        done = True
+        for i in range(max(low, 0), min(high, errors.shape[0] - 1) + 1):
+            if refined[i]:
+                continue
+            done, refined[i], errors[i] = False, True, 0.0
+            for q in used:
+                _descend(problems[q], lambdas[i], settings, settings.choice_tol, saved[i, q], saved_residual[i, q])
+                _original_units(saved[i, q], problems[q].sd, beta)
+                errors[i] += _squared_error(beta, test, q)
+        if done:
+            return
 
 
 @kernel
@@ -331,7 +361,9 @@ def _fit_one(members, strata, columns, group_ptr, t, sums, lam, start, settings,
         lam = lambdas[0]
         used = np.flatnonzero(test.n)
         if used.shape[0] > 0:
-            place = _best_place(_walk(problems, test, lambdas, settings, saved, saved_residual))
+            errors = _walk(problems, test, lambdas, settings, saved, saved_residual)
+            _refine(problems, test, lambdas, settings, errors, saved, saved_residual)
+            place = _best_place(errors)
             lam, first = _penalty_at(place, lambdas), int(place)
         for f in used:  # where all cells together lead is near to where the folds have led
             b += saved[first, f] / used.shape[0]
@@ -342,7 +374,7 @@ def _fit_one(members, strata, columns, group_ptr, t, sums, lam, start, settings,
             residual -= b[j] * full.gram[j]
         if not np.any(b):  # down to the wanted penalty
             for value in lambdas[lambdas > lam]:
-                _descend(full, value, settings, settings.cv_tol, b, residual)
+                _descend(full, value, settings, settings.walk_tol, b, residual)
         _descend(full, lam, settings, settings.tol, b, residual)
     _original_units(b, full.sd, beta)
     for q in range(held.shape[0]):
@@ -356,7 +388,7 @@ def _fit_one(members, strata, columns, group_ptr, t, sums, lam, start, settings,
             b[:], residual[:] = 0.0, problem.r
             own = largest_lambda(problem.r, group_ptr, problem.weights, settings.alpha, settings.l1_ratio)
             for value in own * settings.path[own * settings.path > lam]:
-                _descend(problem, value, settings, settings.cv_tol, b, residual)
+                _descend(problem, value, settings, settings.walk_tol, b, residual)
         _descend(problem, lam, settings, settings.tol, b, residual)
         _original_units(b, problem.sd, held[q])
     return lam
