@@ -42,6 +42,7 @@ def _prepared(sizes: Sizes) -> AnnData:
 def _fitted(sizes: Sizes) -> AnnData:
     adata = _prepared(sizes)
     st.tl.fit_betas(adata, counts_layer="counts", n_draws=DRAWS, show_progress_bar=False)
+    st.pp.denoise(adata, layer="log1p")  # once, as in a session
     return adata
 
 
