@@ -191,8 +191,12 @@ def test_wrong_settings_are_named(tissue):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
 def test_a_device_that_is_not_there_is_told_before_the_fit(monkeypatch):
-    monkeypatch.setattr("spacetravlr.models.fit._run.read_fit_data", lambda *_, **__: pytest.fail("read already"))
+    monkeypatch.setattr("spacetravlr.models.fit._run.fit_tissue", lambda *_, **__: pytest.fail("fitted already"))
     adata = st.datasets.simulated_tissue(n_cells=60, n_targets=2, rng=0)
+    grn, lr, _ = st.datasets.simulated_priors(adata)
+    st.pp.spatial_weights(adata)
+    st.pp.received_ligands(adata, lr, layer="log1p")
+    st.pp.modulators(adata, grn)
     for body in ("auto", "cnn"):
         with pytest.raises(ValueError, match="`device` to be available on this machine, found `'cuda'`"):
             st.tl.fit_betas(adata, body=body, network=NetworkConfig(device="cuda"))

@@ -183,7 +183,8 @@ def test_reporting_cells_neither_train_nor_stop_a_network(inputs, disturbed):
     first, other = (_block.fit_targets(i, settings, np.arange(2)) for i in (inputs, disturbed))
     pd.testing.assert_frame_equal(first.training, other.training)
     assert first.scores["kept"].tolist() == other.scores["kept"].tolist()
-    np.testing.assert_array_equal(first.scores["r2_train_network"], other.scores["r2_train_network"])
+    # predictions of all cells are one product, whose rounding may depend on what is in its other rows
+    np.testing.assert_allclose(first.scores["r2_train_network"], other.scores["r2_train_network"], rtol=1e-6)
 
 
 def test_each_cell_is_predicted_without_itself(inputs):

@@ -87,6 +87,8 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
     done = n_targets - sum(len(block) for block in missing.values())
     if done:
         logger.info("%d of %d targets are already in the store", done, n_targets)
+    if missing and options.network is not None and options.client is None:  # workers train on machines of their own
+        options.network.assert_device()
     if missing:
         logger.info(_announce(inputs, list(missing.values()), options))
     show = package_settings.show_progress_bar if options.show_progress_bar is None else options.show_progress_bar
