@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,9 +52,23 @@ class Regression(NamedTuple):
 
 
 def peak_memory_gb() -> float:
-    """Largest resident memory of this process so far, in GB."""
+    """Largest resident memory of this process so far, in GB, and of its worker processes that still run.
+
+    Pages that processes share are counted for each, so with workers it is an upper bound.
+    """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e9 if sys.platform == "darwin" else 1e6 / 1.024)
+    return peak / (1e9 if sys.platform == "darwin" else 1e6 / 1.024) + _peak_of_children_gb()
+
+
+def _peak_of_children_gb() -> float:
+    """The same of the children, where the system tells."""
+    kib = 0
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in children.read_text().split():
+            with suppress(OSError):
+                lines = Path(f"/proc/{child}/status").read_text().splitlines()
+                kib += sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return 1.024e-6 * kib
 
 
 def regression(adata: AnnData, targets: Sequence[str] | None = None) -> Regression:

@@ -127,11 +127,11 @@ def replicated(adata: AnnData, n_jobs: int | None) -> dict[str, str]:
     kept = (targets["kept_a"].astype(str) != "zero") & (targets["kept_b"].astype(str) != "zero")
     return {
         "kept in both": f"{int(kept.sum())} of {len(targets)}",
-        "explained": f"{targets['explained'].median():.2f}",
-        "coefficients agree": f"{targets['coefficients'].median():.2f}",
-        "of those kept in both": f"{targets.loc[kept, 'coefficients'].median():.2f}",
-        "active in both": f"{targets['active_jaccard'].median():.2f}",
-        "mean effects agree": f"{effects['mean_effects'].median():.2f}",
+        "explained": common.mean_spread([targets["explained"].median()]),
+        "coefficients agree": common.mean_spread([targets["coefficients"].median()]),
+        "of those kept in both": common.mean_spread([targets.loc[kept, "coefficients"].median()]),
+        "active in both": common.mean_spread([targets["active_jaccard"].median()]),
+        "mean effects agree": common.mean_spread([effects["mean_effects"].median()]),
     }
 
 

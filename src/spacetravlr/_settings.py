@@ -48,6 +48,12 @@ class Settings:
 
     A job of a cluster, a container or ``taskset`` may allow fewer cores than the machine has. ``-1`` is all of them, as
     in scanpy."""
+    processes: bool | None = None
+    """Whether targets are fitted and tested in processes, one per core, and not in threads.
+
+    Threads share one interpreter, so more than two or three of them hardly make a fit faster; processes take seconds to
+    start and some 400 MB of memory each. By default, processes are used from three cores and about a minute of work on.
+    Results are the same."""
     cache_dir: Path = field(default_factory=_default_cache)
     """Where downloads are kept."""
 

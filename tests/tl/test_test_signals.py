@@ -159,8 +159,21 @@ def test_a_long_call_says_how_long_it_takes(tissue, monkeypatch, caplog):
         caplog.clear()
         monkeypatch.setattr(_run, "_LONG", long)
         with caplog.at_level("INFO", logger="spacetravlr"):
-            st.tl.test_signals(tissue, ["PAX5"], n_shifts=0, copy=True)
-        assert ("will take about 1 minutes" in caplog.text) == (long == 0.0)
+            st.tl.test_signals(tissue, _targets(tissue)[:2], n_shifts=0, copy=True)
+        assert ("1 more targets will take about" in caplog.text) == (long == 0.0)
+
+
+def _targets(adata):
+    return list(dict.fromkeys(adata.uns["modulators"]["table"]["target"].astype(str)))
+
+
+def test_processes_find_what_threads_find(tissue, monkeypatch):
+    found = []
+    for processes in (False, True):
+        monkeypatch.setattr(st.settings, "processes", processes)
+        found.append(st.tl.test_signals(tissue, _targets(tissue)[:3], n_shifts=1, rng=0, n_jobs=2, copy=True))
+    for per in ("signal", "target"):
+        pd.testing.assert_frame_equal(*(st.get.signals(adata, per=per) for adata in found))
 
 
 def test_the_progress_bar_counts_targets(tissue, capsys):

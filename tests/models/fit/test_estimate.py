@@ -40,11 +40,14 @@ def test_more_work_takes_longer_and_more_threads_less(inputs):
     assert seconds("seed", many) < seconds("surface", many) < seconds("auto", many)
     assert seconds("surface", few) < seconds("surface", many)
     assert seconds("surface", many, rate=5e10) == pytest.approx(2 * seconds("surface", many))
-    assert seconds("surface", many, threads=2) == pytest.approx(seconds("surface", many) / 2)
+    assert seconds("surface", many, threads=2, processes=True) == pytest.approx(seconds("surface", many) / 2)
+    # threads hold one interpreter in turn
+    assert seconds("surface", many) / 2 < seconds("surface", many, threads=2) < seconds("surface", many) / 1.2
+    assert seconds("surface", many, threads=1000) > seconds("surface", many) / 3
     # a training has one thread, whatever there are
     assert seconds("auto", many, threads=2) < seconds("auto", many)
     assert seconds("auto", many, threads=1000) == seconds("auto", many, threads=2000) > seconds("seed", many) / 1000
-    assert seconds("auto", many, processes=2) == pytest.approx(seconds("auto", many) / 2)
+    assert seconds("auto", many, workers=2) == pytest.approx(seconds("auto", many) / 2)
 
 
 def test_memory_holds_what_is_kept(inputs):

@@ -172,9 +172,9 @@ def test_reporting_cells_choose_nothing_in_a_surface(inputs, disturbed, surface)
 def test_reporting_cells_choose_no_penalty(inputs, disturbed):
     settings = BodyOptions(body="seed")
     (body, seeds), (other_body, other) = (fit_seed(i.design(np.arange(4)), i, settings, 1) for i in (inputs, disturbed))
-    np.testing.assert_allclose(other.choosing, seeds.choosing, atol=1e-7)
-    np.testing.assert_allclose(np.stack(other.held), np.stack(seeds.held), atol=1e-7)
-    np.testing.assert_allclose(other_body.prediction, body.prediction, atol=1e-6)
+    np.testing.assert_allclose(other.choosing, seeds.choosing, atol=1e-5)
+    np.testing.assert_allclose(np.stack(other.held), np.stack(seeds.held), atol=1e-5)
+    np.testing.assert_allclose(other_body.prediction, body.prediction, atol=1e-5)
     assert not np.allclose(other.final, seeds.final)
 
 

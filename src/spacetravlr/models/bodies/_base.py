@@ -19,10 +19,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from spacetravlr._processes import Result, Shared, in_processes
+
 if TYPE_CHECKING:
     from spacetravlr._core.standardise import BlockDesign
     from spacetravlr._core.surfaces.inference import TermInference
     from spacetravlr._core.surfaces.model import CellFunctions
+    from spacetravlr._processes import Work
     from spacetravlr._types import Bools, Floats, Ints
     from spacetravlr._utils import InterruptiblePool
     from spacetravlr.models.bodies._inputs import BodyOptions, FitInputs
@@ -43,6 +46,19 @@ class BlockTask:
     """Threads that the bodies of a block share."""
     progress: Callable[[], None]
     """Called when a target is done by the body that takes longest."""
+    processes: bool = False
+    """Whether targets are fitted in processes instead."""
+
+    def each_target(self, fit: Work[Shared, int, Result], shared: Shared) -> Iterator[Result]:
+        """Call ``fit(shared, t, check)`` for every target ``t`` of the block, in threads or processes.
+
+        ``check`` is to be called now and then: it ends the fit of a target when the whole fit is interrupted.
+        """
+        targets = range(len(self.block))
+        if self.processes:
+            yield from in_processes(fit, shared, targets, self.n_jobs)
+        else:
+            yield from self.pool.map(lambda t: fit(shared, t, self.pool.check), targets)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,9 +16,14 @@ from spacetravlr.models.bodies._base import Body, BodyState, by_type, empty_resu
 from spacetravlr.models.bodies._surface import SurfaceParts, original_deviations
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spacetravlr._core.standardise import BlockDesign
     from spacetravlr._core.surfaces.inference import TermInference
-    from spacetravlr._core.surfaces.model import SurfaceFit
+    from spacetravlr._core.surfaces.model import CellFunctions, SurfaceFit
+    from spacetravlr._core.surfaces.pooled import PooledOptions
     from spacetravlr._types import Floats, Ints
+    from spacetravlr.models.bodies._inputs import FitInputs
 
 
 #: Part of an effect that shrinkage leaves below which draws are as if it were this: where the data say next to nothing.
@@ -37,6 +42,33 @@ class _Fit(NamedTuple):
     """Errors and tests of the terms, in original units."""
     draws: Floats
     """Weights less their means, in draws from the posterior: weights x draws."""
+
+
+class _Outcome(NamedTuple):
+    """Hierarchy of one target and what it predicts; see :class:`BodyResult` for the arrays, each of shape (cells,)."""
+
+    fit: _Fit
+    prediction: Floats
+    train: Floats
+    without_terms: Floats
+    without_claims: Floats
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the fits of all targets of a block read."""
+
+    block: BlockDesign
+    inputs: FitInputs
+    functions: CellFunctions
+    folds: list[Ints]
+    """Cells of each fold, by type."""
+    means: Floats
+    """Mean of each target in the choosing folds, types x targets."""
+    options: PooledOptions
+    uncertainty: bool
+    n_draws: int
+    seed: int
 
 
 class PooledBody(Body):
@@ -58,25 +90,34 @@ class PooledBody(Body):
     def compare(self) -> None:
         """Fit and predict everything."""
         task, inputs = self.task, self.task.inputs
+        block, options = task.block, task.options
         assert task.functions is not None
-        self.result = empty_result(task.block)
-        self.result.without_terms = self.result.prediction.copy()
-        self.result.without_claims = self.result.prediction.copy()
-        self._folds = [by_type(inputs, inputs.fold == fold) for fold in range(inputs.n_folds + 1)]
+        self.result = result = empty_result(block)
+        result.without_terms = result.prediction.copy()
+        result.without_claims = result.prediction.copy()
         # what differs between folds is learned by the intercept
-        self._means = type_means(task.block.y, inputs.cell_type, inputs.n_types, ~inputs.report)
+        self._means = type_means(block.y, inputs.cell_type, inputs.n_types, ~inputs.report)
         if inputs.calibration is not None:
             _ = inputs.expected_regulators  # before several threads ask for it
+        folds = [by_type(inputs, inputs.fold == fold) for fold in range(inputs.n_folds + 1)]
+        shared = _Shared(
+            block, inputs, task.functions, folds, self._means, options.pooled, options.uncertainty, options.n_draws,
+            options.rng_seed,
+        )  # fmt: skip
+        self._fits = []
         with threadpool_limits(1):  # targets are the threads
-            self._fits = list(task.pool.map(self._fit, range(len(task.block))))
-        self.result.evidence_gain = np.array([fit.evidence_gain for fit in self._fits])
-        choosing, y = ~inputs.report, task.block.y
-        error = (y - self.result.prediction) ** 2
+            for t, found in enumerate(task.each_target(_fit_target, shared)):
+                self._fits.append(found.fit)
+                result.prediction[:, t], result.train[:, t] = found.prediction, found.train
+                result.without_terms[:, t], result.without_claims[:, t] = found.without_terms, found.without_claims
+                task.progress()
+        result.evidence_gain = np.array([fit.evidence_gain for fit in self._fits])
+        choosing, y = ~inputs.report, block.y
+        error = (y - result.prediction) ** 2
         # where smooth position predicts worse than the mean of the type, to beat it is not enough
-        rivals = (self.result.without_terms, self._means[inputs.cell_type])
+        rivals = (result.without_terms, self._means[inputs.cell_type])
         gains = [((y - rival) ** 2 - error)[choosing] for rival in rivals]
-        self.result.p_terms = np.max([paired_block_p(gain, inputs.cv_block[choosing]) for gain in gains], axis=0)
-        del self._folds
+        result.p_terms = np.max([paired_block_p(gain, inputs.cv_block[choosing]) for gain in gains], axis=0)
 
     def state(self, t: int) -> BodyState:
         """Deliver the hierarchy of all cells."""
@@ -99,90 +140,90 @@ class PooledBody(Body):
         functions = self.task.functions
         return None if functions is None else original_deviations(self._fits[t].final, self.task.block, t, functions)
 
-    def _fit(self, t: int) -> _Fit:
-        task, inputs, options = self.task, self.task.inputs, self.task.options.pooled
-        block, functions = task.block, self.task.functions
-        assert functions is not None
-        values = self._regressors(t)
-        kind = block.group[block.columns(t)]
-        means = type_means(values, inputs.cell_type, inputs.n_types, np.ones(inputs.n_cells, dtype=bool))
-        values -= means[inputs.cell_type].astype(np.float32)
-        spread = values.std(axis=0, dtype=np.float64)
-        spread = np.where(spread > 1e-6 * block.spread[block.columns(t)], spread, np.inf)
-        x: Floats = np.ascontiguousarray((values / spread.astype(np.float32)).T)
-        scale = float(block.y_spread[t])
-        level = self._means[inputs.cell_type, t]
-        if inputs.calibration is not None:  # what the depth of a cell does to its measured value
-            level = level + inputs.calibration.offset[:, inputs.targets.gene[block.index[t]]]
-        y = (block.y[:, t].astype(np.float64) - level) / scale
 
-        def predict(fit: SurfaceFit, rows: Ints) -> Floats:
-            there = functions.take(rows, scale=fit.scale)
-            return np.asarray(level[rows] + scale * fit.prediction(x[:, rows].T, there))
+def _fit_target(shared: _Shared, t: int, check: Callable[[], None]) -> _Outcome:
+    """Fit target ``t`` of the block to every fold, and predict it."""
+    block, inputs, functions = shared.block, shared.inputs, shared.functions
+    values = _regressors(block, inputs, t)
+    columns = block.columns(t)
+    kind = block.group[columns]
+    means = type_means(values, inputs.cell_type, inputs.n_types, np.ones(inputs.n_cells, dtype=bool))
+    values -= means[inputs.cell_type].astype(np.float32)
+    spread = values.std(axis=0, dtype=np.float64)
+    spread = np.where(spread > 1e-6 * block.spread[columns], spread, np.inf)
+    x: Floats = np.ascontiguousarray((values / spread.astype(np.float32)).T)
+    scale = float(block.y_spread[t])
+    level = shared.means[inputs.cell_type, t]
+    if inputs.calibration is not None:  # what the depth of a cell does to its measured value
+        level = level + inputs.calibration.offset[:, inputs.targets.gene[block.index[t]]]
+    y = (block.y[:, t].astype(np.float64) - level) / scale
 
-        result, report = self.result, inputs.n_folds
-        assert result.without_terms is not None
-        assert result.without_claims is not None
-        by_type = kind == Kind.LIGAND  # to adjust for co-expression takes no map of it
-        adjustment = np.isin(kind, ADJUSTMENT_KINDS)
-        hierarchy = Hierarchy(x, kind, y, functions, self._folds, options, inputs.cv_block, by_type, adjustment)
-        choosing = list(range(inputs.n_folds))
-        found = hierarchy.search(choosing)
-        assert found.adjusted is not None
-        result.without_claims[self._folds[report], t] = predict(found.adjusted, self._folds[report])
-        for fold in choosing:
-            result.train[self._folds[fold], t] = predict(found.full, self._folds[fold])
-        for fold in (report, *choosing):
-            task.pool.check()
-            others = [f for f in choosing if f != fold]
-            fits = found if fold == report else hierarchy.refit(others, blind=True)
-            result.prediction[self._folds[fold], t] = predict(fits.full, self._folds[fold])
-            result.without_terms[self._folds[fold], t] = predict(fits.smooth, self._folds[fold])
-        fits = hierarchy.refit([*choosing, report], evidence=True)
-        final, terms = fits.full, fits.terms
-        task.progress()
-        columns = block.columns(t)
-        mean, unit = block.mean[columns], block.spread[columns]
-        delivered = uncentred(rescaled(final, unit / spread), (means - mean) / unit)
-        assert terms is not None
-        draws = self._draws(t, delivered, terms, unit / spread)
-        if not task.options.uncertainty:  # as large as all the rest
-            delivered = replace(delivered, factor=delivered.factor[:0])
-        gain = found.full.log_evidence - max(found.adjusted.log_evidence, found.smooth.log_evidence)
-        return _Fit(delivered, final.evidence[:-1], gain, terms.rescaled(scale / spread), draws)
+    def predict(fit: SurfaceFit, fold: int, to: Floats) -> None:
+        rows = shared.folds[fold]
+        there = functions.take(rows, scale=fit.scale)
+        to[rows] = level[rows] + scale * fit.prediction(x[:, rows].T, there)
 
-    def _draws(self, t: int, fit: SurfaceFit, terms: TermInference, units: Floats) -> Floats:
-        """Weights less their means in draws from the posterior, with what else enlarges errors: weights x draws.
+    prediction, train, without_terms, without_claims = np.full((4, inputs.n_cells), np.nan)
+    report, choosing = inputs.n_folds, list(range(inputs.n_folds))
+    hierarchy = Hierarchy(
+        x, kind, y, functions, shared.folds, shared.options, inputs.cv_block,
+        by_type=kind == Kind.LIGAND,  # to adjust for co-expression takes no map of it
+        adjustment=np.isin(kind, ADJUSTMENT_KINDS),
+    )  # fmt: skip
+    found = hierarchy.search(choosing)
+    assert found.adjusted is not None
+    predict(found.adjusted, report, without_claims)
+    for fold in choosing:
+        predict(found.full, fold, train)
+    for fold in (report, *choosing):
+        check()
+        others = [f for f in choosing if f != fold]
+        fits = found if fold == report else hierarchy.refit(others, blind=True)
+        predict(fits.full, fold, prediction)
+        predict(fits.smooth, fold, without_terms)
+    fits = hierarchy.refit([*choosing, report], evidence=True)
+    final, terms = fits.full, fits.terms
+    mean, unit = block.mean[columns], block.spread[columns]
+    delivered = uncentred(rescaled(final, unit / spread), (means - mean) / unit)
+    assert terms is not None
+    draws = _draws(shared, t, delivered, terms, unit / spread)
+    if not shared.uncertainty:  # as large as all the rest
+        delivered = replace(delivered, factor=delivered.factor[:0])
+    gain = found.full.log_evidence - max(found.adjusted.log_evidence, found.smooth.log_evidence)
+    fit = _Fit(delivered, final.evidence[:-1], gain, terms.rescaled(scale / spread), draws)
+    return _Outcome(fit, prediction, train, without_terms, without_claims)
 
-        They are the same whatever other targets are fitted. ``units`` are those of the weights (terms,).
-        """
-        name = self.task.inputs.target_names[int(self.task.block.index[t])]
-        rng = np.random.default_rng([self.task.options.rng_seed, *name.encode()])
-        n_draws = self.task.options.n_draws
-        draws = np.sqrt(terms.inflation) * (fit.factor.T @ rng.standard_normal((fit.factor.shape[0], n_draws)))
-        credited = (terms.model_error * units)[:, None] * rng.standard_normal((len(units), n_draws))
-        starts = np.cumsum([0, *(len(w) for w in fit.weights)])
-        for (k, part), start, weights in zip(fit.blocks, starts[:-1].tolist(), fit.weights, strict=True):
-            if part == Part.POOLED:
-                draws[start] += credited[k]
-            if k < len(units):  # what the data alone say: larger than what is delivered, and less sure
-                determined = max(float(terms.determined[k]), _LEAST_DETERMINED)
-                own = slice(start, start + len(weights))
-                draws[own] = draws[own] / np.sqrt(determined) + (1 / determined - 1) * weights[:, None]
-        return np.asarray(draws)
 
-    def _regressors(self, t: int) -> Floats:
-        """Values of the terms of target ``t``, cells x terms: expected ones where expression is measured with noise."""
-        block, inputs = self.task.block, self.task.inputs
-        columns = block.columns(t)
-        calibration = inputs.calibration
-        if calibration is None:
-            return block.values[:, columns].copy()
-        terms = inputs.terms.take(np.sort(inputs.targets.terms_of(int(block.index[t]))))
-        genes, local = np.unique(terms.gene, return_inverse=True)
-        own = int(inputs.targets.gene[block.index[t]])
-        if calibration.factors[own].any():
-            expected = calibration.expected(genes, without=own)
-        else:
-            expected = inputs.expected_regulators[:, np.searchsorted(inputs.regulators, genes)]
-        return term_values(expected, inputs.received, Terms(terms.kind, local, terms.signal))
+def _draws(shared: _Shared, t: int, fit: SurfaceFit, terms: TermInference, units: Floats) -> Floats:
+    """Weights less their means in draws from the posterior, with what else enlarges errors: weights x draws.
+
+    They are the same whatever other targets are fitted. ``units`` are those of the weights (terms,).
+    """
+    name = shared.inputs.target_names[int(shared.block.index[t])]
+    rng = np.random.default_rng([shared.seed, *name.encode()])
+    draws = np.sqrt(terms.inflation) * (fit.factor.T @ rng.standard_normal((fit.factor.shape[0], shared.n_draws)))
+    credited = (terms.model_error * units)[:, None] * rng.standard_normal((len(units), shared.n_draws))
+    starts = np.cumsum([0, *(len(w) for w in fit.weights)])
+    for (k, part), start, weights in zip(fit.blocks, starts[:-1].tolist(), fit.weights, strict=True):
+        if part == Part.POOLED:
+            draws[start] += credited[k]
+        if k < len(units):  # what the data alone say: larger than what is delivered, and less sure
+            determined = max(float(terms.determined[k]), _LEAST_DETERMINED)
+            own = slice(start, start + len(weights))
+            draws[own] = draws[own] / np.sqrt(determined) + (1 / determined - 1) * weights[:, None]
+    return np.asarray(draws)
+
+
+def _regressors(block: BlockDesign, inputs: FitInputs, t: int) -> Floats:
+    """Values of the terms of target ``t``, cells x terms: expected ones where expression is measured with noise."""
+    calibration = inputs.calibration
+    if calibration is None:
+        return block.values[:, block.columns(t)].copy()
+    terms = inputs.terms.take(np.sort(inputs.targets.terms_of(int(block.index[t]))))
+    genes, local = np.unique(terms.gene, return_inverse=True)
+    own = int(inputs.targets.gene[block.index[t]])
+    if calibration.factors[own].any():
+        expected = calibration.expected(genes, without=own)
+    else:
+        expected = inputs.expected_regulators[:, np.searchsorted(inputs.regulators, genes)]
+    return term_values(expected, inputs.received, Terms(terms.kind, local, terms.signal))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +12,6 @@ from spacetravlr._core.surfaces.fit import fit_surface, refit_surface
 from spacetravlr._core.surfaces.model import CellFunctions, Surface, SurfaceFit
 from spacetravlr.models.bodies._base import (
     Body,
-    BodyResult,
     BodyState,
     EvaluationCells,
     Varying,
@@ -23,6 +22,7 @@ from spacetravlr.models.bodies._base import (
 
 if TYPE_CHECKING:
     from spacetravlr._core.standardise import BlockDesign
+    from spacetravlr._core.surfaces.search import SurfaceOptions
     from spacetravlr._types import Bools, Floats, Ints
     from spacetravlr.models.bodies._inputs import FitInputs
     from spacetravlr.models.bodies._seed import SeedStages
@@ -73,6 +73,34 @@ class _Target(NamedTuple):
     def original(self, fit: SurfaceFit, where: CellFunctions, rows: Ints, offset: Floats) -> Floats:
         """Prediction of a surface on top of ``offset`` at ``rows``, in original units."""
         return self.mean + self.spread * (offset[rows] + fit.prediction(self.x(rows), where))
+
+
+class _Outcome(NamedTuple):
+    """Surface of one target and what it predicts; see :class:`BodyResult` for the arrays, each of shape (cells,)."""
+
+    fit: _Fit
+    prediction: Floats
+    train: Floats
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the fits of all targets of a block read; lists have an entry for each fold, the reporting one last."""
+
+    block: BlockDesign
+    inputs: FitInputs
+    standardised: Floats
+    """Terms in standardised units, terms x cells."""
+    seed_prediction: Floats
+    stages: SeedStages
+    options: SurfaceOptions
+    seen: list[Ints]
+    """Cells to fit on when the fold is predicted, by type."""
+    left_out: list[Ints]
+    everything: Ints
+    at_seen: list[CellFunctions]
+    at_left_out: list[CellFunctions]
+    at_everything: CellFunctions
 
 
 @dataclass(frozen=True)
@@ -161,19 +189,25 @@ class SurfaceBody(Body):
     def compare(self) -> None:
         """Fit and predict everything."""
         task, inputs = self.task, self.task.inputs
-        assert task.functions is not None
-        self.result = empty_result(task.block)
+        block, functions = task.block, task.functions
+        assert functions is not None
+        self.result = result = empty_result(block)
         folds = range(inputs.n_folds + 1)
-        self._seen = [by_type(inputs, fitted_rows(inputs, fold)) for fold in folds]
-        self._left_out = [by_type(inputs, inputs.fold == fold) for fold in folds]
-        self._everything = by_type(inputs)
-        self._at_seen = [task.functions.take(rows) for rows in self._seen]
-        self._at_left_out = [task.functions.take(rows) for rows in self._left_out]
-        self._at_everything = task.functions.take(self._everything)
-        self._standardised = np.ascontiguousarray(task.block.standardised().T)
-        self._fits = list(task.pool.map(self._fit, range(len(task.block))))
-        self.result.judged = np.array([not fit.departs for fit in self._fits], dtype=bool)
-        del self._seen, self._left_out, self._at_seen, self._at_left_out, self._at_everything, self._standardised
+        seen = [by_type(inputs, fitted_rows(inputs, fold)) for fold in folds]
+        left_out = [by_type(inputs, inputs.fold == fold) for fold in folds]
+        everything = by_type(inputs)
+        shared = _Shared(
+            block, inputs, np.ascontiguousarray(block.standardised().T), self.before["seed"].result.prediction,
+            self.before["seed"].stages, task.options.surface, seen, left_out, everything,
+            [functions.take(rows) for rows in seen], [functions.take(rows) for rows in left_out],
+            functions.take(everything),
+        )  # fmt: skip
+        self._fits = []
+        for t, found in enumerate(task.each_target(_fit_target, shared)):
+            self._fits.append(found.fit)
+            result.prediction[:, t], result.train[:, t] = found.prediction, found.train
+            task.progress()
+        result.judged = np.array([not fit.departs for fit in self._fits], dtype=bool)
 
     def state(self, t: int) -> BodyState:
         """Deliver the surface of all cells, on top of the seed where it departs from it."""
@@ -195,40 +229,39 @@ class SurfaceBody(Body):
             return None
         return original_deviations(self._fits[t].final, block, t, task.functions)
 
-    def _fit(self, t: int) -> _Fit:
-        block, inputs, options = self.task.block, self.task.inputs, self.task.options.surface
-        seed: BodyResult = self.before["seed"].result
-        stages: SeedStages = self.before["seed"].stages
-        target = _Target.of(block, inputs, t, self._standardised[block.columns(t)])
-        x, y = target.x, target.y
-        choose, report, inside = self._seen[-1], self._left_out[-1], self._at_seen[-1]
-        prediction = self.result.prediction
-        offset: Floats = np.zeros(inputs.n_cells)
-        seed_error = _mean_square(block.y[choose, t] - seed.prediction[choose, t])
-        hopeless = _HOPELESS * seed_error / target.spread**2
-        fit = fit_surface(x(choose), y[choose], inside, options, max_noise=hopeless)
+
+def _fit_target(shared: _Shared, t: int, check: Callable[[], None]) -> _Outcome:
+    """Fit target ``t`` of the block to all folds but each in turn, and predict it."""
+    block, inputs, stages, options = shared.block, shared.inputs, shared.stages, shared.options
+    target = _Target.of(block, inputs, t, shared.standardised[block.columns(t)])
+    x, y = target.x, target.y
+    choose, report, inside = shared.seen[-1], shared.left_out[-1], shared.at_seen[-1]
+    prediction, train = np.full((2, inputs.n_cells), np.nan)
+    offset: Floats = np.zeros(inputs.n_cells)
+    seed_error = _mean_square(block.y[choose, t] - shared.seed_prediction[choose, t])
+    hopeless = _HOPELESS * seed_error / target.spread**2
+    fit = fit_surface(x(choose), y[choose], inside, options, max_noise=hopeless)
+    fitted = target.original(fit, inside, choose, offset)
+    departs = _mean_square(block.y[choose, t] - fitted) > seed_error
+    if departs:
+        offset = target.offset(_anchor(block, t, stages.choosing))
+        fit = fit_surface(x(choose), (y - offset)[choose], inside, options)
         fitted = target.original(fit, inside, choose, offset)
-        departs = _mean_square(block.y[choose, t] - fitted) > seed_error
+    train[choose] = fitted
+    prediction[report] = target.original(fit, shared.at_left_out[-1], report, offset)
+    for fold in range(inputs.n_folds):
+        check()
         if departs:
-            offset = target.offset(_anchor(block, t, stages.choosing))
-            fit = fit_surface(x(choose), (y - offset)[choose], inside, options)
-            fitted = target.original(fit, inside, choose, offset)
-        self.result.train[choose, t] = fitted
-        prediction[report, t] = target.original(fit, self._at_left_out[-1], report, offset)
-        for fold in range(inputs.n_folds):
-            self.task.pool.check()
-            if departs:
-                offset = target.offset(_anchor(block, t, stages.held[fold]))
-            rows, left_out = self._seen[fold], self._left_out[fold]
-            again = refit_surface(fit, x(rows), (y - offset)[rows], self._at_seen[fold], options, search=True)
-            prediction[left_out, t] = target.original(again, self._at_left_out[fold], left_out, offset)
-        self.task.pool.check()
-        if departs:
-            offset = target.offset(_anchor(block, t, stages.final))
-        rows = self._everything
-        final = refit_surface(fit, x(rows), (y - offset)[rows], self._at_everything, options, search=False)
-        self.task.progress()
-        return _Fit(fit, final, departs)
+            offset = target.offset(_anchor(block, t, stages.held[fold]))
+        rows, left_out = shared.seen[fold], shared.left_out[fold]
+        again = refit_surface(fit, x(rows), (y - offset)[rows], shared.at_seen[fold], options, search=True)
+        prediction[left_out] = target.original(again, shared.at_left_out[fold], left_out, offset)
+    check()
+    if departs:
+        offset = target.offset(_anchor(block, t, stages.final))
+    rows = shared.everything
+    final = refit_surface(fit, x(rows), (y - offset)[rows], shared.at_everything, options, search=False)
+    return _Outcome(_Fit(fit, final, departs), prediction, train)
 
 
 def original_deviations(fit: SurfaceFit, block: BlockDesign, t: int, functions: CellFunctions) -> Floats:

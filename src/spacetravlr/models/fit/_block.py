@@ -59,6 +59,7 @@ def fit_targets(
     *,
     functions: CellFunctions | None = None,
     n_jobs: int = 1,
+    processes: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> BlockResult:
     """Fit the targets at ``index``, in the order of their names whatever the order of ``index``.
@@ -73,6 +74,8 @@ def fit_targets(
         ``inputs.functions()``, when the caller has it already.
     n_jobs
         Threads.
+    processes
+        Whether targets are fitted in as many processes, where they are fitted one by one.
     progress
         Called with the number of targets finished since the last call.
     """
@@ -83,7 +86,7 @@ def fit_targets(
     if functions is None and reads_functions(options.body, options.noise):
         functions = inputs.functions()
     with InterruptiblePool(n_jobs) as pool:
-        task = BlockTask(block, inputs, options, functions, n_jobs, pool, lambda: report(1))
+        task = BlockTask(block, inputs, options, functions, n_jobs, pool, lambda: report(1), processes)
         bodies = _compare(task)
         results = {name: body.result for name, body in bodies.items()}
         kept = choose_bodies(block, inputs, results, options.score_threshold)

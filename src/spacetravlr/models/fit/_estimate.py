@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spacetravlr._processes import BYTES, INTERPRETED
 from spacetravlr.models.bodies._registry import bodies_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ COSTS = {
     "network cells": 4.3e-3,
 }
 _LONGEST_NETWORKS = 0.7  # part of the three trainings that cannot run side by side
+_ONE_BY_ONE = ("surface", "pooled")  # work on one target after another
 
 
 def fit_work(inputs: FitInputs, options: BodyOptions, blocks: Sequence[Ints]) -> dict[str, float]:
@@ -59,20 +61,41 @@ def fit_work(inputs: FitInputs, options: BodyOptions, blocks: Sequence[Ints]) ->
     return work
 
 
-def fit_seconds(work: dict[str, float], *, rate: float, threads: int, processes: int = 1) -> float:
-    """Seconds of a fit on ``processes`` of ``threads`` each, on cores that multiply at ``rate``.
+def seconds_one_by_one(work: dict[str, float], *, rate: float) -> float:
+    """Seconds on one core, one that multiplies at ``rate``, of the part of a fit that takes one target at a time."""
+    return RATE / rate * sum(COSTS[name] * amount for name, amount in work.items() if name.startswith(_ONE_BY_ONE))
 
-    The first training of a block runs beside its surfaces and the other two side by side, each on one thread.
+
+def fit_seconds(
+    work: dict[str, float], *, rate: float, threads: int, workers: int = 1, processes: bool = False
+) -> float:
+    """Seconds of a fit on ``workers`` of ``threads`` cores each, on cores that multiply at ``rate``.
+
+    The first training of a block runs beside its surfaces and the other two side by side, each on one thread. Threads
+    that fit targets wait for each other, ``processes`` do not.
     """
-    spent = {name: COSTS[name] * amount for name, amount in work.items()}
+    threads = max(1, threads)
+    spent = {name: RATE / rate * COSTS[name] * amount for name, amount in work.items()}
     networks = sum(seconds for name, seconds in spent.items() if name.startswith("network"))
-    return RATE / rate * max(sum(spent.values()) / max(1, threads), _LONGEST_NETWORKS * networks) / processes
+    one_by_one = seconds_one_by_one(work, rate=rate)
+    alone = 0.0 if processes or threads == 1 else INTERPRETED
+    seconds = (sum(spent.values()) - one_by_one) / threads + one_by_one * (alone + (1 - alone) / threads)
+    return max(seconds, _LONGEST_NETWORKS * networks) / workers
 
 
-def fit_bytes(inputs: FitInputs, options: BodyOptions, blocks: Sequence[Ints], *, stored: bool, threads: int) -> float:
+def fit_bytes(
+    inputs: FitInputs,
+    options: BodyOptions,
+    blocks: Sequence[Ints],
+    *,
+    stored: bool,
+    threads: int,
+    processes: bool = False,
+) -> float:
     """Memory of a fit: the tissue, the regressors and cross products of one block, and the coefficients.
 
-    Coefficients of all targets, or of one block when they are ``stored`` on disk.
+    Coefficients of all targets, or of one block when they are ``stored`` on disk. With ``processes``, as many as there
+    are threads, what they share once more, and each of them.
     """
     bodies = _names(options)
     n, n_terms = inputs.n_cells, np.diff(inputs.targets.indptr)
@@ -91,7 +114,8 @@ def fit_bytes(inputs: FitInputs, options: BodyOptions, blocks: Sequence[Ints], *
     kept = columns[widest].sum() if stored else sum(int(columns[block].sum()) for block in blocks)
     # the coefficients of a block twice: as they are evaluated, and in the order of the cells and columns of the user
     coefficients = 4 * n * (kept + 2 * columns[widest].sum()) * (1 + options.uncertainty)
-    return float(tissue + design + products + surfaces + coefficients)
+    others = threads * BYTES + tissue + design if processes else 0.0
+    return float(tissue + design + products + surfaces + coefficients + others)
 
 
 def _names(options: BodyOptions) -> set[str]:

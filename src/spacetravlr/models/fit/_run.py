@@ -11,16 +11,13 @@ import numpy as np
 
 from spacetravlr._anndata._expression import is_smoothed
 from spacetravlr._anndata._fit import FitData, read_fit_data
+from spacetravlr._processes import processes_pay
 from spacetravlr._resources import available_memory, multiplication_rate, spoken
 from spacetravlr._settings import settings as package_settings
 from spacetravlr._utils import resolve_n_jobs, warn
 from spacetravlr.io._store import BetaStore
 from spacetravlr.models.bodies._inputs import FitInputs
-from spacetravlr.models.fit._estimate import (
-    fit_bytes,
-    fit_seconds,
-    fit_work,
-)
+from spacetravlr.models.fit._estimate import fit_bytes, fit_seconds, fit_work, seconds_one_by_one
 from spacetravlr.models.fit._options import FitOptions
 from spacetravlr.models.fit._tissue import FitResult, fingerprint, fit_inputs, fit_tissue, missing_blocks
 
@@ -89,8 +86,9 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
         logger.info("%d of %d targets are already in the store", done, n_targets)
     if missing and options.network is not None and options.client is None:  # workers train on machines of their own
         options.network.assert_device()
+    processes = False
     if missing:
-        logger.info(_announce(inputs, list(missing.values()), options))
+        processes = _announce(inputs, list(missing.values()), options)
     show = package_settings.show_progress_bar if options.show_progress_bar is None else options.show_progress_bar
     from tqdm.auto import tqdm
 
@@ -104,6 +102,7 @@ def run_fit(adata: AnnData, targets: Sequence[str] | str | None, options: FitOpt
             store=store,
             client=options.client,
             n_jobs=options.n_jobs,
+            processes=processes,
             fdr=options.fdr,
             progress=bar.update,
         )
@@ -161,25 +160,37 @@ def _say_what_is_kept(options: FitOptions, result: FitResult) -> None:
         logger.info("kept for %d target-cell type pairs: %s", len(kept), counts)
 
 
-def _announce(inputs: FitInputs, blocks: list[Ints], options: FitOptions) -> str:
-    """Describe the fit and its approximate cost; warn if it needs more memory than is available."""
-    processes, threads = 1, resolve_n_jobs(options.n_jobs)
+def _announce(inputs: FitInputs, blocks: list[Ints], options: FitOptions) -> bool:
+    """Log the fit and its approximate cost, and warn if it needs more memory than is available.
+
+    Returns whether targets are to be fitted in processes.
+    """
+    workers, threads = 1, resolve_n_jobs(options.n_jobs)
     if options.client is not None:
         threads_of = list(options.client.nthreads().values()) or [1]
-        processes = len(threads_of)
-        threads = max(1, sum(threads_of) // processes) if options.n_jobs is None else threads
-    seconds = fit_seconds(
-        fit_work(inputs, options, blocks), rate=multiplication_rate(), threads=threads, processes=processes
-    )
-    memory = fit_bytes(inputs, options, blocks, stored=options.store is not None, threads=threads)
-    if options.client is None and memory > (available := available_memory()):
+        workers = len(threads_of)
+        threads = max(1, sum(threads_of) // workers) if options.n_jobs is None else threads
+    work, rate, available = fit_work(inputs, options, blocks), multiplication_rate(), available_memory()
+
+    def memory_of(*, processes: bool) -> float:
+        stored = options.store is not None
+        return fit_bytes(inputs, options, blocks, stored=stored, threads=threads, processes=processes)
+
+    processes = options.client is None and processes_pay(seconds_one_by_one(work, rate=rate), threads)
+    if processes and package_settings.processes is None and memory_of(processes=True) > available:
+        processes = False
+    seconds = fit_seconds(work, rate=rate, threads=threads, workers=workers, processes=processes)
+    memory = memory_of(processes=processes)
+    if options.client is None and memory > available:
         hint = "use a smaller `block_size`" if options.store is not None else "pass `store=` to keep results on disk"
         logger.warning(
             "the fit may need %.2g GB, but only %.2g GB are available; %s", memory / 1e9, available / 1e9, hint
         )
     n_targets = sum(len(block) for block in blocks)
     per_target = sum(int(np.diff(inputs.targets.indptr)[block].sum()) for block in blocks) / n_targets
-    return (
-        f"fitting {n_targets} targets with {per_target:.0f} terms each on {inputs.n_cells} cells: {spoken(seconds)} "
-        f"(a rough estimate), up to {memory / 1e9:.2g} GB of memory"
-    )
+    logger.info(
+        "fitting %d targets with %.0f terms each on %d cells: %s (a rough estimate)%s, up to %.2g GB of memory",
+        n_targets, per_target, inputs.n_cells, spoken(seconds), f" in {threads} processes" if processes else "",
+        memory / 1e9,
+    )  # fmt: skip
+    return processes

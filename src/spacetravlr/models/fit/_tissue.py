@@ -110,6 +110,7 @@ def fit_tissue(
     store: BetaStore | None = None,
     client: Any = None,
     n_jobs: int | None = None,
+    processes: bool = False,
     fdr: float = 0.1,
     progress: Callable[[int], None] | None = None,
 ) -> FitResult:
@@ -127,6 +128,8 @@ def fit_tissue(
         ``dask.distributed.Client`` that blocks are sent to.
     n_jobs
         Threads of a block; ``None`` is ``st.settings.n_jobs``, or with ``client`` the threads of the worker.
+    processes
+        Whether targets are fitted in processes, where there is no ``client``.
     fdr
         False discovery rate at which terms count as active.
     progress
@@ -147,7 +150,7 @@ def fit_tissue(
     shape = (inputs.n_cells, int(columns[-1]))
     betas, sd = (np.empty(shape if w and store is None else (0, 0), np.float32) for w in (True, options.uncertainty))
     fitted = (
-        _local(inputs, options, blocks, missing, resolve_n_jobs(n_jobs), report)
+        _local(inputs, options, blocks, missing, resolve_n_jobs(n_jobs), processes, report)
         if client is None
         else _remote(inputs, options, blocks, missing, client, n_jobs, report)
     )
@@ -194,11 +197,17 @@ def _local(
     blocks: list[Ints],
     missing: list[int],
     n_jobs: int,
+    processes: bool,
     report: Callable[[int], None],
 ) -> Generator[tuple[int, BlockResult]]:
     functions = inputs.functions() if reads_functions(options.body, options.noise) and missing else None
     for b in missing:
-        yield b, fit_targets(inputs, options, blocks[b], functions=functions, n_jobs=n_jobs, progress=report)
+        yield (
+            b,
+            fit_targets(
+                inputs, options, blocks[b], functions=functions, n_jobs=n_jobs, processes=processes, progress=report
+            ),
+        )
 
 
 def _remote(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,9 +18,11 @@ from spacetravlr._anndata._fit import FitData, read_fit_data
 from spacetravlr._anndata._received import operators
 from spacetravlr._core.design import Kind
 from spacetravlr._core.inference.fdr import benjamini_hochberg
+from spacetravlr._processes import in_processes, processes_pay
+from spacetravlr._resources import spoken
 from spacetravlr._utils import InterruptiblePool, resolve_n_jobs
 from spacetravlr.models.fit._tissue import fit_inputs
-from spacetravlr.models.signals._inputs import Sent, signal_inputs, what_is_sent
+from spacetravlr.models.signals._inputs import Sent, SignalInputs, signal_inputs, what_is_sent
 from spacetravlr.models.signals._target import TargetTests, check_target
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 _N_FOLDS = 3
 _FEWEST_CELLS = 200
-_LONG = 60  # seconds from which on it is said how long a call takes
+_LONG = 60.0  # seconds from which on it is said how long a call takes
 
 
 class SignalTables(NamedTuple):
@@ -81,24 +84,35 @@ def run_tests(
     n_targets, n_threads = len(fit.targets), resolve_n_jobs(n_jobs)
     found: list[TargetTests] = []
     started(n_targets)
-    start = time.perf_counter()
-    with threadpool_limits(1), InterruptiblePool(n_threads) as pool:  # targets are the threads
-        for tests in pool.map(lambda t: check_target(shared, t), range(n_targets)):
+    with closing(_each_target(shared, n_targets, n_threads)) as results:
+        for tests in results:
             found.append(tests)
             progress(1)
-            if len(found) == 1:
-                _say_how_long(time.perf_counter() - start, -(-n_targets // n_threads), n_targets)
     pairs = adata.uns[_keys.received_params(str(tissue.params["received_key"]))].get("pairs")
     return _tables(tissue, found, pairs)
 
 
-def _say_how_long(seconds: float, rounds: int, n_targets: int) -> None:
-    """Log an estimate of the time of a long call, based on its first target."""
-    if seconds * rounds > _LONG:
-        logger.info(
-            "%d targets will take about %.0f minutes (%.1f seconds per target and thread)",
-            n_targets, np.ceil(seconds * rounds / 60), seconds,
-        )  # fmt: skip
+def _each_target(shared: SignalInputs, n_targets: int, n_jobs: int) -> Generator[TargetTests]:
+    """Test one target after another; the first says how long the others will take, and whether in processes."""
+    start = time.perf_counter()
+    with threadpool_limits(1):
+        yield check_target(shared, 0)
+        seconds = (time.perf_counter() - start) * (n_targets - 1)
+        processes = processes_pay(seconds, n_jobs)
+        wall = seconds / (n_jobs if processes else min(n_jobs, 2))
+        if wall > _LONG:
+            logger.info("%d more targets will take %s (a rough estimate)", n_targets - 1, spoken(wall))
+        others = range(1, n_targets)
+        if processes:
+            yield from in_processes(_check_target, shared, others, n_jobs)
+            return
+        with InterruptiblePool(n_jobs) as pool:
+            yield from pool.map(lambda t: check_target(shared, t), others)
+
+
+def _check_target(shared: SignalInputs, t: int, check: Callable[[], None]) -> TargetTests:
+    """Test one target, which takes seconds and is not ended early."""
+    return check_target(shared, t)
 
 
 def _sent(adata: AnnData, tissue: FitData, n_jobs: int | None) -> Sent:
