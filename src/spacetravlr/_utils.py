@@ -17,9 +17,11 @@ import numpy as np
 
 from spacetravlr._resources import available_cores
 from spacetravlr._settings import settings
-from spacetravlr._types import Rng
+from spacetravlr._types import Floats, Ints, Rng
 
 logger = logging.getLogger("spacetravlr")
+
+_ROWS = 256  # of a large array that are moved at once
 
 
 def as_generator(rng: Rng) -> np.random.Generator:
@@ -61,6 +63,20 @@ class InterruptiblePool(ThreadPoolExecutor):
         if kind is not None:
             self.interrupt()
         self.shutdown(cancel_futures=kind is not None)
+
+
+def take_rows(values: Floats, rows: Ints, out: Floats, n_jobs: int) -> Floats:
+    """Fill ``out`` with ``values[rows]`` and return it, some rows at a time: all at once would take another copy.
+
+    Most of the time of a large array goes to the system, which hands out its memory as it is written; threads share it.
+    """
+
+    def fill(start: int) -> None:
+        out[start : start + _ROWS] = values[rows[start : start + _ROWS]]
+
+    with InterruptiblePool(n_jobs) as pool:
+        list(pool.map(fill, range(0, len(rows), _ROWS)))
+    return out
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 r"""Compiled loops over (target, cell type) of the seed regression; see :mod:`spacetravlr._core.sgl.path`.
 
 Every job gathers a target's own cross products from those of the block, so its cost depends on the number of its terms
-and of folds and not on the number of cells. Jobs are independent: results do not depend on the number of threads.
+and of folds and not on the number of cells. Jobs are independent: results do not depend on the number of threads. Those
+are Python's, and whoever is free takes the next jobs, of which some take ten times as long as others; a compiled
+parallel loop divides them beforehand, and to compile it would take longer than all the rest.
 
 Cross products are centred within each cell type, on the means of the training folds. A seed of several types together
 therefore has one set of slopes and one intercept per type: differences between types do not count as regulation within
@@ -17,11 +19,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from spacetravlr._core.kernels import kernel, parallel_kernel
+from spacetravlr._core.kernels import kernel
 from spacetravlr._core.sgl.descent import descend, group_weights, largest_lambda
 
 _FLAT = 1e-10  # a variance below this part of the mean square is rounding error of float32 input
@@ -394,15 +395,15 @@ def _fit_one(members, strata, columns, group_ptr, t, sums, lam, start, settings,
     return lam
 
 
-@parallel_kernel
-def fit_block(strata, targets, sums, lam, starts, settings, coef, held, chosen):
-    """Fit every target in every stratum, at ``lam`` (T, S) or where that is negative at a penalty of its own choice.
+@kernel
+def fit_jobs(first, last, strata, targets, sums, lam, starts, settings, coef, held, chosen):
+    """Fit jobs ``first`` to ``last - 1``, a target in a stratum each.
 
-    Fills ``coef`` (T, S, widest; ``starts`` is of the same shape), ``held`` (folds or none, T, S, widest) and
-    ``chosen`` (T, S), the penalties.
+    The penalties are ``lam`` (T, S), or the best ones where that is negative. Fills ``coef`` (T, S, widest; ``starts``
+    is of the same shape), ``held`` (folds or none, T, S, widest) and ``chosen`` (T, S), the penalties.
     """
     n_strata = strata.indptr.shape[0] - 1
-    for job in nb.prange(coef.shape[0] * n_strata):
+    for job in range(first, last):
         t, s = job // n_strata, job % n_strata
         members = strata.members[strata.indptr[s] : strata.indptr[s + 1]]
         columns, group_ptr = targets.term[targets.indptr[t] : targets.indptr[t + 1]], targets.group_ptr[t]

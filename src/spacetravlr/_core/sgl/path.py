@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spacetravlr._core.sgl.block import Columns, Settings, Strata, Sums, fit_block
+from spacetravlr._core.sgl.block import Columns, Settings, Strata, Sums, fit_jobs
 from spacetravlr._core.sgl.cross_products import GroupedMoments
 from spacetravlr._core.sgl.reference import L1_RATIO, check_penalties
-from spacetravlr._utils import numba_threads
+from spacetravlr._utils import InterruptiblePool, resolve_n_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from spacetravlr._types import Floats, Ints
 
+_JOBS = 4  # fits of a target in a stratum that a thread takes at once
 _PATIENCE = 5  # penalties tried after the best one before the path is cut short
 # duality gaps, as parts of half the variance: of the fits down the path, and of those next to the best penalty
 _WALK_TOL, _CHOICE_TOL = 1e-3, 1e-7
@@ -143,13 +144,15 @@ def fit_seeds(
         -1.0 if alpha is None else float(alpha), float(l1_ratio), _path(n_lambdas, lambda_min_ratio), _PATIENCE,
         max(_WALK_TOL, tol), max(_CHOICE_TOL, tol), tol, max_sweeps,
     )  # fmt: skip
-    with numba_threads(n_jobs):
-        fit_block(
-            Strata(np.cumsum([0, *map(len, strata)]), np.concatenate(strata).astype(np.int64), used, n_folds),
-            Columns(np.asarray(indptr, dtype=np.int64), np.asarray(term, dtype=np.int64)[order], group_ptr),
-            Sums(grams.n, grams.x, grams.y, grams.xx, grams.xy, grams.yy),
-            wanted, starts, settings, slopes, held, chosen,
-        )  # fmt: skip
+    arguments = (
+        Strata(np.cumsum([0, *map(len, strata)]), np.concatenate(strata).astype(np.int64), used, n_folds),
+        Columns(np.asarray(indptr, dtype=np.int64), np.asarray(term, dtype=np.int64)[order], group_ptr),
+        Sums(grams.n, grams.x, grams.y, grams.xx, grams.xy, grams.yy),
+        wanted, starts, settings, slopes, held, chosen,
+    )  # fmt: skip
+    with InterruptiblePool(resolve_n_jobs(n_jobs)) as pool:
+        parts = range(0, n_targets * n_strata, _JOBS)
+        list(pool.map(lambda first: fit_jobs(first, min(first + _JOBS, n_targets * n_strata), *arguments), parts))
     for fitted in (slopes, *held):
         _restore_order(fitted, indptr, order)
     if small.any():

@@ -19,6 +19,7 @@ import numpy as np
 
 from spacetravlr._core.linalg.columns import add_columns
 from spacetravlr._core.standardise import departure_to_original
+from spacetravlr._utils import take_rows
 from spacetravlr.io._store import stored_bodies
 from spacetravlr.models.bodies._base import Body, EvaluationCells, Varying
 from spacetravlr.models.bodies._deviations import Deviations
@@ -97,12 +98,14 @@ class FittedBlock:
         """Columns of all targets."""
         return int(self.indptr[-1])
 
-    def evaluate(self, cells: EvaluationCells) -> Floats:
+    def evaluate(self, cells: EvaluationCells, n_jobs: int = 1) -> Floats:
         """Coefficients at cells: cells x columns (in the order that is delivered), float32, original units.
 
         Cells of a type get the body that the type keeps.
         """
-        out = np.ascontiguousarray(self.constant[:, self.order], dtype=np.float32)[cells.cell_type]
+        of_types = np.ascontiguousarray(self.constant[:, self.order], dtype=np.float32)
+        out = np.empty((len(cells.cell_type), of_types.shape[1]), dtype=np.float32)
+        take_rows(of_types, cells.cell_type, out, n_jobs)
         place = np.argsort(self.order)
         for name, varying in self.varying.items():
             for t, rows, columns, values in varying.departures(cells, self.kept == BODY_NAMES.index(name)):

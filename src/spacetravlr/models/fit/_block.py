@@ -97,12 +97,12 @@ def fit_targets(
         report(len(block))
     columns = inputs.targets.places_of_columns(index, by_name)
     fitted = FittedBlock.collect(kept, bodies, [block.scaling(t) for t in range(len(block))], columns)
-    betas = fitted.evaluate(_cells(inputs, functions, n_jobs))
+    betas = fitted.evaluate(_cells(inputs, functions, n_jobs), n_jobs)
     sd = None
     if options.uncertainty:
         sd = np.hstack([_deviations(t, kept, bodies, task) for t in range(len(block))])[:, columns]
     held_out = prediction_of_kept(kept, results, inputs.cell_type, inputs.report)
-    terms = terms_of_block(block, inputs, bodies, kept, betas, np.argsort(columns))
+    terms = terms_of_block(block, inputs, bodies, kept, betas, np.argsort(columns), n_jobs)
     return BlockResult(
         index=index,
         betas=betas,

@@ -18,6 +18,7 @@ from spacetravlr._core.scores import (
     sums_by_type,
     type_means,
 )
+from spacetravlr._utils import InterruptiblePool
 from spacetravlr.models.bodies._registry import BODY_NAMES
 from spacetravlr.models.fit._choose import of_kept
 
@@ -34,28 +35,38 @@ _ACTIVE_SHARE = 0.05  # of the median importance, where there is no evidence: th
 
 
 def terms_of_block(
-    block: BlockDesign, inputs: FitInputs, bodies: Mapping[str, Body], kept: Ints, betas: Floats, places: Ints
+    block: BlockDesign,
+    inputs: FitInputs,
+    bodies: Mapping[str, Body],
+    kept: Ints,
+    betas: Floats,
+    places: Ints,
+    n_jobs: int,
 ) -> pd.DataFrame:
     """``importance``, ``evidence`` and ``active`` of each column of the block.
 
     ``places`` are the columns of ``betas`` in the order of the block.
     """
     centred = centred_by_type(block.values, inputs.cell_type, inputs.n_types)
-    rows: list[dict[str, Floats]] = []
-    start = 0
-    for t in range(len(block)):
-        width = len(block.columns(t)) + 1
-        importance = np.zeros(width - 1)
-        if width > 1:  # columns of a target lie together, in an order of their own
-            order = np.argsort(places[start + 1 : start + width])
+    starts = np.cumsum([0, *(len(block.columns(t)) + 1 for t in range(len(block)))])
+
+    def importance_of(t: int) -> Floats:
+        start, stop = int(starts[t]), int(starts[t + 1])
+        importance = np.zeros(stop - start - 1)
+        if len(importance):  # columns of a target lie together, in an order of their own
+            order = np.argsort(places[start + 1 : stop])
             first = places[start + 1 + order[0]]
-            contribution = betas[:, first : first + width - 1] * centred[:, block.columns(t)[order]]
+            contribution = betas[:, first : first + len(order)] * centred[:, block.columns(t)[order]]
             importance[order] = _root_mean_square(contribution) / block.y_spread[t]
-        evidence = {b: (x.evidence(t), x.least_evidence) for b, x in bodies.items()}
-        row = _describe(importance, kept[t], evidence)
-        inference = next((found for x in bodies.values() if (found := x.inference(t)) is not None), None)
-        rows.append(row if inference is None else row | _errors(inference, kept=bool(kept[t].any())))
-        start += width
+        return importance
+
+    rows: list[dict[str, Floats]] = []
+    with InterruptiblePool(n_jobs) as pool:
+        for t, importance in enumerate(pool.map(importance_of, range(len(block)))):
+            evidence = {b: (x.evidence(t), x.least_evidence) for b, x in bodies.items()}
+            row = _describe(importance, kept[t], evidence)
+            inference = next((found for x in bodies.values() if (found := x.inference(t)) is not None), None)
+            rows.append(row if inference is None else row | _errors(inference, kept=bool(kept[t].any())))
     return pd.DataFrame({name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
 
 

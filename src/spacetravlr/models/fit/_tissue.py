@@ -14,7 +14,7 @@ from spacetravlr._anndata._fit import FitData
 from spacetravlr._anndata._modulators import terms_table
 from spacetravlr._core.space.niche import niche_composition
 from spacetravlr._core.space.spatial_cv import spatial_folds
-from spacetravlr._utils import resolve_n_jobs
+from spacetravlr._utils import resolve_n_jobs, take_rows
 from spacetravlr._workers import run_on_workers
 from spacetravlr.io._store import BetaStore, block_name, digest
 from spacetravlr.models.bodies._inputs import BodyOptions, Counting, FitInputs
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 #: One in this many cells, in spatial blocks, tells a network when to stop. More of them cost training cells: with one
 #: in five, networks on small tissues often stayed with the seed where they were compared with it.
 STOPPING = 8
-_ROWS = 256  # cells that are put in their order at once
 
 
 @dataclass
@@ -149,8 +148,9 @@ def fit_tissue(
     columns = np.cumsum([0, *(int(widths[block].sum()) for block in blocks)])
     shape = (inputs.n_cells, int(columns[-1]))
     betas, sd = (np.empty(shape if w and store is None else (0, 0), np.float32) for w in (True, options.uncertainty))
+    n_threads = resolve_n_jobs(n_jobs)
     fitted = (
-        _local(inputs, options, blocks, missing, resolve_n_jobs(n_jobs), processes, report)
+        _local(inputs, options, blocks, missing, n_threads, processes, report)
         if client is None
         else _remote(inputs, options, blocks, missing, client, n_jobs, report)
     )
@@ -158,14 +158,14 @@ def fit_tissue(
         for b, result in fitted:
             if store is None:
                 where = slice(columns[b], columns[b + 1])
-                _take_rows(result.betas, position, betas[:, where])
+                take_rows(result.betas, position, betas[:, where], n_threads)
                 if result.sd is not None:
-                    _take_rows(result.sd, position, sd[:, where])
+                    take_rows(result.sd, position, sd[:, where], n_threads)
                 done[b] = replace(result, betas=betas[:0], sd=None)
             else:
                 store.write(
                     b,
-                    betas=result.betas[position],
+                    betas=take_rows(result.betas, position, np.empty_like(result.betas), n_threads),
                     terms=result.terms,
                     scores=result.scores,
                     training=result.training,
@@ -183,12 +183,6 @@ def fit_tissue(
     terms, scores, training = _tables(tissue, parts)
     terms, by_type = call_terms(terms, scores, tissue.type_names, fdr)
     return FitResult(*arrays, terms, scores, training, by_type, bodies, held_out)
-
-
-def _take_rows(values: Floats, position: Ints, to: Floats) -> None:
-    """Fill ``to`` with ``values[position]``, some rows at a time: all at once would need the memory a third time."""
-    for start in range(0, len(position), _ROWS):
-        to[start : start + _ROWS] = values[position[start : start + _ROWS]]
 
 
 def _local(
