@@ -98,21 +98,38 @@ class FittedBlock:
         """Columns of all targets."""
         return int(self.indptr[-1])
 
-    def evaluate(self, cells: EvaluationCells, n_jobs: int = 1) -> Floats:
+    def evaluate(
+        self, cells: EvaluationCells, *, n_jobs: int = 1, out: Floats | None = None, rows: Ints | None = None
+    ) -> Floats:
         """Coefficients at cells: cells x columns (in the order that is delivered), float32, original units.
 
         Cells of a type get the body that the type keeps.
+
+        Parameters
+        ----------
+        cells
+            The cells.
+        n_jobs
+            Threads.
+        out
+            Where to write, a new array by default.
+        rows
+            Row of each cell there, that of the cell by default.
         """
         of_types = np.ascontiguousarray(self.constant[:, self.order], dtype=np.float32)
-        out = np.empty((len(cells.cell_type), of_types.shape[1]), dtype=np.float32)
-        take_rows(of_types, cells.cell_type, out, n_jobs)
+        rows = np.arange(len(cells.cell_type)) if rows is None else rows
+        if out is None:
+            out = np.empty((len(rows), of_types.shape[1]), dtype=np.float32)
+        types = np.empty(len(rows), dtype=np.int64)
+        types[rows] = cells.cell_type
+        take_rows(of_types, types, out, n_jobs)
         place = np.argsort(self.order)
         for name, varying in self.varying.items():
-            for t, rows, columns, values in varying.departures(cells, self.kept == BODY_NAMES.index(name)):
+            for t, own, columns, values in varying.departures(cells, self.kept == BODY_NAMES.index(name)):
                 width = self.indptr[t + 1] - self.indptr[t]  # departures of a block may be padded
                 index = self.indptr[t] + columns[columns < width]
                 scaled = departure_to_original(values[:, columns < width], self.mean[index], self.spread[index])
-                out[rows[:, None], place[index]] += scaled
+                out[rows[own][:, None], place[index]] += scaled
         return out
 
     def add_deviation(self, draw: int, columns: Ints, cells: EvaluationCells, out: Floats, at: Ints) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from spacetravlr._utils import InterruptiblePool
+from spacetravlr._utils import InterruptiblePool, take_rows
 from spacetravlr.models.bodies._base import BlockTask, Body, EvaluationCells
 from spacetravlr.models.bodies._fitted import FittedBlock
 from spacetravlr.models.bodies._inputs import niches
@@ -35,7 +35,7 @@ class BlockResult:
     index: Ints
     """Which targets."""
     betas: Floats
-    """Cells x columns, float32."""
+    """Cells (in the order asked for) x columns, float32."""
     terms: pd.DataFrame
     """``importance``, ``evidence`` and ``active`` of each column."""
     scores: pd.DataFrame
@@ -46,7 +46,7 @@ class BlockResult:
     """What is predicted of the reporting cells by the bodies that are kept, fitted without them: reporting cells x
     targets, float32."""
     sd: Floats | None = None
-    """Posterior standard deviations (cells x columns, float32), NaN where another body than a surface
+    """Posterior standard deviations (as ``betas``, float32), NaN where another body than a surface
     of its own was kept."""
     bodies: dict[str, Any] = field(default_factory=dict)
     """State of :class:`FittedBlock`: what is needed to evaluate the coefficients at other cells."""
@@ -58,6 +58,8 @@ def fit_targets(
     index: Ints,
     *,
     functions: CellFunctions | None = None,
+    position: Ints | None = None,
+    betas: Floats | None = None,
     n_jobs: int = 1,
     processes: bool = False,
     progress: Callable[[int], None] | None = None,
@@ -72,6 +74,10 @@ def fit_targets(
         Which targets of ``inputs.targets``.
     functions
         ``inputs.functions()``, when the caller has it already.
+    position
+        Cells of ``inputs`` in the order in which they are delivered, the same by default.
+    betas
+        Array to write coefficients into; a new one by default.
     n_jobs
         Threads.
     processes
@@ -97,12 +103,15 @@ def fit_targets(
         report(len(block))
     columns = inputs.targets.places_of_columns(index, by_name)
     fitted = FittedBlock.collect(kept, bodies, [block.scaling(t) for t in range(len(block))], columns)
-    betas = fitted.evaluate(_cells(inputs, functions, n_jobs), n_jobs)
+    position = np.arange(inputs.n_cells) if position is None else position
+    rows = np.argsort(position)
+    betas = fitted.evaluate(_cells(inputs, functions, n_jobs), n_jobs=n_jobs, out=betas, rows=rows)
     sd = None
     if options.uncertainty:
         sd = np.hstack([_deviations(t, kept, bodies, task) for t in range(len(block))])[:, columns]
+        sd = take_rows(sd, position, np.empty_like(sd), n_jobs)
     held_out = prediction_of_kept(kept, results, inputs.cell_type, inputs.report)
-    terms = terms_of_block(block, inputs, bodies, kept, betas, np.argsort(columns), n_jobs)
+    terms = terms_of_block(block, inputs, bodies, kept, betas, position, np.argsort(columns), n_jobs)
     return BlockResult(
         index=index,
         betas=betas,

@@ -40,14 +40,15 @@ def terms_of_block(
     bodies: Mapping[str, Body],
     kept: Ints,
     betas: Floats,
+    position: Ints,
     places: Ints,
     n_jobs: int,
 ) -> pd.DataFrame:
     """``importance``, ``evidence`` and ``active`` of each column of the block.
 
-    ``places`` are the columns of ``betas`` in the order of the block.
+    ``position`` are the cells of the rows of ``betas``, ``places`` its columns in the order of the block.
     """
-    centred = centred_by_type(block.values, inputs.cell_type, inputs.n_types)
+    centred = centred_by_type(block.values, inputs.cell_type, inputs.n_types)[position]
     starts = np.cumsum([0, *(len(block.columns(t)) + 1 for t in range(len(block)))])
 
     def importance_of(t: int) -> Floats:

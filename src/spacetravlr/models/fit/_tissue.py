@@ -14,7 +14,7 @@ from spacetravlr._anndata._fit import FitData
 from spacetravlr._anndata._modulators import terms_table
 from spacetravlr._core.space.niche import niche_composition
 from spacetravlr._core.space.spatial_cv import spatial_folds
-from spacetravlr._utils import resolve_n_jobs, take_rows
+from spacetravlr._utils import resolve_n_jobs
 from spacetravlr._workers import run_on_workers
 from spacetravlr.io._store import BetaStore, block_name, digest
 from spacetravlr.models.bodies._inputs import BodyOptions, Counting, FitInputs
@@ -148,28 +148,31 @@ def fit_tissue(
     columns = np.cumsum([0, *(int(widths[block].sum()) for block in blocks)])
     shape = (inputs.n_cells, int(columns[-1]))
     betas, sd = (np.empty(shape if w and store is None else (0, 0), np.float32) for w in (True, options.uncertainty))
-    n_threads = resolve_n_jobs(n_jobs)
+
+    def room(b: int) -> Floats | None:
+        return betas[:, columns[b] : columns[b + 1]] if store is None else None
+
     fitted = (
-        _local(inputs, options, blocks, missing, n_threads, processes, report)
+        _local(inputs, options, blocks, missing, position, room, resolve_n_jobs(n_jobs), processes, report)
         if client is None
-        else _remote(inputs, options, blocks, missing, client, n_jobs, report)
+        else _remote(inputs, options, blocks, missing, position, client, n_jobs, report)
     )
     with closing(fitted):
         for b, result in fitted:
             if store is None:
-                where = slice(columns[b], columns[b + 1])
-                take_rows(result.betas, position, betas[:, where], n_threads)
+                if client is not None:
+                    betas[:, columns[b] : columns[b + 1]] = result.betas
                 if result.sd is not None:
-                    take_rows(result.sd, position, sd[:, where], n_threads)
+                    sd[:, columns[b] : columns[b + 1]] = result.sd
                 done[b] = replace(result, betas=betas[:0], sd=None)
             else:
                 store.write(
                     b,
-                    betas=take_rows(result.betas, position, np.empty_like(result.betas), n_threads),
+                    betas=result.betas,
                     terms=result.terms,
                     scores=result.scores,
                     training=result.training,
-                    sd=None if result.sd is None else result.sd[position],
+                    sd=result.sd,
                     bodies=result.bodies,
                     targets={inputs.target_names[t]: int(widths[t]) for t in blocks[b]},
                 )
@@ -190,18 +193,18 @@ def _local(
     options: BodyOptions,
     blocks: list[Ints],
     missing: list[int],
+    position: Ints,
+    room: Callable[[int], Floats | None],
     n_jobs: int,
     processes: bool,
     report: Callable[[int], None],
 ) -> Generator[tuple[int, BlockResult]]:
     functions = inputs.functions() if reads_functions(options.body, options.noise) and missing else None
     for b in missing:
-        yield (
-            b,
-            fit_targets(
-                inputs, options, blocks[b], functions=functions, n_jobs=n_jobs, processes=processes, progress=report
-            ),
-        )
+        yield b, fit_targets(
+            inputs, options, blocks[b], functions=functions, position=position, betas=room(b), n_jobs=n_jobs,
+            processes=processes, progress=report,
+        )  # fmt: skip
 
 
 def _remote(
@@ -209,6 +212,7 @@ def _remote(
     options: BodyOptions,
     blocks: list[Ints],
     missing: list[int],
+    position: Ints,
     client: Any,
     n_jobs: int | None,
     report: Callable[[int], None],
@@ -216,14 +220,14 @@ def _remote(
     if not missing:
         return
     shipped = BodyOptions(**{f.name: getattr(options, f.name) for f in fields(BodyOptions)})
-    tasks = ((b, (shipped, blocks[b])) for b in missing)
+    tasks = ((b, (shipped, blocks[b], position)) for b in missing)
     for b, result in run_on_workers(client, _fit_on_worker, inputs, tasks, n_jobs=n_jobs):
         report(len(blocks[b]))
         yield b, result
 
 
-def _fit_on_worker(inputs: FitInputs, options: BodyOptions, index: Ints) -> BlockResult:
-    return fit_targets(inputs, options, index, n_jobs=resolve_n_jobs(None))
+def _fit_on_worker(inputs: FitInputs, options: BodyOptions, index: Ints, position: Ints) -> BlockResult:
+    return fit_targets(inputs, options, index, position=position, n_jobs=resolve_n_jobs(None))
 
 
 def _stored(store: BetaStore, parts: Sequence[Any], cells: QueryCells) -> tuple[Any, Any]:
