@@ -86,7 +86,7 @@ def fit_betas(
     body
         ``"auto"``: the hierarchical model with counts, otherwise seed, surface and network compete. ``"pooled"``: the
         hierarchical model, also for exact values. For exact values also ``"surface"``, ``"cnn"`` or ``"vit"``: that
-        body and the seed; and ``"seed"``: the seed alone. A network chosen explicitly is compared on up to three
+        body and the seed; and ``"seed"``: the seed alone. A network chosen explicitly is compared on two
         selection folds; under ``"auto"`` it is compared on the last one only.
     layer
         Layer with expression; defaults to the layer that the modulators were made with.
