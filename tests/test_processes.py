@@ -16,9 +16,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 import spacetravlr as st
-from spacetravlr._processes import in_processes, plain, processes_pay
+from spacetravlr._processes import in_processes, n_bytes, plain, processes_pay
 
 
 class Pair(NamedTuple):
@@ -73,6 +74,21 @@ def test_results_come_in_order_from_processes_that_share_arrays(inputs):
         np.testing.assert_array_equal(result["row"], inputs.pair.large[task])
         assert result["total"] == inputs.pair.large.sum()
         assert result["threads"] == 1
+
+
+def where_from(inputs, task, check):
+    return str(inputs.pair.large.base.filename)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shares arrays on disk")
+@pytest.mark.parametrize("free", [0, 2**40])
+def test_arrays_go_to_disk_where_memory_is_short(inputs, monkeypatch, free):
+    assert n_bytes(inputs) == 3 * inputs.pair.large.nbytes + inputs.arrays[0].nbytes
+    monkeypatch.setattr("spacetravlr._processes.shutil.disk_usage", lambda _: type("Usage", (), {"free": free}))
+    get_reusable_executor().shutdown(wait=True)  # who runs already keeps the place
+    (name,) = in_processes(where_from, inputs, [0], 2)
+    get_reusable_executor().shutdown(wait=True)
+    assert name.startswith("/dev/shm") == (free > 0)
 
 
 def overwrite(inputs, task, check):

@@ -6,11 +6,14 @@ surface is, threads wait for each other: sixteen of them do the work of two.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import is_dataclass
 from multiprocessing import current_process
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,6 +34,7 @@ BYTES = 0.4e9
 INTERPRETED = 0.4
 _WORTH_SECONDS = 15.0  # to be saved: processes take some seconds to start, more where nothing is compiled yet
 _SHARED_FROM = "1M"  # arrays of this size are shared, smaller ones are sent with each task
+_MARGIN = 1.5  # room that there must be for them
 
 
 def processes_pay(seconds: float, n_jobs: int) -> bool:
@@ -55,7 +59,7 @@ def in_processes(
     from joblib import Parallel, delayed, parallel_config
 
     # copy on write: compiled code takes arrays that are read only for others, and would be compiled again
-    sharing = {"mmap_mode": "c", "max_nbytes": _SHARED_FROM}
+    sharing = {"mmap_mode": "c", "max_nbytes": _SHARED_FROM, "temp_folder": _folder(shared)}
     with parallel_config(backend="loky", inner_max_num_threads=1):
         parallel = Parallel(n_jobs=n_jobs, return_as="generator", batch_size=1, **sharing)
     results = parallel(delayed(_call)(work, shared, task) for task in tasks)
@@ -74,12 +78,33 @@ def in_processes(
             results.close()
 
 
+def _folder(shared: Any) -> str | None:
+    """Where to share arrays: in memory (joblib's choice), unless containers or others have left too little of it.
+
+    Processes that run already keep their place.
+    """
+    memory = Path("/dev/shm")
+    if memory.is_dir() and shutil.disk_usage(memory).free < _MARGIN * n_bytes(shared):
+        return tempfile.gettempdir()
+    return None
+
+
 def _call(work: Work[Shared, Task, Result], shared: Shared, task: Task) -> Result:
     return work(plain(shared), task, _carry_on)
 
 
 def _carry_on() -> None:
     """Nothing ends a task early in a process: the process is ended."""
+
+
+def n_bytes(value: Any) -> int:
+    """Bytes of all arrays of an object made of tuples, lists, dicts and data classes."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if is_dataclass(value) and not isinstance(value, type):
+        value = vars(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
+    return sum(n_bytes(part) for part in parts)
 
 
 def plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from benchmarks import accelerator
 from benchmarks.__main__ import main
 from benchmarks.speed._machine import Limits
 from benchmarks.speed._measure import limit_share, shrunk
@@ -51,6 +52,20 @@ def test_quick_run_writes_table_and_figure(tmp_path):
     assert found["seconds"] > 0
     assert found["baseline_seconds"] > 0
     assert [cells for cells, _ in found["growth"]] == sorted(cells for cells, _ in found["growth"])
+
+
+def test_stages_on_an_accelerator_are_kept_one_by_one(tmp_path, capsys):
+    results, out = tmp_path / "rows.json", tmp_path / "table.md"
+    options = ["--quick", "--repeats", "1", "--devices", "cpu", "--json", str(results), "--out", str(out)]
+    assert accelerator.main(["--only", "niche", "weights", *options]) == 0
+    assert accelerator.main(["--only", "niche", *options]) == 0
+    rows = json.loads(results.read_text())
+    assert [row["stage"] for row in rows] == ["weights", "niche"]  # measured again: the last
+    assert all(row["seconds"] > 0 and row["compiling"] > 0 for row in rows)
+    header, _, _, rule, *lines = out.read_text().strip().splitlines()
+    assert "threads" in header
+    assert set(rule) == {"|", "-"}
+    assert len(lines) == 2
 
 
 @pytest.mark.parametrize("name", sorted(set(STAGES) - {"network", "whole"}))

@@ -138,8 +138,8 @@ def fit_betas(
     rng
         Seed or generator for the assignment of blocks to folds and the initial weights of networks.
     n_jobs
-        Number of threads; ``None`` uses ``st.settings.n_jobs``. Workers of ``client`` use their own number. Results do
-        not depend on it.
+        Number of threads, or of processes where the fit is long (``st.settings.processes``); ``None`` uses
+        ``st.settings.n_jobs``. Workers of ``client`` use their own number. Results do not depend on it.
     %(show_progress_bar)s
     %(key_added)s
     %(table_key)s

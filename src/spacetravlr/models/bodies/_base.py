@@ -56,7 +56,7 @@ class BlockTask:
         """
         targets = range(len(self.block))
         if self.processes:
-            yield from in_processes(fit, shared, targets, self.n_jobs)
+            yield from in_processes(fit, shared, targets, min(self.n_jobs, len(targets)))
         else:
             yield from self.pool.map(lambda t: fit(shared, t, self.pool.check), targets)
 

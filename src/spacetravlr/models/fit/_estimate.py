@@ -114,7 +114,9 @@ def fit_bytes(
     kept = columns[widest].sum() if stored else sum(int(columns[block].sum()) for block in blocks)
     # the coefficients of a block twice: as they are evaluated, and in the order of the cells and columns of the user
     coefficients = 4 * n * (kept + 2 * columns[widest].sum()) * (1 + options.uncertainty)
-    others = threads * BYTES + tissue + design if processes else 0.0
+    # what fits of counts expect of each gene takes five arrays of its size
+    shared = tissue + design + (0 if inputs.counting is None else 5 * inputs.expression.nbytes)
+    others = threads * BYTES + shared if processes else 0.0
     return float(tissue + design + products + surfaces + coefficients + others)
 
 

@@ -104,7 +104,7 @@ def _each_target(shared: SignalInputs, n_targets: int, n_jobs: int) -> Generator
             logger.info("%d more targets will take %s (a rough estimate)", n_targets - 1, spoken(wall))
         others = range(1, n_targets)
         if processes:
-            yield from in_processes(_check_target, shared, others, n_jobs)
+            yield from in_processes(_check_target, shared, others, min(n_jobs, len(others)))
             return
         with InterruptiblePool(n_jobs) as pool:
             yield from pool.map(lambda t: check_target(shared, t), others)
