@@ -51,7 +51,7 @@ def plot(stages: list[Stage], rows: dict[str, dict[str, Any]], path: Path) -> No
     import matplotlib.pyplot as plt
     from matplotlib.ticker import ScalarFormatter
 
-    figure, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
+    figure, ax = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
     widest = 1.0
     for i, stage in enumerate(stage for stage in stages if stage.name in rows):
         cells, seconds = np.array(rows[stage.name]["growth"], dtype=float).T
@@ -64,7 +64,7 @@ def plot(stages: list[Stage], rows: dict[str, dict[str, Any]], path: Path) -> No
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(ScalarFormatter())
     ax.set(xlabel="cells (smallest size = 1)", ylabel="time (smallest size = 1)")
-    ax.legend(fontsize=8, ncol=2)
+    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
