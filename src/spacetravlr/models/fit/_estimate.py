@@ -112,8 +112,8 @@ def fit_bytes(
         surfaces = 40 * n * (int(n_terms[widest].max()) + options.pooled.max_features) * threads
     columns = n_terms + 1
     kept = columns[widest].sum() if stored else sum(int(columns[block].sum()) for block in blocks)
-    # the coefficients of a block twice: as they are evaluated, and in the order of the cells and columns of the user
-    coefficients = 4 * n * (kept + 2 * columns[widest].sum()) * (1 + options.uncertainty)
+    # a block once more: what its bodies add to constants, and what is written
+    coefficients = 4 * n * (kept + columns[widest].sum()) * (1 + options.uncertainty)
     # what fits of counts expect of each gene takes five arrays of its size
     shared = tissue + design + (0 if inputs.counting is None else 5 * inputs.expression.nbytes)
     others = threads * BYTES + shared if processes else 0.0
