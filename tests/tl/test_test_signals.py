@@ -214,3 +214,24 @@ def test_bad_questions(tested):
         st.get.signals(tested, max_q=2)
     with pytest.raises(KeyError, match="NOGENE"):
         st.get.signals(tested, "NOGENE")
+
+
+def test_targets_that_wait_go_on_in_processes(tissue, monkeypatch):
+    from spacetravlr.models.signals import _run
+
+    def run():
+        return st.tl.test_signals(tissue, _targets(tissue), n_shifts=0, rng=0, n_jobs=2, copy=True)
+
+    in_processes, sent = _run.in_processes, []
+
+    def watched(work, shared, tasks, n_jobs):
+        sent.extend(tasks)
+        return in_processes(work, shared, tasks, n_jobs)
+
+    threads = run()
+    monkeypatch.setattr(_run, "processes_pay", lambda seconds, n_jobs: seconds > 0)
+    monkeypatch.setattr(_run, "in_processes", watched)
+    mixed = run()
+    assert sent == list(range(len(_targets(tissue))))[len(_targets(tissue)) - len(sent) :]
+    for per in ("signal", "target"):
+        pd.testing.assert_frame_equal(st.get.signals(mixed, per=per), st.get.signals(threads, per=per))

@@ -18,7 +18,7 @@ from spacetravlr._anndata._fit import FitData, read_fit_data
 from spacetravlr._anndata._received import operators
 from spacetravlr._core.design import Kind
 from spacetravlr._core.inference.fdr import benjamini_hochberg
-from spacetravlr._processes import in_processes, processes_pay
+from spacetravlr._processes import INTERPRETED, in_processes, processes_pay
 from spacetravlr._resources import spoken
 from spacetravlr._utils import InterruptiblePool, resolve_n_jobs
 from spacetravlr.models.fit._tissue import fit_inputs
@@ -93,21 +93,30 @@ def run_tests(
 
 
 def _each_target(shared: SignalInputs, n_targets: int, n_jobs: int) -> Generator[TargetTests]:
-    """Test one target after another; the first says how long the others will take, and whether in processes."""
+    """Test all targets; the first says how long the others will take, and whether those that wait go to processes."""
+    if processes_pay(0.0, n_jobs):
+        yield from in_processes(_check_target, shared, range(n_targets), min(n_jobs, n_targets))
+        return
     start = time.perf_counter()
-    with threadpool_limits(1):
-        yield check_target(shared, 0)
-        seconds = (time.perf_counter() - start) * (n_targets - 1)
+    with threadpool_limits(1), InterruptiblePool(n_jobs) as pool:  # targets are the threads
+        tests = [pool.submit(check_target, shared, t) for t in range(n_targets)]
+        yield tests[0].result()
+        at_once = min(n_jobs, n_targets)
+        seconds = (time.perf_counter() - start) * _cores_busy(at_once) / at_once * (n_targets - 1)
         processes = processes_pay(seconds, n_jobs)
-        wall = seconds / (n_jobs if processes else min(n_jobs, 2))
+        wall = seconds / (n_jobs if processes else _cores_busy(n_jobs))
         if wall > _LONG:
             logger.info("%d more targets will take %s (a rough estimate)", n_targets - 1, spoken(wall))
-        others = range(1, n_targets)
-        if processes:
-            yield from in_processes(_check_target, shared, others, min(n_jobs, len(others)))
-            return
-        with InterruptiblePool(n_jobs) as pool:
-            yield from pool.map(lambda t: check_target(shared, t), others)
+        waiting = [t for t in range(1, n_targets) if processes and tests[t].cancel()]  # they start in their order
+        for found in tests[1 : n_targets - len(waiting)]:
+            yield found.result()
+    if waiting:
+        yield from in_processes(_check_target, shared, waiting, min(n_jobs, len(waiting)))
+
+
+def _cores_busy(n_threads: int) -> float:
+    """Cores that so many threads keep busy, which hold the interpreter in turn."""
+    return min(n_threads, 1 / INTERPRETED)
 
 
 def _check_target(shared: SignalInputs, t: int, check: Callable[[], None]) -> TargetTests:
