@@ -15,7 +15,6 @@ import json
 import logging
 import statistics
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,11 @@ import pandas as pd
 import spacetravlr as st
 from benchmarks._common import markdown, write
 from benchmarks.speed._machine import describe
-from benchmarks.speed._measure import shrunk
+from benchmarks.speed._measure import shrunk, timed
 from benchmarks.speed._registry import STAGES
 from benchmarks.speed._stage import Options, seconds_text
 
-#: In this order; what compiles much comes late.
+#: What is run by default, in this order.
 DEFAULT_STAGES = ("seeds", "surfaces", "network", "perturbation", "screen", "counts", "whole_counts")
 _ON_DEVICES = ("network", "whole")
 _WHOLE = ("whole", "whole_counts", "large_counts")
@@ -90,20 +89,14 @@ def _measured(name: str, options: Options, repeats: int) -> dict[str, Any]:
     stage = STAGES[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # small tissues: neighbours and types with few cells
-        compiling = _timed(stage.case(options, {**stage.at, **stage.quick}).run)
+        compiling = timed(stage.case(options, {**stage.at, **stage.quick}))
         case = stage.case(options, shrunk(stage, stage.at, options))
         seconds: list[float] = []
         while not seconds or (len(seconds) < repeats and sum(seconds) < _ENOUGH_SECONDS):
-            seconds.append(_timed(case.run))
+            seconds.append(timed(case))
     return {
         "seconds": statistics.median(seconds), "all_seconds": seconds, "units": case.units, "compiling": compiling,
     }  # fmt: skip
-
-
-def _timed(run: Any) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def _has_cuda() -> bool:

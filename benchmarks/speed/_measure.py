@@ -29,7 +29,7 @@ def measure(stage: Stage, options: Options) -> dict[str, Any]:
     stage.case(options, {**stage.at, **stage.quick}).run()  # compiles
     sizes = shrunk(stage, stage.at, options)
     case = stage.case(options, sizes)
-    seconds, baseline_seconds, baseline = [_timed(case)], [], None
+    seconds, baseline_seconds, baseline = [timed(case)], [], None
     gb = peak_memory_gb()  # before the baseline takes any
     if stage.baseline is not None:
         baseline = stage.baseline(options, shrunk(stage, stage.baseline_at, options))
@@ -37,9 +37,9 @@ def measure(stage: Stage, options: Options) -> dict[str, Any]:
     start = time.perf_counter()
     for repeat in range(repeats):
         if repeat > 0:
-            seconds.append(_timed(case))
+            seconds.append(timed(case))
         if baseline is not None:
-            baseline_seconds.append(_timed(baseline))
+            baseline_seconds.append(timed(baseline))
         if time.perf_counter() - start > _ENOUGH_SECONDS and repeat >= min(2, repeats - 1):
             break
     row: dict[str, Any] = {
@@ -84,9 +84,9 @@ def _growth(stage: Stage, options: Options) -> dict[str, Any]:
     for sizes in stage.growth:
         smaller = shrunk(stage, sizes, options)
         case = stage.case(options, smaller)
-        seconds = [_timed(case)]
+        seconds = [timed(case)]
         while len(seconds) < _GROWTH_REPEATS and sum(seconds) < _GROWTH_SECONDS:
-            seconds.append(_timed(case))
+            seconds.append(timed(case))
         points.append((smaller["cells"], statistics.median(seconds) / (1 if not stage.per else case.units)))
         del case
         gc.collect()
@@ -95,7 +95,8 @@ def _growth(stage: Stage, options: Options) -> dict[str, Any]:
     return {"growth": points, "exponent": exponent}
 
 
-def _timed(case: Case) -> float:
+def timed(case: Case) -> float:
+    """Seconds of one run."""
     gc.collect()
     start = time.perf_counter()
     case.run()

@@ -79,7 +79,7 @@ STAGES = (
         at=_MODEL,
         growth=tuple({**_MODEL, "cells": n} for n in (5000, 10_000, 20_000)),
         reach=Reach(ratio=1 / 1.5),
-        note="all chunks are read and decompressed again in each of four rounds; what fits into memory is read once",
+        note="all chunks are read again in each of four rounds",
         baseline_name="the same in memory, and one read of the files",
         baseline=_in_memory_and_read,
         baseline_at=_MODEL,
